@@ -1,0 +1,44 @@
+# make reproduce | test | ui | lint: each does its own set-up; nothing else is installed by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Rules call `sparsetune` by name, so the environment comes first in PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Telemetry of libraries is off, and every job uses the threads that its rule gives it.
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: reproduce test ui lint format clean
+
+reproduce: $(READY)
+	snakemake --cores all
+	@sparsetune show --results results/mini
+
+test: $(READY)
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
+
+ui: $(READY)
+	@echo "MLflow: open http://127.0.0.1:5000 and choose the experiment 'mini'; Ctrl-C ends it."
+	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" --host 127.0.0.1 --port 5000
+
+lint: $(READY)
+	ruff format --check .
+	ruff check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+format: $(READY)
+	ruff format .
+	ruff check --fix .
+	snakefmt Snakefile rules
+
+clean:
+	rm -rf results resources logs .snakemake
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

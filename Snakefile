@@ -1,0 +1,27 @@
+# sparsetune: EarlyBERT tickets and DSEE sparse fine-tuning, from data sets to tables.
+# This file is the table of contents: settings, rules by stage, and what can be asked for.
+from snakemake.utils import min_version
+
+min_version("9.18")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/dataset.smk"
+include: "rules/backbone.smk"
+include: "rules/support.smk"
+include: "rules/ticket.smk"
+include: "rules/tune.smk"
+include: "rules/evaluate.smk"
+include: "rules/cost.smk"
+include: "rules/tables.smk"
+include: "rules/track.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        suite_tables(),
+        f"{RESULTS}/track.json",

@@ -1,0 +1,141 @@
+# What all rules share: the validated suite, wildcard patterns, and where files are.
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from sparsetune.catalog import Catalogue
+from sparsetune.errors import SparsetuneError
+from sparsetune.records import digest_of
+from sparsetune.stages import STAGES
+
+ENVIRONMENT = "../environment.yml"
+CATALOGUE = Catalogue(Path("config"), mirror=config.get("mirror"))
+try:
+    SUITE = CATALOGUE.suite(config, origin=str((workflow.config_settings.configfiles or workflow.configfiles)[-1]))
+except SparsetuneError as error:
+    # One line and the exit code of a user's mistake, before anything is locked or started.
+    print(f"sparsetune: {error}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(error.exit_code)
+
+RESULTS = f"results/{SUITE.id}"
+RUN = "{backbone}/{task}/{method}/seed-{seed}"
+CONFIG_JSON = json.dumps(config)  # not a param: what a job depends on is in its digest
+RUN_WILDCARDS = "{wildcards.backbone}/{wildcards.task}/{wildcards.method}/seed-{wildcards.seed}"
+STORE = "results"
+GPUS = int(SUITE.device == "cuda")
+
+
+def any_of(ids):
+    return "|".join(re.escape(str(name)) for name in dict.fromkeys(ids)) or "(?!)"
+
+
+def recipes(kind):
+    return [getattr(run, kind).id for run in SUITE.runs if getattr(run, kind)]
+
+
+wildcard_constraints:
+    backbone=any_of(run.backbone.id for run in SUITE.runs),
+    task=any_of(run.task.id for run in SUITE.runs),
+    method=any_of(run.method.id for run in SUITE.runs),
+    support=any_of(recipes("support")),
+    ticket=any_of(recipes("ticket")),
+    seed=any_of(run.seed for run in SUITE.runs),
+
+
+def options(**given):
+    """Command-line options for the values that are set."""
+    return " ".join(
+        f"--{name.replace('_', '-')} '{value}'" for name, value in given.items() if value is not None
+    )
+
+
+SOURCE_OPTIONS = options(mirror=SUITE.mirror)
+RUN_OPTIONS = options(suite=SUITE.id, mirror=SUITE.mirror, **config["limits"])
+
+
+def run_of(wildcards):
+    return SUITE.by_path[RUN.format(**wildcards)]
+
+
+def run_digest(wildcards):
+    return run_of(wildcards).digest
+
+
+def task_digest(wildcards):
+    return digest_of(CATALOGUE.task(wildcards.task).settings())
+
+
+def backbone_digest(wildcards):
+    return digest_of(CATALOGUE.backbone(wildcards.backbone).settings())
+
+
+def support_digest(wildcards):
+    return digest_of(CATALOGUE.support(wildcards.support).settings())
+
+
+def ticket_digest(wildcards):
+    for run in SUITE.runs:
+        ids = (run.backbone.id, run.task.id, str(run.seed), run.ticket and run.ticket.id)
+        if ids == (wildcards.backbone, wildcards.task, wildcards.seed, wildcards.ticket):
+            return run.ticket_digest
+    raise ValueError(f"no run of suite {SUITE.id} uses ticket {wildcards.ticket}")
+
+
+def support_file(wildcards):
+    """The run's support, as a list that is empty for methods without one."""
+    recipe = run_of(wildcards).support
+    folder = f"{RESULTS}/support/{wildcards.backbone}"
+    return [f"{folder}/{recipe.id}/support.safetensors"] if recipe else []
+
+
+def ticket_file(wildcards):
+    """The run's ticket, as a list that is empty for methods without one."""
+    recipe = run_of(wildcards).ticket
+    folder = f"{RESULTS}/tickets/{wildcards.backbone}/{wildcards.task}"
+    return [f"{folder}/{recipe.id}/seed-{wildcards.seed}/ticket.json"] if recipe else []
+
+
+def option_for(name, files):
+    return f"--{name} {files[0]}" if files else ""
+
+
+def recipe_options(wildcards):
+    return " ".join(
+        (
+            option_for("support-file", support_file(wildcards)),
+            option_for("ticket-file", ticket_file(wildcards)),
+        )
+    )
+
+
+def ticket_option(wildcards):
+    return option_for("ticket-file", ticket_file(wildcards))
+
+
+def records_of(runs):
+    return [
+        f"{RESULTS}/runs/{run.path}/{stage}.json"
+        for run in runs
+        for stage in ("tune", "evaluate", "cost")
+    ]
+
+
+def group_records(wildcards):
+    group = (wildcards.backbone, wildcards.task)
+    return records_of(run for run in SUITE.runs if (run.backbone.id, run.task.id) == group)
+
+
+def suite_tables():
+    groups = [
+        f"{RESULTS}/tables/{backbone}/{task}.{form}"
+        for backbone, task in SUITE.groups()
+        for form in ("md", "csv", "tex")
+    ]
+    return groups + [
+        f"{RESULTS}/tables/{table}.{form}"
+        for table in ("headline", "timings")
+        for form in ("md", "csv", "tex")
+    ]

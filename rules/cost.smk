@@ -1,0 +1,28 @@
+rule cost:
+    """Parameters, multiply-adds and bytes of one run, counted without running it."""
+    input:
+        "resources/backbones/{backbone}/record.json",
+        f"{RESULTS}/runs/{RUN}/model.safetensors",
+        f"{RESULTS}/runs/{RUN}/tune.json",
+        ticket_file,
+    output:
+        f"{RESULTS}/runs/{RUN}/cost.json",
+    log:
+        f"logs/{SUITE.id}/cost/{RUN}.log",
+    benchmark:
+        f"logs/{SUITE.id}/cost/{RUN}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        version=STAGES["cost"],
+        digest=run_digest,
+        ticket=ticket_option,
+    shell:
+        "sparsetune cost --run " + RUN_WILDCARDS + " --digest {params.digest} {RUN_OPTIONS}"
+        " --backbone-dir resources/backbones/{wildcards.backbone} {params.ticket}"
+        " --run-dir {RESULTS}/runs/" + RUN_WILDCARDS + ""
+        " --output {RESULTS}/runs/" + RUN_WILDCARDS + " &> {log}"

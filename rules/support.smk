@@ -1,0 +1,25 @@
+rule support:
+    """The positions of the sparse residual S2, once per backbone and recipe."""
+    input:
+        "resources/backbones/{backbone}/record.json",
+    output:
+        positions=f"{RESULTS}/support/{{backbone}}/{{support}}/support.safetensors",
+        record=f"{RESULTS}/support/{{backbone}}/{{support}}/record.json",
+    log:
+        f"logs/{SUITE.id}/support/{{backbone}}/{{support}}.log",
+    benchmark:
+        f"logs/{SUITE.id}/support/{{backbone}}/{{support}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        version=STAGES["support"],
+        digest=support_digest,
+    shell:
+        "sparsetune support --support {wildcards.support} --backbone {wildcards.backbone}"
+        " --suite {SUITE.id} --digest {params.digest} {SOURCE_OPTIONS} --threads {threads}"
+        " --backbone-dir resources/backbones/{wildcards.backbone}"
+        " --output {RESULTS}/support/{wildcards.backbone}/{wildcards.support} &> {log}"

@@ -1,0 +1,45 @@
+rule group_table:
+    """One backbone and task: every method beside the dense run."""
+    input:
+        group_records,
+    output:
+        multiext(f"{RESULTS}/tables/{{backbone}}/{{task}}", ".md", ".csv", ".tex"),
+    log:
+        f"logs/{SUITE.id}/tables/{{backbone}}/{{task}}.log",
+    benchmark:
+        f"logs/{SUITE.id}/tables/{{backbone}}/{{task}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        version=STAGES["tables"],
+    shell:
+        "sparsetune tables --config {CONFIG_JSON:q} --results {RESULTS}"
+        " --group {wildcards.backbone}/{wildcards.task} --output {RESULTS}/tables &> {log}"
+
+
+rule tables:
+    """The suite's tables: the headline, and timings apart from everything else."""
+    input:
+        records_of(SUITE.runs),
+    output:
+        multiext(f"{RESULTS}/tables/headline", ".md", ".csv", ".tex"),
+        multiext(f"{RESULTS}/tables/timings", ".md", ".csv", ".tex"),
+    log:
+        f"logs/{SUITE.id}/tables/suite.log",
+    benchmark:
+        f"logs/{SUITE.id}/tables/suite.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        version=STAGES["tables"],
+    shell:
+        "sparsetune tables --config {CONFIG_JSON:q} --results {RESULTS}"
+        " --output {RESULTS}/tables &> {log}"

@@ -1,0 +1,33 @@
+rule ticket:
+    """Heads and neurons to keep: EarlyBERT's search, or a random draw of equal size."""
+    input:
+        "resources/datasets/{task}/record.json",
+        "resources/backbones/{backbone}/record.json",
+    output:
+        ticket=f"{RESULTS}/tickets/{{backbone}}/{{task}}/{{ticket}}/seed-{{seed}}/ticket.json",
+        gates=f"{RESULTS}/tickets/{{backbone}}/{{task}}/{{ticket}}/seed-{{seed}}/gates.npz",
+        record=f"{RESULTS}/tickets/{{backbone}}/{{task}}/{{ticket}}/seed-{{seed}}/record.json",
+    log:
+        f"logs/{SUITE.id}/ticket/{{backbone}}/{{task}}/{{ticket}}/seed-{{seed}}.log",
+    benchmark:
+        f"logs/{SUITE.id}/ticket/{{backbone}}/{{task}}/{{ticket}}/seed-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPUS,
+    params:
+        version=STAGES["ticket"],
+        digest=ticket_digest,
+    shell:
+        "sparsetune ticket --ticket {wildcards.ticket} --backbone {wildcards.backbone}"
+        " --task {wildcards.task} --seed {wildcards.seed} --digest {params.digest} {RUN_OPTIONS}"
+        " --dataset-dir resources/datasets/{wildcards.task}"
+        " --backbone-dir resources/backbones/{wildcards.backbone}"
+        " --checkpoints {RESULTS}/checkpoints/{wildcards.backbone}/{wildcards.task}"
+        "/ticket-{wildcards.ticket}/seed-{wildcards.seed}"
+        " --device {SUITE.device} --threads {threads}"
+        " --output {RESULTS}/tickets/{wildcards.backbone}/{wildcards.task}/{wildcards.ticket}"
+        "/seed-{wildcards.seed} &> {log}"

@@ -1,0 +1,30 @@
+onstart:
+    # Eight jobs on a fresh SQLite store break each other, so it is made before they start.
+    # A store that cannot be made is told, never fatal: records are the truth.
+    shell(
+        "sparsetune track --prepare --config {CONFIG_JSON:q} --results {STORE}"
+        " || echo 'MLflow store not ready; runs go on without it' >&2"
+    )
+
+
+rule track:
+    """MLflow completed from records: what live logging missed, final metrics, artifacts."""
+    input:
+        records_of(SUITE.runs),
+    output:
+        f"{RESULTS}/track.json",
+    log:
+        f"logs/{SUITE.id}/track.log",
+    benchmark:
+        f"logs/{SUITE.id}/track.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        version=STAGES["track"],
+    shell:
+        "sparsetune track --config {CONFIG_JSON:q} --results {STORE} --resources resources"
+        " &> {log}"

@@ -1,0 +1,33 @@
+rule tune:
+    """Train one run's parameters, phase by phase; a killed job resumes."""
+    input:
+        "resources/datasets/{task}/record.json",
+        "resources/backbones/{backbone}/record.json",
+        support_file,
+        ticket_file,
+    output:
+        model=f"{RESULTS}/runs/{RUN}/model.safetensors",
+        history=f"{RESULTS}/runs/{RUN}/history.csv",
+        record=f"{RESULTS}/runs/{RUN}/tune.json",
+    log:
+        f"logs/{SUITE.id}/tune/{RUN}.log",
+    benchmark:
+        f"logs/{SUITE.id}/tune/{RUN}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+        gpu=GPUS,
+    params:
+        version=STAGES["tune"],
+        digest=run_digest,
+        recipes=recipe_options,
+    shell:
+        "sparsetune tune --run " + RUN_WILDCARDS + " --digest {params.digest} {RUN_OPTIONS}"
+        " --dataset-dir resources/datasets/{wildcards.task}"
+        " --backbone-dir resources/backbones/{wildcards.backbone} {params.recipes}"
+        " --checkpoints {RESULTS}/checkpoints/" + RUN_WILDCARDS + " --results {STORE}"
+        " --device {SUITE.device} --threads {threads}"
+        " --output {RESULTS}/runs/" + RUN_WILDCARDS + " &> {log}"

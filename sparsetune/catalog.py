@@ -1,0 +1,386 @@
+"""Backbones, tasks, methods, supports, tickets and suites: read, validated, resolved.
+
+One YAML file is one thing. Everything a suite names is checked here before the first job
+starts. Imports no torch: Snakemake reads the catalogue whenever it parses the workflow.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsetune.catalog_files import merged, read_checked
+from sparsetune.errors import ConfigError
+from sparsetune.records import digest_of
+from sparsetune.validation import first_violation, nearest
+
+ID_PATTERN = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+GENERATED_PREFIX = "mini-"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pre-trained model: where it comes from, or how it is pre-trained here."""
+
+    id: str
+    description: str
+    architecture: str
+    source: Mapping[str, Any]
+    pretraining: Mapping[str, Any] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What the ``backbone`` stage depends on."""
+        return {
+            "architecture": self.architecture,
+            "source": self.source,
+            "pretraining": self.pretraining,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set with its published layout, what is predicted, and how it is scored."""
+
+    id: str
+    description: str
+    layout: str
+    kind: str
+    source: Mapping[str, Any]
+    evaluation_split: str
+    maximum_tokens: int
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    window_stride_tokens: int | None = None
+    generation: Mapping[str, Any] | None = None
+
+    @property
+    def label_count(self) -> int:
+        """Outputs of the task head: labels, or 1 for a regression."""
+        return len(self.labels) if self.kind == "classification" else 1
+
+    def settings(self) -> dict[str, Any]:
+        """What the ``dataset`` stage depends on."""
+        return {"layout": self.layout, "source": self.source}
+
+    def scoring(self) -> dict[str, Any]:
+        """What training and evaluation depend on besides the files."""
+        return {
+            "kind": self.kind,
+            "labels": list(self.labels),
+            "evaluation_split": self.evaluation_split,
+            "maximum_tokens": self.maximum_tokens,
+            "window_stride_tokens": self.window_stride_tokens,
+            "metrics": list(self.metrics),
+            "generation": self.generation,
+        }
+
+
+@dataclass(frozen=True)
+class Method:
+    """Update + mask + phases, after the overrides for one backbone and task."""
+
+    id: str
+    description: str
+    start: str
+    update: Mapping[str, Any]
+    mask: Mapping[str, Any]
+    phases: tuple[Mapping[str, Any], ...]
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings, as data."""
+        return {
+            "start": self.start,
+            "update": self.update,
+            "mask": self.mask,
+            "phases": list(self.phases),
+        }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A support or ticket recipe: an id and its resolved settings."""
+
+    id: str
+    values: Mapping[str, Any]
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings without the description."""
+        return {key: value for key, value in self.values.items() if key != "description"}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: backbone x task x method x seed, everything resolved."""
+
+    suite: str
+    backbone: Backbone
+    task: Task
+    method: Method
+    seed: int
+    limits: Mapping[str, int | None]
+    support: Recipe | None = None
+    ticket: Recipe | None = None
+
+    @property
+    def path(self) -> str:
+        """``backbone/task/method/seed-n``: the tail of the run's folder and its MLflow name."""
+        return f"{self.backbone.id}/{self.task.id}/{self.method.id}/seed-{self.seed}"
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of everything the run's result depends on, besides its input files."""
+        return digest_of(self.settings())
+
+    @functools.cached_property
+    def ticket_digest(self) -> str:
+        """Digest of everything the run's ticket depends on; without a ticket, of nothing."""
+        return digest_of(self.ticket_settings()) if self.ticket else ""
+
+    def ticket_settings(self) -> dict[str, Any]:
+        """What the ``ticket`` stage depends on."""
+        return {
+            "ticket": self.ticket.settings() if self.ticket else None,
+            "scoring": self.task.scoring(),
+            "seed": self.seed,
+            "limits": dict(self.limits),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What the ``tune``, ``evaluate`` and ``cost`` stages depend on."""
+        return {
+            "architecture": self.backbone.architecture,
+            "method": self.method.settings(),
+            "scoring": self.task.scoring(),
+            "layout": self.task.layout,
+            "support": self.support.settings() if self.support else None,
+            "ticket": self.ticket.settings() if self.ticket else None,
+            "limits": dict(self.limits),
+        }
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of runs."""
+
+    id: str
+    device: str
+    mirror: str | None
+    runs: tuple[RunSpec, ...] = field(repr=False)
+
+    @functools.cached_property
+    def by_path(self) -> dict[str, RunSpec]:
+        """Runs by their path, in suite order."""
+        return {run.path: run for run in self.runs}
+
+    def groups(self) -> list[tuple[str, str]]:
+        """Backbone x task pairs, in suite order, each once."""
+        return list(dict.fromkeys((run.backbone.id, run.task.id) for run in self.runs))
+
+
+class Catalogue:
+    """The folder ``config/``: reads one file per thing, each at most once.
+
+    Args:
+        root: folder with ``backbones tasks methods supports tickets``.
+        mirror: folder that replaces the hub for every backbone and task; None = the hub.
+
+    Raises:
+        ConfigError: from every method, for an unknown id or a file that breaks its schema.
+    """
+
+    def __init__(self, root: Path, *, mirror: str | None = None) -> None:
+        self.root = root
+        self.mirror = mirror
+        self._read: dict[tuple[str, str], Mapping[str, Any]] = {}
+
+    def backbone(self, backbone_id: str) -> Backbone:
+        """Read one backbone; a mirror replaces its hub source."""
+        raw = dict(self._file("backbone", backbone_id))
+        self._require(
+            (raw["source"]["kind"] == "world") == ("pretraining" in raw),
+            "backbone", backbone_id, "pretraining: needed by source.kind world, and only there",
+        )  # fmt: skip
+        recipe = raw.get("pretraining", {})
+        causal = raw["architecture"] == "gpt2"
+        self._require(
+            not recipe or (recipe["objective"] == "causal") == causal,
+            "backbone", backbone_id,
+            "pretraining.objective: gpt2 needs causal, bert and roberta need masked",
+        )  # fmt: skip
+        self._require(
+            not recipe or ("masked_fraction" in recipe) != causal,
+            "backbone", backbone_id,
+            "pretraining.masked_fraction: needed by objective masked, and only there",
+        )  # fmt: skip
+        raw["source"] = self._served(raw["source"], "backbones", backbone_id)
+        return Backbone(id=backbone_id, **raw)
+
+    def task(self, task_id: str) -> Task:
+        """Read one task; a mirror replaces its hub source."""
+        raw = dict(self._file("task", task_id))
+        generated = raw["source"]["kind"] == "world"
+        for holds, message in (
+            ((raw["kind"] == "classification") == ("labels" in raw),
+             "labels: needed by kind classification, and only there"),
+            ((raw["kind"] == "generation") == ("generation" in raw),
+             "generation: needed by kind generation, and only there"),
+            ((raw["kind"] == "span") == ("window_stride_tokens" in raw),
+             "window_stride_tokens: needed by kind span, and only there"),
+            (raw.get("window_stride_tokens", 0) < raw["maximum_tokens"],
+             "window_stride_tokens: must be smaller than maximum_tokens"),
+            (generated == task_id.startswith(GENERATED_PREFIX),
+             f"the id of a generated task, and no other, begins with {GENERATED_PREFIX!r}"),
+        ):  # fmt: skip
+            self._require(holds, "task", task_id, message)
+        raw["source"] = self._served(raw["source"], "datasets", task_id)
+        raw["labels"] = tuple(raw.get("labels", ()))
+        raw["metrics"] = tuple(raw["metrics"])
+        return Task(id=task_id, **raw)
+
+    def method(self, method_id: str, *, backbone_id: str, task_id: str) -> Method:
+        """Resolve one method for a backbone and a task: its overrides are applied in order."""
+        raw = self._overridden("method", method_id, backbone_id, task_id)
+        return Method(id=method_id, **{**raw, "phases": tuple(raw["phases"])})
+
+    def support(self, support_id: str) -> Recipe:
+        """Read one support recipe."""
+        raw = self._file("support", support_id)
+        if raw["recipe"] == "grebsmo":
+            needed = {"rounds", "inner_rounds", "rank_growth", "threshold"}
+            missing = sorted(needed - raw.keys())
+            self._require(
+                not missing, "support", support_id, f"recipe grebsmo needs {', '.join(missing)}"
+            )
+        return Recipe(support_id, raw)
+
+    def ticket(self, ticket_id: str, *, backbone_id: str, task_id: str) -> Recipe:
+        """Resolve one ticket recipe for a backbone and a task."""
+        raw = self._overridden("ticket", ticket_id, backbone_id, task_id)
+        self._require(
+            (raw["origin"] == "search") == ("search" in raw),
+            "ticket", ticket_id, "search: needed by origin search, and only there",
+        )  # fmt: skip
+        return Recipe(ticket_id, raw)
+
+    def run(
+        self, ids: tuple[str, str, str, int], *, suite: str, limits: Mapping[str, int | None]
+    ) -> RunSpec:
+        """Resolve one run.
+
+        Args:
+            ids: backbone, task, method, seed.
+            suite: the suite's id.
+            limits: ``train_examples`` and ``evaluation_examples``; None = all.
+
+        Raises:
+            ConfigError: an unknown id, or a method that does not apply to the task.
+        """
+        backbone_id, task_id, method_id, seed = ids
+        backbone, task = self.backbone(backbone_id), self.task(task_id)
+        method = self.method(method_id, backbone_id=backbone_id, task_id=task_id)
+        self._require(
+            (task.kind == "generation") == (backbone.architecture == "gpt2"),
+            "task", task_id,
+            f"kind {task.kind} does not fit backbone {backbone_id} ({backbone.architecture}); "
+            "generation needs gpt2, everything else bert or roberta",
+        )  # fmt: skip
+        support = self.support(method.update["support"]) if "support" in method.update else None
+        ticket = None
+        if "ticket" in method.mask:
+            ticket = self.ticket(method.mask["ticket"], backbone_id=backbone_id, task_id=task_id)
+        return RunSpec(suite, backbone, task, method, seed, dict(limits), support, ticket)
+
+    def suite(self, config: Mapping[str, Any], *, origin: str) -> Suite:
+        """Resolve a suite and everything it names.
+
+        Args:
+            config: the suite's content.
+            origin: what a message calls it: its file name.
+        """
+        violation = first_violation("suite", config)
+        if violation:
+            raise ConfigError(f"{origin}: {violation}")
+        runs: dict[str, RunSpec] = {}
+        for ids in _product(config):
+            run = self.run(ids, suite=config["suite"], limits=config["limits"])
+            runs.setdefault(run.path, run)
+        return Suite(config["suite"], config["device"], config["mirror"], tuple(runs.values()))
+
+    def _overridden(
+        self, thing: str, thing_id: str, backbone_id: str, task_id: str
+    ) -> dict[str, Any]:
+        raw = dict(self._file(thing, thing_id))
+        for override in raw.pop("overrides", ()):
+            where = override["where"]
+            if backbone_id in where.get("backbones", (backbone_id,)) and task_id in where.get(
+                "tasks", (task_id,)
+            ):
+                change = {key: value for key, value in override.items() if key != "where"}
+                raw = merged(raw, change, origin=f"{self._path(thing, thing_id)}: overrides")
+        violation = first_violation(thing, raw)
+        self._require(violation is None, thing, thing_id, f"after overrides: {violation}")
+        if thing == "method":
+            self._check_method(thing_id, raw)
+        return raw
+
+    def _check_method(self, method_id: str, raw: Mapping[str, Any]) -> None:
+        names = [phase["name"] for phase in raw["phases"]]
+        prunes = sum(phase["kind"] == "prune" for phase in raw["phases"])
+        for holds, message in (
+            (len(names) == len(set(names)), f"phases: names must differ, got {', '.join(names)}"),
+            ((raw["mask"]["kind"] == "unstructured") == (prunes == 1),
+             "phases: mask.kind unstructured needs exactly one prune phase, others none"),
+            (raw["mask"]["kind"] != "unstructured" or raw["update"]["kind"] == "dsee",
+             "mask.kind unstructured needs update.kind dsee"),
+            (raw["start"] == "pretrained" or raw["update"]["kind"] == "full",
+             "start random needs update.kind full"),
+            (any(phase["kind"] == "train" for phase in raw["phases"]),
+             "phases: at least one must train"),
+        ):  # fmt: skip
+            self._require(holds, "method", method_id, message)
+
+    def _file(self, thing: str, thing_id: str) -> Mapping[str, Any]:
+        key = (thing, thing_id)
+        if key not in self._read:
+            self._require_known(thing, thing_id)
+            self._read[key] = read_checked(self._path(thing, thing_id), thing)
+        return self._read[key]
+
+    def _require_known(self, thing: str, thing_id: str) -> None:
+        if not ID_PATTERN.fullmatch(thing_id):
+            raise ConfigError(
+                f"{thing} id {thing_id!r}: need lower-case letters and digits joined by '-' or '.'"
+            )
+        known = self.known(thing)
+        if thing_id not in known:
+            raise ConfigError(
+                f"{self.root / (thing + 's')}: unknown {thing} {thing_id!r}"
+                f"{nearest(thing_id, known)} known: {', '.join(known) or 'none'}"
+            )
+
+    def known(self, thing: str) -> list[str]:
+        """Ids of every ``backbone``, ``task``, ``method``, ``support`` or ``ticket``."""
+        return sorted(path.stem for path in (self.root / f"{thing}s").glob("*.yaml"))
+
+    def _path(self, thing: str, thing_id: str) -> Path:
+        return self.root / f"{thing}s" / f"{thing_id}.yaml"
+
+    def _require(self, holds: bool, thing: str, thing_id: str, message: str) -> None:
+        if not holds:
+            raise ConfigError(f"{self._path(thing, thing_id)}: {message}")
+
+    def _served(self, source: Mapping[str, Any], room: str, thing_id: str) -> Mapping[str, Any]:
+        if source["kind"] == "hub" and self.mirror:
+            return {"kind": "mirror", "path": str(Path(self.mirror) / room / thing_id)}
+        return source
+
+
+def _product(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int]]:
+    for block in config["runs"]:
+        for backbone in block["backbones"]:
+            for task in block["tasks"]:
+                for method in block["methods"]:
+                    for seed in config["seeds"]:
+                        yield backbone, task, method, seed

@@ -1,0 +1,95 @@
+"""YAML files of the catalogue: strict reading, schema checks, and merging of overrides."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsetune.errors import ConfigError
+from sparsetune.validation import first_violation, nearest
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 2e-5 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(None, None, f"key {key!r} twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML file.
+
+    Raises:
+        ConfigError: missing, not UTF-8, not YAML, or with a key given twice; one line with
+            the line number.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{path}:{line} {problem}") from None
+
+
+def read_checked(path: Path, schema: str) -> Mapping[str, Any]:
+    """Read one YAML file that must satisfy a schema.
+
+    Raises:
+        ConfigError: see :func:`read_yaml`; or the first violation, with the key's path.
+    """
+    value = read_yaml(path)
+    violation = first_violation(schema, value)
+    if violation:
+        raise ConfigError(f"{path}: {violation}")
+    return value
+
+
+def merged(base: Mapping[str, Any], change: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
+    """Return ``base`` with ``change`` laid over it; neither argument is altered.
+
+    Mappings merge key by key. ``phases`` is a list in the base and a mapping from phase names
+    in the change.
+
+    Raises:
+        ConfigError: the change names a phase that the base does not have.
+    """
+    result = dict(base)
+    for key, value in change.items():
+        old = base.get(key)
+        if key == "phases" and isinstance(old, list):
+            result[key] = _merged_phases(old, value, origin)
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            result[key] = merged(old, value, origin=origin)
+        else:
+            result[key] = value
+    return result
+
+
+def _merged_phases(
+    phases: list[Mapping[str, Any]], changes: Mapping[str, Any], origin: str
+) -> list[dict[str, Any]]:
+    names = [phase["name"] for phase in phases]
+    for name in changes:
+        if name not in names:
+            raise ConfigError(
+                f"{origin}: no phase {name!r}{nearest(name, names)} phases: {', '.join(names)}"
+            )
+    return [{**phase, **changes.get(phase["name"], {})} for phase in phases]

@@ -1,0 +1,126 @@
+"""SQuAD v1.1: the published JSON (plain or gzip), or the hub's parquet with the same questions.
+
+Every answer must equal the paragraph's text at its published place; nothing is repaired.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from sparsetune.data.published import (
+    SpanExample,
+    find_files,
+    read_json_file,
+    read_parquet,
+    shown,
+)
+from sparsetune.errors import DataError
+
+_PARQUET_SPLITS = {"train": "train", "dev": "validation"}
+
+
+def files(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> list[Path]:
+    """Files that hold one split of SQuAD.
+
+    Args:
+        directory: folder in the published layout.
+        task: catalogue entry; ``evaluation_split`` is read.
+        split: which half.
+
+    Raises:
+        DataError: the file is missing, or the split was never published.
+    """
+    stem = "train" if split == "train" else task.evaluation_split
+    if stem not in _PARQUET_SPLITS:
+        raise DataError(
+            f"{directory}: SQuAD v1.1 has no published split {stem!r}; allowed: train, dev"
+        )
+    return find_files(directory, [f"{stem}-v1.1.json"], _PARQUET_SPLITS[stem])
+
+
+def read(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> list[SpanExample]:
+    """Questions of one split, in file order.
+
+    Args:
+        directory: folder in the published layout.
+        task: catalogue entry; ``evaluation_split`` is read.
+        split: which half.
+
+    Returns:
+        One example a question, with every published answer.
+
+    Raises:
+        DataError: missing or damaged file, a key is missing, a question has no answer or its
+            id twice, or an answer differs from the paragraph at its place.
+
+    Source:
+        Rajpurkar et al. 2016, arXiv:1606.05250; version 1.1.
+    Differs:
+        Nothing.
+    """
+    examples: list[SpanExample] = []
+    seen: set[str] = set()
+    for path in files(directory, task, split):
+        rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+        for where, example in rows:
+            _check_answers(path, where, example)
+            if example.id in seen:
+                raise DataError(f"{path}: {where}: question id {example.id!r} stands there twice")
+            seen.add(example.id)
+            examples.append(example)
+    if not examples:
+        raise DataError(f"{directory}: the {split} split holds no questions")
+    return examples
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
+    document = read_json_file(path)
+    for i, article in _items(path, "", document, "data"):
+        for j, paragraph in _items(path, f"data[{i}].", article, "paragraphs"):
+            place = f"data[{i}].paragraphs[{j}]."
+            for k, entry in _items(path, place, paragraph, "qas"):
+                where = f"{place}qas[{k}]"
+                try:
+                    yield where, _example(entry, paragraph["context"])
+                except (KeyError, TypeError, ValueError) as error:
+                    raise DataError(
+                        f"{path}: {where}: got {shown(entry)}: need id, question, answers "
+                        f"(text, answer_start) and the paragraph's context ({error})"
+                    ) from None
+
+
+def _items(path: Path, place: str, holder: Any, key: str) -> Iterator[tuple[int, Any]]:
+    values = holder.get(key) if isinstance(holder, dict) else None
+    if not isinstance(values, list):
+        raise DataError(f"{path}: {place}{key}: got {shown(values)}, need a list")
+    return enumerate(values)
+
+
+def _example(entry: Any, context: Any) -> SpanExample:
+    answers = tuple((answer["text"], answer["answer_start"]) for answer in entry["answers"])
+    example = SpanExample(entry["id"], entry["question"], context, answers)
+    texts = (example.id, example.question, context, *(text for text, _ in answers))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is not a string")
+    if not all(type(start) is int for _, start in answers):
+        raise TypeError("an answer_start is not an integer")
+    return example
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
+    columns = ("id", "question", "context", "answers")
+    for row, (key, question, context, answers) in enumerate(read_parquet(path, columns), start=1):
+        pairs = tuple(zip(answers["text"], answers["answer_start"], strict=True))
+        yield f"row {row}", SpanExample(key, question, context, pairs)
+
+
+def _check_answers(path: Path, where: str, example: SpanExample) -> None:
+    if not example.answers:
+        raise DataError(f"{path}: {where}: question {example.id!r} has no answer; need at least 1")
+    for text, start in example.answers:
+        found = example.context[start : start + len(text)] if start >= 0 else ""
+        if not text or found != text:
+            raise DataError(
+                f"{path}: {where}: question {example.id!r}: answer {shown(text)} is not the "
+                f"context's text at character {start}, which is {shown(found)}"
+            )

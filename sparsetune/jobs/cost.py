@@ -1,0 +1,155 @@
+"""Stage ``cost``: parameters, multiply-adds and bytes of one run, counted from shapes.
+
+Neither torch nor the model is loaded; what a device really takes is measured by ``evaluate``.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sparsetune.catalog import RunSpec
+from sparsetune.cost.macs import (
+    TrainingPhase,
+    effective_macs,
+    executed_macs,
+    whole_life_macs,
+)
+from sparsetune.cost.params import ModelShape, Update, count_parameters, sparsity
+from sparsetune.errors import DataError, ModelError
+from sparsetune.jobs.asked import asked_of_run, hashes
+from sparsetune.records import Clock, make_record, read_json, read_record, write_record
+
+WHOLE_LIFE_INFERENCE_EXAMPLES = 100_000  # ours: a modest deployment; the parts are in the record
+
+
+def count_cost(
+    spec: RunSpec, *, backbone: Path, run: Path, ticket: Path | None, output: Path
+) -> None:
+    """Count one run's cost and write ``cost.json``.
+
+    Args:
+        spec: the run.
+        backbone: the backbone's folder, for its ``config.json``.
+        run: the run's folder, with ``model.safetensors`` and ``tune.json``.
+        ticket: the run's ``ticket.json``; its search is part of the whole life.
+        output: where ``cost.json`` goes.
+
+    Raises:
+        DataError: the counted parameters are not those that were trained.
+    """
+    clock = Clock()
+    tuned = read_record(run / "tune.json", "tune")["measured"]
+    structure, supports, mask_bits = _read_run(run / "model.safetensors")
+    config = read_json(backbone / "config.json", what="backbone configuration")
+    dense = ModelShape.dense(config, spec.task.kind, spec.task.label_count)
+    shape = dense
+    if structure["kept_heads"] is not None:
+        shape = dense.with_kept(structure["kept_heads"], structure["kept_neurons"])
+    update = _update_of(structure["update"], supports)
+    sizes = {key: rows * columns for key, _, rows, columns in shape.sites()}
+    zeros = {key: sizes[key] - kept for key, kept in mask_bits.items()}
+    clock.ready()
+    search = _search_of(ticket)
+    measured = {
+        **_parameters(shape, update, zeros, trained=tuned["parameters_trained"]),
+        # Heads and neurons that were removed count as zeros.
+        "sparsity": sparsity(shape, zeros, dense=dense),
+        **_macs(dense, shape, update, zeros, (tuned, search)),
+    }
+    record = make_record(
+        "cost",
+        asked=asked_of_run(spec),
+        inputs=hashes([run / "model.safetensors", run / "tune.json", backbone / "config.json"]),
+        measured=measured,
+        where=clock.where(),
+    )
+    write_record(output / "cost.json", record)
+
+
+def _read_run(path: Path) -> tuple[dict[str, Any], int, dict[str, int]]:
+    """The structure, S2's positions per matrix, and the kept weights of every masked matrix."""
+    supports, kept = 0, {}
+    try:
+        with safe_open(path, framework="np") as file:
+            structure = json.loads(file.metadata()["structure"])
+            for name in file.keys():  # noqa: SIM118
+                room, _, key = name.partition("/")
+                if room == "support":
+                    supports = max(supports, len(file.get_tensor(name)))
+                elif room == "mask":
+                    kept[key] = int(np.unpackbits(file.get_tensor(name)).sum())
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: not a saved run: {error}") from None
+    return structure, supports, kept
+
+
+def _update_of(update: Mapping[str, Any], n_sparse: int) -> Update:
+    match update["kind"]:
+        case "full":
+            return Update.full()
+        case "peft":
+            return Update.lora(update["rank"], update["targets"])
+        case _:
+            return Update.dsee(update["rank"], n_sparse, update["targets"])
+
+
+def _search_of(ticket: Path | None) -> Mapping[str, Any] | None:
+    if ticket is None:
+        return None
+    return read_record(ticket.parent / "record.json", "ticket")["measured"].get("search")
+
+
+def _parameters(
+    shape: ModelShape, update: Update, zeros: Mapping[str, int], *, trained: int
+) -> dict[str, Any]:
+    counted = count_parameters(shape, update, zeros)
+    if counted.trained_with_head != trained:
+        raise DataError(
+            f"counted {counted.trained_with_head} trained parameters, the run trained {trained}"
+        )
+    return {
+        "parameters_total": counted.total,
+        "parameters_trained": counted.trained,
+        "parameters_trained_with_head": counted.trained_with_head,
+        "stored_bytes": counted.stored_bytes,
+    }
+
+
+def _macs(
+    dense: ModelShape,
+    shape: ModelShape,
+    update: Update,
+    zeros: Mapping[str, int],
+    trained: tuple[Mapping[str, Any], Mapping[str, Any] | None],
+) -> dict[str, Any]:
+    tuned, search = trained
+    tokens = tuned["tokens_seen"] / tuned["examples_seen"]
+    executed = executed_macs(shape, tokens, update)
+    effective = effective_macs(shape, tokens, update, zeros)
+    phases = [
+        TrainingPhase(phase["name"], phase["examples_seen"], tokens, shape, update)
+        for phase in tuned["phases"]
+        if phase["kind"] == "train"
+    ]
+    if search:
+        seen = search["examples_seen"]
+        length = search["tokens_seen"] / seen
+        phases.insert(0, TrainingPhase("search", seen, length, dense, Update.full()))
+    life = whole_life_macs(
+        phases,
+        inference_macs=sum(effective.values()),
+        inference_examples=WHOLE_LIFE_INFERENCE_EXAMPLES,
+    )
+    return {
+        "tokens_per_example_mean": round(tokens, 4),
+        "macs_dense_per_example": sum(executed_macs(dense, tokens).values()),
+        "macs_executed_per_example": sum(executed.values()),
+        "macs_effective_per_example": sum(effective.values()),
+        "macs_whole_life": life["total"],
+        "whole_life_inference_examples": WHOLE_LIFE_INFERENCE_EXAMPLES,
+        "breakdown": {"executed": executed, "effective": effective, "whole_life": life},
+    }

@@ -1,0 +1,86 @@
+"""Stage ``support``: the positions of the sparse residual S2, once per backbone and recipe."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sparsetune.catalog import Backbone, Recipe
+from sparsetune.errors import ModelError
+from sparsetune.jobs.asked import hashes
+from sparsetune.models.backbones import load_model
+from sparsetune.records import Clock, digest_of, make_record, write_record
+from sparsetune.sparsity.support import GreBsmoConfig, model_supports
+
+
+def make_support(
+    recipe: Recipe, backbone: Backbone, *, suite: str, backbone_directory: Path, output: Path
+) -> None:
+    """Choose S2's positions in every target matrix of a backbone.
+
+    Args:
+        recipe: from ``config/supports``.
+        backbone: whose weights are looked at.
+        suite: for the record.
+        backbone_directory: the backbone's folder.
+        output: where ``support.safetensors`` and ``record.json`` go.
+
+    Raises:
+        ModelError: the recipe asks for more positions than a matrix has.
+    """
+    clock = Clock()
+    kind = "generation" if backbone.architecture == "gpt2" else "regression"
+    model = load_model(backbone_directory, kind=kind, label_count=1, seed=0)
+    clock.ready()
+    settings = recipe.settings()
+    grebsmo = {
+        name: settings[name] for name in GreBsmoConfig.__dataclass_fields__ if name in settings
+    }
+    results = model_supports(
+        model,
+        settings["targets"],
+        recipe=settings["recipe"],
+        n_sparse=settings["n_sparse"],
+        seed=settings["seed"],
+        grebsmo=GreBsmoConfig(**grebsmo) if settings["recipe"] == "grebsmo" else None,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    positions = {key: result.positions.to(torch.int32) for key, result in results.items()}
+    partial = output / f".support.{os.getpid()}.partial"
+    save_file(positions, partial)
+    partial.replace(output / "support.safetensors")
+    record = make_record(
+        "support",
+        asked={
+            "suite": suite,
+            "backbone": backbone.id,
+            "support": recipe.id,
+            "digest": digest_of(recipe.settings()),
+            "settings": recipe.settings(),
+        },
+        inputs=hashes([backbone_directory / "record.json"]),
+        measured={
+            "matrices": len(positions),
+            "positions": sum(tensor.numel() for tensor in positions.values()),
+            "residual": {key: result.residual for key, result in results.items()},
+        },
+        where=clock.where(),
+    )
+    write_record(output / "record.json", record)
+
+
+def read_support(path: Path) -> dict[str, Tensor]:
+    """Read positions written by :func:`make_support`.
+
+    Returns:
+        Site key -> int64, sorted flat positions.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        return {key: tensor.long() for key, tensor in load_file(path).items()}
+    except Exception as error:
+        raise ModelError(f"{path}: not a readable support: {error}") from None

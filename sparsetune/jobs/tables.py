@@ -1,0 +1,42 @@
+"""Stage ``tables``: a suite's tables, from records only."""
+
+from pathlib import Path
+
+from sparsetune.catalog import RunSpec, Suite
+from sparsetune.errors import ConfigError
+from sparsetune.reporting.collect import collect
+from sparsetune.reporting.tables import write_headline, write_task_table, write_timings
+
+RUN_RECORDS = ("tune", "evaluate", "cost")
+
+
+def make_tables(suite: Suite, *, results: Path, group: str | None, output: Path) -> None:
+    """Write one backbone-and-task table, or the tables of the whole suite.
+
+    Args:
+        suite: which runs, and in which order.
+        results: the suite's results folder.
+        group: ``BACKBONE/TASK``; None = headline and timings.
+        output: folder for the tables.
+
+    Raises:
+        ConfigError: the suite has no such group.
+        DataError: a record is missing or does not fit the others, by name.
+    """
+    if group is not None and tuple(group.split("/")) not in suite.groups():
+        known = ", ".join("/".join(pair) for pair in suite.groups())
+        raise ConfigError(f"--group: got {group!r}; the suite has: {known}")
+    chosen = [run for run in suite.runs if group in (None, f"{run.backbone.id}/{run.task.id}")]
+    rows = collect(path for run in chosen for path in record_paths(results, run))
+    order = list(dict.fromkeys((run.backbone.id, run.task.id, run.method.id) for run in chosen))
+    if group is None:
+        write_headline(rows, output, order=order)
+        write_timings(rows, output, order=order)
+        return
+    backbone, task = group.split("/")
+    write_task_table(rows, output / backbone, backbone=backbone, task=task, order=order)
+
+
+def record_paths(results: Path, run: RunSpec) -> list[Path]:
+    """Where a run's records are."""
+    return [results / "runs" / run.path / f"{stage}.json" for stage in RUN_RECORDS]

@@ -1,0 +1,1 @@
+"""A method = update + mask + phases: how a run's model is built, saved and loaded again."""

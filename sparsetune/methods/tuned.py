@@ -1,0 +1,170 @@
+"""A model as a method shapes it, and the one file in which a run keeps what it trained.
+
+The file holds trained tensors, the positions of S2 and packed masks, never the frozen
+backbone; its metadata says how to rebuild the model around them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sparsetune.errors import ModelError
+from sparsetune.methods.updates import attach_update
+from sparsetune.models.backbones import load_model
+from sparsetune.models.surgery import remove
+from sparsetune.sparsity.masks import apply_masks_, pack_mask, unpack_mask
+
+_TRAINED, _SUPPORT, _MASK = "trained/", "support/", "mask/"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a run's model is built from, as plain data.
+
+    Attributes:
+        head: task kind: ``classification regression span generation``.
+        label_count: outputs of a classification or regression head.
+        seed: of the task head and the update's random start.
+        random_weights: True = the backbone's shape with random weights.
+        update: the method's ``update`` settings.
+        kept_heads: head numbers kept in each layer; None = all.
+        kept_neurons: likewise for FFN neurons.
+    """
+
+    head: str
+    label_count: int
+    seed: int
+    random_weights: bool
+    update: Mapping[str, Any]
+    kept_heads: list[list[int]] | None = None
+    kept_neurons: list[list[int]] | None = None
+
+
+@dataclass
+class TunedModel:
+    """A model with its update attached, and the masks laid on its frozen weights so far."""
+
+    model: nn.Module
+    structure: Structure
+    supports: Mapping[str, Tensor]
+    masks: dict[str, Tensor] = field(default_factory=dict)
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters that train, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def prune(self, masks: Mapping[str, Tensor]) -> None:
+        """Zero frozen weights for good.
+
+        Args:
+            masks: site key -> bool, ``(O, I)``; True = kept. Kept values stay bit-identical.
+        """
+        apply_masks_(self.model, masks)
+        self.masks.update({key: mask.cpu() for key, mask in masks.items()})
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint or the run's file must hold."""
+        tensors = {
+            _TRAINED + name: parameter.detach().cpu().contiguous()
+            for name, parameter in self.trained_parameters().items()
+        }
+        for key, positions in self.supports.items():
+            tensors[_SUPPORT + key] = positions.to(torch.int32).cpu().contiguous()
+        for key, mask in self.masks.items():
+            tensors[_MASK + key] = pack_mask(mask)
+        return tensors
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Write a state back; masks are laid on the frozen weights again.
+
+        Raises:
+            ModelError: a trained tensor is missing, unknown, or of another shape.
+        """
+        own = self.trained_parameters()
+        given = {n.removeprefix(_TRAINED): t for n, t in state.items() if n.startswith(_TRAINED)}
+        if own.keys() != given.keys():
+            differing = sorted(own.keys() ^ given.keys())
+            raise ModelError(f"saved run: {len(differing)} tensors differ, first: {differing[0]}")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != given[name].shape:
+                    raise ModelError(
+                        f"saved run: {name} has shape {tuple(given[name].shape)}, "
+                        f"the model needs {tuple(parameter.shape)}"
+                    )
+                parameter.copy_(given[name])
+        masks = {n.removeprefix(_MASK): t for n, t in state.items() if n.startswith(_MASK)}
+        if masks:
+            self.prune(self._unpacked(masks))
+
+    def _unpacked(self, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from sparsetune.models.anatomy import Anatomy
+
+        shapes = {site.key: site.shape for site in Anatomy.of(self.model).sites()}
+        return {key: unpack_mask(bits, shapes[key]) for key, bits in packed.items()}
+
+    def save(self, path: Path) -> None:
+        """Write the run's file atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        save_file(self.state(), partial, metadata={"structure": json.dumps(asdict(self.structure))})
+        partial.replace(path)
+
+
+def build(backbone: Path, structure: Structure, supports: Mapping[str, Tensor]) -> TunedModel:
+    """Build a run's model from its backbone, before any training.
+
+    Args:
+        backbone: Hugging Face folder.
+        structure: see :class:`Structure`.
+        supports: site key -> int64 flat positions of S2; empty unless the update is DSEE.
+
+    Raises:
+        ModelError: ticket or support do not fit the backbone.
+    """
+    model = load_model(
+        backbone,
+        kind=structure.head,
+        label_count=structure.label_count,
+        seed=structure.seed,
+        random_weights=structure.random_weights,
+    )
+    if structure.kept_heads is not None and structure.kept_neurons is not None:
+        remove(model, structure.kept_heads, structure.kept_neurons)
+    attach_update(model, structure.update, supports=supports, seed=structure.seed)
+    return TunedModel(model, structure, dict(supports))
+
+
+def load_tuned(path: Path, backbone: Path) -> TunedModel:
+    """Rebuild a run's model from its file and its backbone.
+
+    Args:
+        path: ``model.safetensors`` of a run.
+        backbone: the folder of the backbone it was tuned from.
+
+    Raises:
+        ModelError: the file is missing, damaged, or does not fit the backbone.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            structure = Structure(**json.loads(file.metadata()["structure"]))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: not a saved run: {error}") from None
+    supports = {
+        name.removeprefix(_SUPPORT): tensor.long()
+        for name, tensor in state.items()
+        if name.startswith(_SUPPORT)
+    }
+    tuned = build(backbone, structure, supports)
+    tuned.load_state(state)
+    tuned.model.eval()
+    return tuned

@@ -1,0 +1,322 @@
+"""Backbones: fetched from the hub at a pinned commit or from a mirror, checked, and loaded.
+
+A backbone is a Hugging Face folder with safetensors weights and a tokenizer. Pickle checkpoints
+are refused by name and code that comes with a checkpoint is never run.
+"""
+
+import contextlib
+import importlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sparsetune.data.published import first_line
+from sparsetune.data.sources import copy_files, hub_snapshot, inventory, replaced_directory
+from sparsetune.errors import DataError, ModelError
+from sparsetune.records import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HUB_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+)
+_INDEX = "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_TOKENIZER_FORMS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
+_SEQUENCE_HEADS = dict.fromkeys(("classification", "regression"), "ForSequenceClassification")
+_HEADS = {**_SEQUENCE_HEADS, "span": "ForQuestionAnswering"}
+_MODEL_CLASSES = {
+    "bert": ("Bert", _HEADS),
+    "roberta": ("Roberta", _HEADS),
+    "gpt2": ("GPT2", {**_HEADS, "generation": "LMHeadModel"}),
+}
+# Weights that a pre-trained checkpoint may lack: the task's head, and a pooler over [CLS].
+_MAY_BE_NEW = ("classifier.", "qa_outputs.", "score.", "bert.pooler.")
+
+Kind = Literal["classification", "regression", "span", "generation"]
+
+
+def fetch_backbone(backbone: Any, directory: Path, *, lock_file: Path) -> dict[str, Any]:
+    """Make a checked local copy of a backbone's folder.
+
+    Args:
+        backbone: catalogue entry; ``id``, ``architecture`` and ``source`` (hub or mirror) are
+            read.
+        directory: the copy; replaced as a whole, and only on success.
+        lock_file: YAML file that keeps the commits of hub branches.
+
+    Returns:
+        ``files`` (name -> sha256), ``stored_bytes``, ``parameters_stored`` (weights in the
+        safetensors files) and ``revision`` (hub commit; None for a mirror).
+
+    Raises:
+        ModelError: not reachable, no safetensors, no tokenizer, damaged, or of another
+            architecture.
+    """
+    source, revision = backbone.source, None
+    if source["kind"] == "hub":
+        revision, folder = hub_snapshot(
+            source,
+            kind="model",
+            patterns=HUB_PATTERNS,
+            lock_file=lock_file,
+            advice=f"use a mirror: --config mirror=PATH with the model's files in "
+            f"PATH/backbones/{backbone.id}/",
+            error=ModelError,
+        )
+        origin = f"{source['repository']}@{revision[:12]}"
+    elif source["kind"] == "mirror":
+        folder = Path(source["path"])
+        origin = source["path"]
+    else:
+        raise ModelError(f"backbone {backbone.id}: source {source['kind']} is not fetched")
+    try:
+        parameters = check_folder(folder, backbone.architecture)
+        with replaced_directory(directory) as partial:
+            copy_files(_wanted(folder), partial)
+            found = inventory(partial)
+    except (ModelError, DataError) as error:
+        raise ModelError(str(error).replace(str(folder), origin)) from None
+    return {**found, "parameters_stored": parameters, "revision": revision}
+
+
+def check_folder(directory: Path, architecture: str) -> int:
+    """Check that a folder holds a usable backbone, without loading it.
+
+    Args:
+        directory: Hugging Face folder.
+        architecture: the ``model_type`` that its config.json must name.
+
+    Returns:
+        Weights stored in its safetensors files.
+
+    Raises:
+        ModelError: naming the file that is missing, damaged or refused.
+    """
+    if not directory.is_dir():
+        raise ModelError(f"{directory}: no such backbone folder")
+    model_type = _model_type(directory)
+    if model_type != architecture:
+        raise ModelError(
+            f"{directory / 'config.json'}: model_type: got {model_type!r}, "
+            f"need {architecture!r} (the catalogue's architecture)"
+        )
+    if not any(all((directory / n).is_file() for n in form) for form in _TOKENIZER_FORMS):
+        raise ModelError(
+            f"{directory}: no tokenizer; need tokenizer.json, vocab.txt, or vocab.json with "
+            "merges.txt"
+        )
+    return sum(_stored_parameters(path) for path in _weight_files(directory))
+
+
+def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
+    """Load a backbone's fast tokenizer; where it has no pad token, the end token pads.
+
+    Args:
+        directory: Hugging Face folder.
+
+    Raises:
+        ModelError: missing or damaged tokenizer, or neither pad nor end token.
+    """
+    from transformers import AutoTokenizer
+
+    _model_type(directory)
+    try:
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # the library raises many kinds for a damaged folder
+        raise ModelError(f"{directory}: no readable tokenizer: {first_line(error)}") from None
+    if not tokenizer.is_fast:
+        raise ModelError(f"{directory}: need a fast tokenizer (tokenizer.json), got a slow one")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(f"{directory}: the tokenizer has neither a pad nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    directory: Path,
+    *,
+    kind: Kind,
+    label_count: int,
+    seed: int,
+    random_weights: bool = False,
+) -> "PreTrainedModel":
+    """Load a backbone under a task's head, in float32 on the CPU.
+
+    Args:
+        directory: Hugging Face folder.
+        kind: which head; ``generation`` needs GPT-2.
+        label_count: classes, at least 1; regression needs 1; span and generation ignore it.
+        seed: of everything the checkpoint lacks; the same seed gives the same head. The
+            global generators are left as they were.
+        random_weights: ignore the checkpoint and draw every weight.
+
+    Returns:
+        The model in evaluation mode, scaled-dot-product attention.
+
+    Raises:
+        ModelError: unusable folder, a head the architecture does not have, or a checkpoint
+            that lacks weights of the backbone itself.
+    """
+    import torch
+
+    model_class = _model_class(directory, kind)
+    config = _configuration(model_class, directory, kind=kind, label_count=label_count)
+    # Only the CPU generator is forked and seeded: weights are drawn there.
+    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+        torch.default_generator.manual_seed(seed)
+        if random_weights:
+            return model_class(config).float().eval()
+        _weight_files(directory)
+        try:
+            model, loading = model_class.from_pretrained(
+                directory,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+        except Exception as error:  # the library raises many kinds for a damaged folder
+            raise ModelError(f"{directory}: cannot be loaded: {first_line(error)}") from None
+    lacking = sorted(key for key in loading["missing_keys"] if not key.startswith(_MAY_BE_NEW))
+    if lacking:
+        raise ModelError(
+            f"{directory}: the checkpoint lacks {len(lacking)} weights of the backbone, "
+            f"first {lacking[0]}"
+        )
+    return model.eval()
+
+
+def _configuration(model_class: Any, directory: Path, *, kind: Kind, label_count: int) -> Any:
+    if label_count < 1 or (kind == "regression" and label_count != 1):
+        need = "1" if kind == "regression" else "at least 1"
+        raise ModelError(f"label_count: got {label_count}, need {need} for {kind}")
+    try:
+        config = model_class.config_class.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # the library raises many kinds for a damaged file
+        raise ModelError(f"{directory / 'config.json'}: unusable: {first_line(error)}") from None
+    if kind in _SEQUENCE_HEADS:
+        config.num_labels = label_count
+        regression = kind == "regression"
+        config.problem_type = "regression" if regression else "single_label_classification"
+    elif kind == "span":
+        config.num_labels = 2  # start and end
+    if config.pad_token_id is None:
+        config.pad_token_id = config.eos_token_id
+    config._attn_implementation = "sdpa"
+    return config
+
+
+def _model_class(directory: Path, kind: Kind) -> Any:
+    model_type = _model_type(directory)
+    if model_type not in _MODEL_CLASSES:
+        raise ModelError(
+            f"{directory / 'config.json'}: model_type: got {model_type!r}; "
+            f"allowed: {', '.join(_MODEL_CLASSES)}"
+        )
+    prefix, heads = _MODEL_CLASSES[model_type]
+    if kind not in heads:
+        raise ModelError(
+            f"{directory}: {model_type} has no {kind} head; allowed: {', '.join(heads)}"
+        )
+    # The one modelling module, not the whole library: start-up is paid in every job.
+    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    return getattr(module, prefix + heads[kind])
+
+
+def _model_type(directory: Path) -> str:
+    path = directory / "config.json"
+    try:
+        config = read_json(path, what="backbone configuration")
+    except DataError as error:
+        raise ModelError(str(error)) from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelError(f"{path}: model_type is missing; need one of {', '.join(_MODEL_CLASSES)}")
+    return config["model_type"]
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    single, index = directory / "model.safetensors", directory / _INDEX
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        return _shards(index)
+    pickles = sorted(path.name for pattern in _PICKLES for path in directory.glob(pattern))
+    if pickles:
+        raise ModelError(
+            f"{directory}: {pickles[0]} is a pickle checkpoint, which can run code and is never "
+            "read; need model.safetensors"
+        )
+    raise ModelError(
+        f"{directory}: no model.safetensors (or {_INDEX} with its shards); pickle checkpoints "
+        "are never read"
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(read_json(index, what="weight index")["weight_map"].values()))
+    except DataError as error:
+        raise ModelError(str(error)) from None
+    except (KeyError, TypeError, AttributeError):
+        raise ModelError(f"{index}: weight_map is missing; need weight name -> file") from None
+    for name in names:
+        # A name with a folder in it would lead out of the backbone's folder.
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(f"{index}: weight_map: got file {name!r}, need a *.safetensors name")
+        if not (index.parent / name).is_file():
+            raise ModelError(f"{index.parent / name}: no such file, but {_INDEX} names it")
+    return [index.parent / name for name in names]
+
+
+def _stored_parameters(path: Path) -> int:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file: {first_line(error)}") from None
+
+
+def _wanted(directory: Path) -> Sequence[Path]:
+    weights = _weight_files(directory)
+    others = {
+        path
+        for pattern in HUB_PATTERNS
+        for path in directory.glob(pattern)
+        if path.is_file() and ".safetensors" not in path.name
+    }
+    index = [] if weights[0].name == "model.safetensors" else [directory / _INDEX]
+    return [*sorted(others), *index, *weights]
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep the library from telling about heads that are new on purpose, and from its bars."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

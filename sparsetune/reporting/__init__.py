@@ -1,0 +1,1 @@
+"""From records to tables: reads what the stages wrote, computes no result of its own."""

@@ -1,0 +1,398 @@
+"""The tables of a suite as Markdown, CSV and LaTeX, byte-identical for the same results.
+
+Markdown and LaTeX print percentages with one decimal; CSV keeps fractions at full precision.
+Only the timings table holds a timing.
+"""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsetune.catalog import GENERATED_PREFIX
+from sparsetune.errors import DataError
+from sparsetune.records import write_text_atomically
+from sparsetune.reporting.collect import RUN_STAGES, Key, RunGroup, RunRow, group_runs
+
+REFERENCE_METHOD = "full"
+"""The method that every other one of a task is compared with."""
+
+_ABSENT = "-"
+_SCORES_NOTE = "Scores are percentages, mean ± sample standard deviation over seeds"
+_METRIC_HEADINGS = {
+    "accuracy_fraction": "accuracy",
+    "f1_fraction": "F1",
+    "matthews_correlation": "Matthews",
+    "pearson_correlation": "Pearson",
+    "spearman_correlation": "Spearman",
+    "exact_match_fraction": "exact match",
+    "span_f1_fraction": "span F1",
+    "bleu_fraction": "BLEU",
+}
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "Δ": r"$\Delta$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One printed column and the CSV fields behind it."""
+
+    heading: str
+    texts: Sequence[str]
+    fields: Sequence[tuple[str, Sequence[Any]]]
+    left: bool = False
+
+
+def write_task_table(
+    rows: Sequence[RunRow], directory: Path, *, backbone: str, task: str, order: Sequence[Key]
+) -> list[Path]:
+    """Write one backbone and task: a line per method, quality beside cost.
+
+    Args:
+        rows: from :func:`sparsetune.reporting.collect.collect`; other tasks are left out.
+        directory: where ``<task>.md``, ``.csv`` and ``.tex`` go.
+        backbone: id.
+        task: id.
+        order: (backbone, task, method) of the whole suite, in the order to print.
+
+    Returns:
+        The three files.
+
+    Raises:
+        DataError: no run of this task, a run outside ``order``, runs of one task with different
+            headline metrics, or a value missing from a record.
+    """
+    order = [key for key in order if key[:2] == (backbone, task)]
+    groups = group_runs([row for row in rows if row.key[:2] == (backbone, task)], order)
+    if not groups:
+        raise DataError(f"{backbone}/{task}: no finished run")
+    headline = _one_headline(groups)
+    others = sorted({m for g in groups for row in g.rows for m in row.metrics} - {headline})
+    columns = [
+        _text_column("method", "method", [group.key[2] for group in groups]),
+        _score_column(groups, headline),
+        _difference_column(groups, headline),
+        *(_score_column(groups, metric) for metric in others),
+        _number_column("seeds", "seeds_count", [len(group.rows) for group in groups]),
+        _count_column("trained parameters", "parameters_trained", groups),
+        _count_column("stored bytes", "stored_bytes", groups),
+        _macs_column("effective", groups),
+        _macs_column("executed", groups),
+        _sparsity_column(groups),
+        _collapsed_column(groups),
+    ]
+    notes = [
+        f"{_SCORES_NOTE}; Δ {REFERENCE_METHOD} is in points. MACs are % of the dense model's for "
+        "one example: effective leaves zeros out, executed does not.",
+        *_undefined_notes(groups, [headline, *others]),
+        *_common_notes(groups, order),
+    ]
+    return _write(directory / task, f"{backbone} on {task}", columns, notes)
+
+
+def write_headline(rows: Sequence[RunRow], directory: Path, *, order: Sequence[Key]) -> list[Path]:
+    """Write the headline metric of every method on every backbone and task.
+
+    Args:
+        rows: from :func:`sparsetune.reporting.collect.collect`.
+        directory: where ``headline.md``, ``.csv`` and ``.tex`` go.
+        order: (backbone, task, method) of the whole suite, in the order to print.
+
+    Returns:
+        The three files. The CSV has one column of mean fractions per ``backbone/task``.
+
+    Raises:
+        DataError: as :func:`write_task_table`.
+    """
+    groups = group_runs(rows, order)
+    by_key = {group.key: group for group in groups}
+    methods = list(dict.fromkeys(method for _, _, method in order))
+    columns = [_text_column("method", "method", methods)]
+    for backbone, task in dict.fromkeys(group.key[:2] for group in groups):
+        cells = [by_key.get((backbone, task, method)) for method in methods]
+        metric = _one_headline([group for group in cells if group])
+        texts = [_score_text(group, metric, mark=True) if group else _ABSENT for group in cells]
+        means = [_mean(_scores(group, metric)) if group else None for group in cells]
+        heading = f"{backbone} {task} ({_METRIC_HEADINGS.get(metric, metric)})"
+        columns.append(_Column(heading, texts, [(f"{backbone}/{task}", means)]))
+    notes = [f"{_SCORES_NOTE}."]
+    if any(row.collapsed for group in groups for row in group.rows):
+        notes.append("A star marks a method with a run that gave every example the same answer.")
+    return _write(
+        directory / "headline", "Headline metric", columns, [*notes, *_common_notes(groups, order)]
+    )
+
+
+def write_timings(rows: Sequence[RunRow], directory: Path, *, order: Sequence[Key]) -> list[Path]:
+    """Write how long the runs took, on what; two runs of a suite differ here and only here.
+
+    Args:
+        rows: from :func:`sparsetune.reporting.collect.collect`.
+        directory: where ``timings.md``, ``.csv`` and ``.tex`` go.
+        order: (backbone, task, method) of the whole suite, in the order to print.
+
+    Returns:
+        The three files.
+
+    Raises:
+        DataError: as :func:`write_task_table`.
+    """
+    groups = group_runs(rows, order)
+
+    def timing(heading: str, stage: str, name: str, scale: float = 1.0) -> _Column:
+        means = [_mean(group.values(stage, name)) for group in groups]
+        return _number_column(heading, name, means, lambda value: f"{value / scale:.1f}")
+
+    start_up = [
+        _mean([row.records["tune"]["where"]["start_up_seconds"] for row in group.rows])
+        for group in groups
+    ]
+    columns = [
+        _text_column("backbone", "backbone", [group.key[0] for group in groups]),
+        _text_column("task", "task", [group.key[1] for group in groups]),
+        _text_column("method", "method", [group.key[2] for group in groups]),
+        _number_column("seeds", "seeds_count", [len(group.rows) for group in groups]),
+        timing("train s", "tune", "train_seconds"),
+        _number_column("start-up s", "start_up_seconds", start_up, lambda value: f"{value:.1f}"),
+        timing("evaluate s", "evaluate", "evaluate_seconds"),
+        timing("examples/s", "evaluate", "examples_per_second"),
+        timing("peak memory MB", "tune", "peak_memory_bytes", 1e6),
+        _text_column("device", "device", [", ".join(_devices([group])) for group in groups]),
+    ]
+    notes = [
+        "Means over seeds; start-up is everything before training begins. Timings change from "
+        "run to run: compare them only within one device.",
+        *_common_notes(groups, order),
+    ]
+    return _write(directory / "timings", "Timings", columns, notes)
+
+
+def _one_headline(groups: Sequence[RunGroup]) -> str:
+    rows = [row for group in groups for row in group.rows]
+    for row in rows:
+        if row.headline_metric != rows[0].headline_metric:
+            raise DataError(
+                f"{row.folder / 'evaluate.json'}: headline metric is {row.headline_metric!r}, "
+                f"{rows[0].folder / 'evaluate.json'} has {rows[0].headline_metric!r}"
+            )
+    return rows[0].headline_metric
+
+
+def _scores(group: RunGroup, metric: str) -> list[float | None]:
+    return [row.metrics.get(metric) for row in group.rows]
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Mean, exact where all values agree; None if any is undefined."""
+    if any(value is None for value in values):
+        return None
+    return values[0] if len(set(values)) == 1 else statistics.fmean(values)
+
+
+def _deviation(values: Sequence[float | None]) -> float | None:
+    if len(values) < 2 or any(value is None for value in values):
+        return None
+    return statistics.stdev(values)
+
+
+def _percent(value: float | None) -> str:
+    return _ABSENT if value is None else f"{100 * value:z.1f}"
+
+
+def _score_text(group: RunGroup, metric: str, *, mark: bool = False) -> str:
+    values = _scores(group, metric)
+    deviation = _deviation(values)
+    star = " *" if mark and any(row.collapsed for row in group.rows) else ""
+    spread = "" if deviation is None else f" ± {_percent(deviation)}"
+    return _percent(_mean(values)) + spread + star
+
+
+def _text_column(heading: str, field: str, texts: Sequence[str]) -> _Column:
+    return _Column(heading, texts, [(field, texts)], left=True)
+
+
+def _number_column(
+    heading: str, field: str, values: Sequence[Any], show: Callable[[Any], str] = str
+) -> _Column:
+    texts = [_ABSENT if value is None else show(value) for value in values]
+    return _Column(heading, texts, [(field, values)])
+
+
+def _score_column(groups: Sequence[RunGroup], metric: str) -> _Column:
+    scores = [_scores(group, metric) for group in groups]
+    return _Column(
+        _METRIC_HEADINGS.get(metric, metric),
+        [_score_text(group, metric) for group in groups],
+        [
+            (f"{metric}_mean", [_mean(values) for values in scores]),
+            (f"{metric}_sd", [_deviation(values) for values in scores]),
+        ],
+    )
+
+
+def _difference_column(groups: Sequence[RunGroup], metric: str) -> _Column:
+    means = {group.key[2]: _mean(_scores(group, metric)) for group in groups}
+    reference = means.get(REFERENCE_METHOD)
+    values = [
+        None if method == REFERENCE_METHOD or None in (reference, mean) else mean - reference
+        for method, mean in means.items()
+    ]
+    return _number_column(
+        f"Δ {REFERENCE_METHOD}",
+        f"{metric}_difference_to_{REFERENCE_METHOD}",
+        values,
+        lambda value: f"{100 * value:+z.1f}",
+    )
+
+
+def _count_column(heading: str, name: str, groups: Sequence[RunGroup]) -> _Column:
+    means = [_mean(group.values("cost", name)) for group in groups]
+    return _number_column(heading, name, means, lambda value: f"{value:,.0f}")
+
+
+def _macs_column(kind: str, groups: Sequence[RunGroup]) -> _Column:
+    name = f"macs_{kind}_per_example"
+    shares = []
+    for group in groups:
+        dense = group.values("cost", "macs_dense_per_example")
+        counted = group.values("cost", name)
+        shares.append(_mean([some / whole for some, whole in zip(counted, dense, strict=True)]))
+    return _number_column(f"{kind} MACs %", f"macs_{kind}_share_of_dense", shares, _percent)
+
+
+def _sparsity_column(groups: Sequence[RunGroup]) -> _Column:
+    means = [_mean(group.values("cost", "sparsity")) for group in groups]
+    return _number_column("sparsity %", "sparsity", means, _percent)
+
+
+def _collapsed_column(groups: Sequence[RunGroup]) -> _Column:
+    counts = [sum(row.collapsed for row in group.rows) for group in groups]
+    texts = [
+        "" if not n else "collapsed" if n == len(group.rows) else f"collapsed {n}/{len(group.rows)}"
+        for n, group in zip(counts, groups, strict=True)
+    ]
+    return _Column("flag", texts, [("collapsed_count", counts)], left=True)
+
+
+def _undefined_notes(groups: Sequence[RunGroup], metrics: Sequence[str]) -> list[str]:
+    found = [
+        f"{_METRIC_HEADINGS.get(metric, metric)} of {group.key[2]}"
+        for metric in metrics
+        for group in groups
+        if None in _scores(group, metric)
+    ]
+    return [f"Undefined for at least one seed: {', '.join(found)}."] if found else []
+
+
+def _common_notes(groups: Sequence[RunGroup], order: Sequence[Key]) -> list[str]:
+    notes = []
+    if any(group.key[1].startswith(GENERATED_PREFIX) for group in groups):
+        notes.append(
+            f"Tasks called {GENERATED_PREFIX}... are generated and small: they are not the "
+            "published benchmarks, and their scores compare with nobody else's."
+        )
+    done = {group.key for group in groups}
+    absent = ["/".join(key) for key in dict.fromkeys(order) if key not in done]
+    if absent:
+        notes.append(f"Not run: {', '.join(absent)}.")
+    seeds = sorted({seed for group in groups for seed in group.seeds})
+    gaps = {"/".join(g.key): [n for n in seeds if n not in g.seeds] for g in groups}
+    missing = [f"{name} ({', '.join(map(str, gap))})" for name, gap in gaps.items() if gap]
+    if missing:
+        notes.append(f"Missing seeds: {', '.join(missing)}.")
+    dirty = ["/".join(g.key) for g in groups if any(_is_dirty(row) for row in g.rows)]
+    if dirty:
+        names = "all of them" if len(dirty) == len(groups) else ", ".join(dirty)
+        notes.append(f"Run from a work tree with uncommitted changes: {names}.")
+    devices = _devices(groups)
+    if len(devices) > 1:
+        notes.append(f"Run on different devices: {', '.join(devices)}.")
+    return notes
+
+
+def _is_dirty(row: RunRow) -> bool:
+    return any(row.records[stage]["where"]["dirty"] for stage in RUN_STAGES)
+
+
+def _devices(groups: Iterable[RunGroup]) -> list[str]:
+    # The cost stage only counts, so where it ran does not matter.
+    return sorted(
+        {
+            str(row.records[stage]["where"]["device"]["name"])
+            for group in groups
+            for row in group.rows
+            for stage in ("tune", "evaluate")
+        }
+    )
+
+
+def _write(stem: Path, title: str, columns: Sequence[_Column], notes: Sequence[str]) -> list[Path]:
+    texts = {
+        "md": _markdown(title, columns, notes),
+        "csv": _csv(columns),
+        "tex": _latex(title, columns, notes),
+    }
+    paths = []
+    for suffix, text in texts.items():
+        path = stem.with_name(f"{stem.name}.{suffix}")
+        write_text_atomically(path, text)
+        paths.append(path)
+    return paths
+
+
+def _markdown(title: str, columns: Sequence[_Column], notes: Sequence[str]) -> str:
+    cells = [[text.replace("|", "\\|") for text in (c.heading, *c.texts)] for c in columns]
+    widths = [max(3, *(len(text) for text in column)) for column in cells]
+    lines = []
+    for texts in zip(*cells, strict=True):
+        padded = [
+            text.ljust(width) if column.left else text.rjust(width)
+            for text, width, column in zip(texts, widths, columns, strict=True)
+        ]
+        lines.append(f"| {' | '.join(padded)} |")
+    rules = [
+        ":" + "-" * (width - 1) if column.left else "-" * (width - 1) + ":"
+        for width, column in zip(widths, columns, strict=True)
+    ]
+    lines.insert(1, f"| {' | '.join(rules)} |")
+    footnotes = [f"- {note}" for note in notes]
+    return "\n".join([f"# {title}", "", *lines, "", *footnotes, ""])
+
+
+def _csv(columns: Sequence[_Column]) -> str:
+    fields = [field for column in columns for field in column.fields]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([name for name, _ in fields])
+    # csv writes floats with repr (shortest exact form) and None as an empty cell.
+    writer.writerows(zip(*(values for _, values in fields), strict=True))
+    return text.getvalue()
+
+
+def _latex(title: str, columns: Sequence[_Column], notes: Sequence[str]) -> str:
+    lines = [
+        f"% {title}; needs \\usepackage{{booktabs}}",
+        r"\begin{tabular}{" + "".join("l" if c.left else "r" for c in columns) + "}",
+        r"\toprule",
+        " & ".join(_escaped(c.heading) for c in columns) + r" \\",
+        r"\midrule",
+    ]
+    for texts in zip(*(c.texts for c in columns), strict=True):
+        lines.append(" & ".join(_escaped(text) for text in texts) + r" \\")
+    lines.append(r"\bottomrule")
+    for note in notes:
+        span = rf"\multicolumn{{{len(columns)}}}{{p{{0.9\linewidth}}}}"
+        lines.append(span + rf"{{\footnotesize {_escaped(note)}}} \\")
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def _escaped(text: str) -> str:
+    if text[:1] in ("+", "-") and text[1:2].isdigit():
+        return f"${text}$"  # outside mathematics a minus is set as a hyphen
+    return "".join(_TEX.get(character, character) for character in text)

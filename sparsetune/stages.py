@@ -1,0 +1,18 @@
+"""The stages and their version numbers; nothing heavy is imported here.
+
+Raise a number whenever what the stage writes could change, and say why in CHANGELOG.md:
+the number is a parameter of the stage's rule, so exactly that stage and its dependents rerun.
+"""
+
+STAGES: dict[str, int] = {
+    "dataset": 1,
+    "backbone": 1,
+    "support": 1,
+    "ticket": 1,
+    "tune": 1,
+    "evaluate": 1,
+    "cost": 1,
+    "tables": 1,
+    "track": 1,
+}
+"""Stage name -> version, in the order in which data flows."""

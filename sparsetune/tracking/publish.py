@@ -1,0 +1,297 @@
+"""The ``track`` stage: MLflow completed from records, one finished run for each entry.
+
+A live run that is whole is kept and gains what it lacks; otherwise the run is made anew.
+"""
+
+import calendar
+import csv
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsetune.errors import DataError
+from sparsetune.records import digest_of, read_record, sha256_of
+from sparsetune.stages import STAGES
+from sparsetune.tracking.store import (
+    COMMIT_TAG,
+    CURVES_TAG,
+    PARENT_LINK_TAG,
+    RUN_KEY_TAG,
+    CurveDigest,
+    RunKey,
+    Store,
+    as_finals,
+    as_params,
+    ensure_parents,
+    flatten,
+    one_line,
+    open_store,
+    store_uri,
+    without_password,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+RECORD_TAG = "sparsetune.record_sha256"
+"""Sha256 of the run's first record."""
+DIGEST_TAG = "sparsetune.published_digest"
+"""Digest of everything the run was published from; set last."""
+
+_TEXT_COLUMN = "phase"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run to publish, and the files it is published from.
+
+    Attributes:
+        key: the run's identity.
+        records: record files, the one of the training stage first.
+        history: CSV with a ``step`` column, then one column per metric; an empty cell = absent,
+            and the text column ``phase`` is left out.
+        artifacts: files to attach; their names must differ.
+    """
+
+    key: RunKey
+    records: tuple[Path, ...]
+    history: Path | None = None
+    artifacts: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishReport:
+    """What :func:`publish` did.
+
+    Attributes:
+        published: runs made or completed.
+        unchanged: runs that were already as the records say.
+        problems: one line for each entry (or store) that failed.
+    """
+
+    published: int
+    unchanged: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an entry's MLflow run must hold; ``points`` are (name, value, step)."""
+
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: Sequence[tuple[str, float, int]]
+    finals: Mapping[str, float]
+    curves: str
+    live_run_id: str | None
+    started_ms: int
+    ended_ms: int
+
+
+def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishReport:
+    """Leave exactly one finished MLflow run, as its records say, for each entry.
+
+    Runs whose key is in no entry are left alone. A second call changes nothing and is quick.
+
+    Args:
+        results: the folder of all results.
+        suite: name of the suite = name of the experiment.
+        entries: what to publish.
+
+    Returns:
+        Counts and problems; trouble with one entry never stops the others.
+    """
+    chosen = list(entries)
+    try:
+        store = open_store(results, suite)
+        groups = (entry.key.group for entry in chosen if entry.key.group)
+        parents = ensure_parents(store, results, suite, groups)
+        present: dict[str, list[Run]] = {}
+        for run in store.runs():
+            present.setdefault(run.data.tags.get(RUN_KEY_TAG, ""), []).append(run)
+    except Exception as error:
+        problem = f"{without_password(store_uri(results))}: {one_line(error)}"
+        return PublishReport(0, 0, (problem,))
+    changed, problems = [], []
+    for entry in chosen:
+        older = present.get(entry.key.text, [])
+        try:
+            changed.append(_publish_one(store, entry, older, parents.get(entry.key.group)))
+        except Exception as error:
+            problems.append(f"{entry.key.text}: {one_line(error)}")
+    return PublishReport(sum(changed), len(changed) - sum(changed), tuple(problems))
+
+
+def _publish_one(store: Store, entry: Entry, older: list["Run"], parent: str | None) -> bool:
+    """Return whether anything had to change."""
+    digest = _digest(entry)
+    done = [r for r in older if _is_finished(r) and r.data.tags.get(DIGEST_TAG) == digest]
+    if done:
+        store.delete(older, but=done[0].info.run_id)
+        return len(older) > 1
+    wanted = _wanted(entry, parent)
+    live = next((run for run in older if _is_whole(run, wanted)), None)
+    if live is not None:
+        run_id = live.info.run_id
+        _fill(store, run_id, entry, wanted, present=set(live.data.metrics))
+    else:
+        run_id = _make(store, entry, wanted)
+    # Last, so that an interrupted call is noticed and done again.
+    store.client.set_tag(run_id, DIGEST_TAG, digest)
+    store.delete(older, but=run_id)
+    return True
+
+
+def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
+    from mlflow.entities import Metric
+
+    run = store.client.create_run(
+        store.experiment_id,
+        start_time=wanted.started_ms,
+        tags=entry.key.tags(),
+        run_name=entry.key.text,
+    )
+    run_id = run.info.run_id
+    try:
+        points = (Metric(n, value, wanted.ended_ms, step) for n, value, step in wanted.points)
+        store.send(run_id, metrics=points, tags={CURVES_TAG: wanted.curves})
+        _fill(store, run_id, entry, wanted, present=set())
+        store.client.set_terminated(run_id, "FINISHED", end_time=wanted.ended_ms)
+    except Exception:
+        with suppress(Exception):
+            store.client.delete_run(run_id)
+        raise
+    return run_id
+
+
+def _fill(store: Store, run_id: str, entry: Entry, wanted: _Wanted, *, present: set[str]) -> None:
+    from mlflow.entities import Metric
+
+    finals = [
+        Metric(name, value, wanted.ended_ms, 0)
+        for name, value in wanted.finals.items()
+        if name not in present
+    ]
+    store.send(run_id, metrics=finals, params=wanted.params, tags=wanted.tags)
+    for path in entry.artifacts:
+        store.client.log_artifact(run_id, str(path))
+
+
+def _is_finished(run: "Run") -> bool:
+    return run.info.status == "FINISHED"
+
+
+def _is_whole(run: "Run", wanted: _Wanted) -> bool:
+    """Whether a live run belongs to this very record, has all its curves and contradicts nothing.
+
+    MLflow refuses to change a param and appends to a metric, so a run that says something else
+    cannot be mended.
+    """
+    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    return (
+        _is_finished(run)
+        and run.info.run_id == wanted.live_run_id
+        and tags.get(CURVES_TAG) == wanted.curves
+        and all(params.get(name, value) == value for name, value in wanted.params.items())
+        and all(metrics.get(name, value) == value for name, value in wanted.finals.items())
+    )
+
+
+def _digest(entry: Entry) -> str:
+    names = [path.name for path in entry.artifacts]
+    if len(set(names)) < len(names):
+        raise DataError(f"artifacts: names are {names}, they must differ")
+    absent = [str(path) for path in entry.artifacts if not path.is_file()]
+    if absent:
+        raise DataError(f"{absent[0]}: no such artifact file")
+    sources = [*entry.records, *([entry.history] if entry.history else [])]
+    if not entry.records:
+        raise DataError("no record given, need at least one")
+    sums = [sha256_of(path) if path.is_file() else _missing(path) for path in sources]
+    return digest_of([STAGES["track"], entry.key.tags(), sums, names])
+
+
+def _missing(path: Path) -> str:
+    raise DataError(f"{path}: no such file; run the stage that writes it")
+
+
+def _wanted(entry: Entry, parent: str | None) -> _Wanted:
+    records = [read_record(path) for path in entry.records]
+    points = _read_history(entry.history) if entry.history else []
+    params: dict[str, str] = {}
+    finals: dict[str, float] = {}
+    names = {name for name, _, _ in points}
+    curves = CurveDigest()
+    for point in points:
+        curves.add(*point)
+    for record in records:
+        stage = record["asked"]["stage"]
+        for name, value in as_params(record["asked"].get("settings", {})).items():
+            if params.setdefault(name, value) != value:
+                params[f"{stage}.{name}"] = value
+        finals.update(as_finals(stage, record["measured"], names | set(finals)))
+    first = records[0]
+    started, ended = (_milliseconds(first["where"][name]) for name in ("started", "ended"))
+    return _Wanted(
+        tags=_tags(entry, first, parent),
+        params=params,
+        points=points,
+        finals=finals,
+        curves=curves.text,
+        live_run_id=first["where"].get("tracking", {}).get("mlflow_run_id"),
+        started_ms=started,
+        ended_ms=ended,
+    )
+
+
+def _tags(entry: Entry, record: Mapping[str, Any], parent: str | None) -> dict[str, str]:
+    asked, where = record["asked"], record["where"]
+    told = {
+        **entry.key.tags(),
+        "digest": asked.get("digest"),
+        "device": where["device"]["name"],
+        "stage_version": asked["stage_version"],
+        COMMIT_TAG: where["commit"],
+        PARENT_LINK_TAG: parent,
+        RECORD_TAG: sha256_of(entry.records[0]),
+    }
+    return {name: str(value) for name, value in told.items() if value is not None}
+
+
+def _read_history(path: Path) -> list[tuple[str, float, int]]:
+    points: list[tuple[str, float, int]] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if "step" not in (rows.fieldnames or ()):
+            raise DataError(f"{path}: columns are {rows.fieldnames}, need 'step'")
+        for number, row in enumerate(rows, start=2):
+            if None in row:
+                raise DataError(f"{path}: row {number}: more cells than columns")
+            step = _number(path, number, "step", row.pop("step"))
+            row.pop(_TEXT_COLUMN, None)
+            # Named as live logging names them, so that a live run can be recognised as whole.
+            for name, cell in flatten(row).items():
+                if cell:
+                    points.append((name, _number(path, number, name, cell), int(step)))
+    return points
+
+
+def _number(path: Path, row: int, column: str, cell: str | None) -> float:
+    try:
+        value = float(cell or "")
+    except ValueError:
+        raise DataError(f"{path}: row {row}: {column} is {cell!r}, need a number") from None
+    if column == "step" and not math.isfinite(value):
+        raise DataError(f"{path}: row {row}: step is {cell!r}, need a whole number")
+    return value
+
+
+def _milliseconds(timestamp: str) -> int:
+    try:
+        return calendar.timegm(time.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ")) * 1000
+    except ValueError:
+        raise DataError(f"where: time is {timestamp!r}, need e.g. 2026-01-31T12:00:00Z") from None

@@ -1,0 +1,379 @@
+"""Where the MLflow runs live: address, database, experiment, parent runs and a run's identity.
+
+Everything goes through an explicit client; MLflow's global "active run" is never touched.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsetune.errors import ConfigError, DataError
+from sparsetune.stages import STAGES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+RUN_KEY_TAG = "sparsetune.run_key"
+PARENT_TAG = "sparsetune.parent"
+CURVES_TAG = "sparsetune.curves"
+"""Count and digest of a run's curves, set once all of them have arrived."""
+COMMIT_TAG = "mlflow.source.git.commit"
+PARENT_LINK_TAG = "mlflow.parentRunId"
+
+_ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+_SQLITE = "sqlite:///"
+_LOCK_SECONDS = 10.0
+_METRICS_PER_BATCH = 1000
+_PARAMS_PER_BATCH = 100
+_PARAM_CHARACTERS = 6000
+_NAME_CHARACTERS = 250
+_PROBLEM_CHARACTERS = 300
+_PAGE_RUNS = 1000
+
+# An unreachable server must cost seconds, not the quarter of an hour MLflow would retry for; its
+# own log would put tracebacks on stderr for trouble that is reported in one line here.
+_ENVIRONMENT_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+}
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Identity of one MLflow run; a rerun with the same key replaces it.
+
+    Attributes:
+        stage: ``tune`` for a run, else ``ticket``, ``support``, ``backbone`` ...
+        suite: the suite, which is also the experiment's name.
+        backbone: backbone id.
+        task: task id, or None where the stage has none.
+        method: method id, or None.
+        seed: seed, or None.
+        label: what else tells runs of the stage apart, e.g. the ticket recipe; may be empty.
+    """
+
+    stage: str
+    suite: str
+    backbone: str
+    task: str | None = None
+    method: str | None = None
+    seed: int | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ConfigError(f"run key: stage is {self.stage!r}, allowed: {', '.join(STAGES)}")
+        for name in ("suite", "backbone", "task", "method", "label"):
+            value = getattr(self, name)
+            if value not in (None, "") and not _ID.fullmatch(value):
+                raise ConfigError(
+                    f"run key: {name} is {value!r}, allowed: lower-case letters and digits, "
+                    "joined by single dots or hyphens"
+                )
+
+    @property
+    def text(self) -> str:
+        """Run name and key: ``backbone/task/method/seed-n``; other stages begin with the stage."""
+        seed = None if self.seed is None else f"seed-{self.seed}"
+        stage = None if self.stage == "tune" else self.stage
+        parts = (stage, self.backbone, self.task, self.method, self.label, seed)
+        return "/".join(part for part in parts if part)
+
+    @property
+    def group(self) -> tuple[str, str] | None:
+        """Backbone and task of the parent run, or None where there is no task."""
+        return (self.backbone, self.task) if self.task else None
+
+    def tags(self) -> dict[str, str]:
+        """The MLflow tags that say what this run is."""
+        names = ("stage", "suite", "backbone", "task", "method", "seed", "label")
+        values = ((name, getattr(self, name)) for name in names)
+        told = {name: str(value) for name, value in values if value not in (None, "")}
+        return {**told, RUN_KEY_TAG: self.text}
+
+
+@dataclass(frozen=True)
+class Store:
+    """One experiment of an open MLflow store."""
+
+    client: "MlflowClient"
+    experiment_id: str
+
+    def runs(self, **tags: str) -> list["Run"]:
+        """Active runs that carry all the given tags; ``_`` in a name matches a tag's ``.``."""
+        wanted = (f"tags.`{name.replace('__', '.')}` = '{value}'" for name, value in tags.items())
+        text, token, found = " AND ".join(wanted), None, []
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], text, max_results=_PAGE_RUNS, page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def parent_tags(self, key: RunKey) -> dict[str, str]:
+        """The tag that nests a run under its group's parent; empty if there is none."""
+        if key.group is None:
+            return {}
+        parents = self.runs(sparsetune__parent="true", backbone=key.backbone, task=key.task)
+        return {PARENT_LINK_TAG: parents[0].info.run_id} if parents else {}
+
+    def delete(self, runs: Iterable["Run"], *, but: str | None = None) -> None:
+        """Delete runs (MLflow keeps them recoverable until its ``gc``) except one id."""
+        for run in runs:
+            if run.info.run_id != but:
+                self.client.delete_run(run.info.run_id)
+
+    def send(
+        self,
+        run_id: str,
+        *,
+        metrics: Iterable["Metric"] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write metrics, params and tags in as few requests as MLflow's limits allow."""
+        from mlflow.entities import Param, RunTag
+
+        named = [RunTag(name, value) for name, value in (tags or {}).items()]
+        if named:
+            self.client.log_batch(run_id, tags=named)
+        pairs = [Param(name, value) for name, value in (params or {}).items()]
+        for first in range(0, len(pairs), _PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=pairs[first : first + _PARAMS_PER_BATCH])
+        points = list(metrics)
+        for first in range(0, len(points), _METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=points[first : first + _METRICS_PER_BATCH])
+
+
+def store_uri(results: Path) -> str:
+    """Address of the tracking store.
+
+    Args:
+        results: the folder of all results.
+
+    Returns:
+        ``MLFLOW_TRACKING_URI`` if it is set, else the SQLite file ``mlflow.db`` in ``results``.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return chosen or f"{_SQLITE}{(results / 'mlflow.db').resolve()}"
+
+
+def prepare(results: Path, suite: str, groups: Iterable[tuple[str, str]]) -> None:
+    """Make the database, the experiment and its parent runs before parallel jobs start.
+
+    Eight processes that start on a fresh SQLite store together mostly crash, so one must come
+    first. May be called again, and by several processes at once.
+
+    Args:
+        results: the folder of all results.
+        suite: name of the suite = name of the experiment.
+        groups: backbone and task ids, one parent run for each.
+
+    Raises:
+        DataError: the store cannot be used; the message says why in one line.
+    """
+    try:
+        ensure_parents(open_store(results, suite), results, suite, groups)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{without_password(store_uri(results))}: {one_line(error)}") from error
+
+
+def open_store(results: Path, suite: str) -> Store:
+    """Open the store and the suite's experiment; make what is missing, one process at a time.
+
+    Raises:
+        DataError: MLflow is not installed, or the SQLite file is something else.
+        mlflow.exceptions.MlflowException: anything MLflow refuses.
+    """
+    uri = store_uri(results)
+    database = _sqlite_file(uri)
+    _refuse_damaged(database)
+    if database is None or _has_content(database):
+        client = _client(uri)
+        experiment = client.get_experiment_by_name(suite)
+        if experiment is not None:
+            return Store(client, _usable(experiment))
+    with _one_process(results):
+        if database is not None and not _has_content(database):
+            _create_database(database)
+        client = _client(uri)
+        experiment = client.get_experiment_by_name(suite)
+        if experiment is not None:
+            return Store(client, _usable(experiment))
+        # Without a server MLflow would put artifacts below whatever folder the job runs in.
+        served = uri.startswith(("http://", "https://", "databricks"))
+        folder = (results / "mlartifacts" / suite).resolve()
+        location = None if served else folder.as_uri()
+        return Store(client, client.create_experiment(suite, artifact_location=location))
+
+
+def ensure_parents(
+    store: Store, results: Path, suite: str, groups: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Make the parent runs that are missing and return the run id of each wanted group."""
+    wanted = sorted(set(groups))
+    ids = _parent_ids(store)
+    if all(group in ids for group in wanted):
+        return ids
+    with _one_process(results):
+        ids = _parent_ids(store)
+        for backbone, task in wanted:
+            if (backbone, task) in ids:
+                continue
+            tags = {PARENT_TAG: "true", "suite": suite, "backbone": backbone, "task": task}
+            run = store.client.create_run(
+                store.experiment_id, tags=tags, run_name=f"{backbone}/{task}"
+            )
+            store.client.set_terminated(run.info.run_id, "FINISHED")
+            ids[backbone, task] = run.info.run_id
+    return ids
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> one level, names joined by dots and made of characters MLflow takes."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = re.sub(r"[^\w\-. :/]", "_", f"{prefix}{name}")[:_NAME_CHARACTERS]
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{path}."))
+        else:
+            flat[path] = value
+    return flat
+
+
+def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as MLflow params: flat, text, cut to what MLflow stores."""
+    return {name: str(value)[:_PARAM_CHARACTERS] for name, value in flatten(settings).items()}
+
+
+def as_finals(
+    stage: str, measured: Mapping[str, Any], taken: Mapping[str, Any] | Iterable[str]
+) -> dict[str, float]:
+    """Numeric leaves of a record's ``measured`` under readable names.
+
+    Args:
+        stage: put before a name that is already taken.
+        measured: nested; lists, text and booleans are left to the record itself.
+        taken: names in use by curves or by earlier records.
+    """
+    used = set(taken)
+    numbers = {
+        name: float(value)
+        for name, value in flatten(measured).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return {(f"{stage}.{name}" if name in used else name): v for name, v in numbers.items()}
+
+
+class CurveDigest:
+    """Count and order-free digest of curve points: equal text = the same points."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum = 0
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Take one more point."""
+        told = hashlib.blake2b(f"{name} {step} {value!r}".encode(), digest_size=8).digest()
+        self._count += 1
+        self._sum = (self._sum + int.from_bytes(told)) % 2**64
+
+    @property
+    def text(self) -> str:
+        """The tag's value."""
+        return f"{self._count}-{self._sum:016x}"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one short line, without passwords from addresses."""
+    text = " ".join(str(error).split()) or "no message"
+    if type(error).__module__ != "sparsetune.errors":
+        text = f"{type(error).__name__}: {text}"
+    return without_password(text)[:_PROBLEM_CHARACTERS]
+
+
+def without_password(text: str) -> str:
+    """Hide ``user:password@`` in addresses: problems end up in records."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _client(uri: str) -> "MlflowClient":
+    for name, value in _ENVIRONMENT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise DataError(f"mlflow cannot be imported ({error}); install it") from error
+    return MlflowClient(tracking_uri=uri)
+
+
+def _usable(experiment: Any) -> str:
+    if experiment.lifecycle_stage != "active":
+        raise DataError(
+            f"MLflow experiment {experiment.name!r} was deleted; restore it with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}`"
+        )
+    return experiment.experiment_id
+
+
+def _parent_ids(store: Store) -> dict[tuple[str, str], str]:
+    parents = store.runs(sparsetune__parent="true")
+    return {(p.data.tags["backbone"], p.data.tags["task"]): p.info.run_id for p in parents}
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    path = uri.removeprefix(_SQLITE)
+    return Path(path) if path not in (uri, "", ":memory:") else None
+
+
+def _has_content(database: Path) -> bool:
+    return database.exists() and database.stat().st_size > 0
+
+
+def _refuse_damaged(database: Path | None) -> None:
+    # Asked of SQLite itself: MLflow retries a file that cannot be opened for an hour and more.
+    if database is None or not database.exists():
+        return
+    if not database.is_file():
+        raise DataError(f"{database}: not a file, need an SQLite database; move it away")
+    address = f"{database.resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=_LOCK_SECONDS)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.OperationalError:
+            raise  # locked by somebody else, who may let go
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{database}: not a usable SQLite database: {error}") from error
+
+
+def _create_database(database: Path) -> None:
+    # Built aside and renamed: a job killed half-way would leave a schema MLflow cannot mend.
+    database.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in database.parent.glob(f".{database.name}.*.partial"):
+        abandoned.unlink(missing_ok=True)
+    partial = database.with_name(f".{database.name}.{os.getpid()}.partial")
+    _client(f"{_SQLITE}{partial.resolve()}").get_experiment_by_name("Default")
+    partial.replace(database)
+
+
+@contextmanager
+def _one_process(results: Path) -> Iterator[None]:
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / ".mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

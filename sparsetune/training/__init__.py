@@ -1,0 +1,1 @@
+"""The Trainer with its hooks; phases run in order; everything killed resumes."""

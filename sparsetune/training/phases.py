@@ -1,0 +1,146 @@
+"""A method's phases in order, each resumable; what is done is kept until the run's file is."""
+
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsetune.methods.pruning import masks_for
+from sparsetune.methods.tuned import TunedModel
+from sparsetune.records import read_json, write_json
+from sparsetune.training.checkpoints import read_state, save_state
+from sparsetune.training.plan import make_plan
+from sparsetune.training.seeding import seed_everything
+from sparsetune.training.trainer import PhaseJob, PhaseTrainer, TrainSettings, run_phase
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and on what phases run.
+
+    Attributes:
+        folder: keeps checkpoints and finished phases until the run is done.
+        device: ``cpu`` or ``cuda``.
+        seed: the run's seed; each phase derives its own.
+        checkpoint_seconds: time between checkpoints.
+        on_curve: called with (step over all phases, values).
+    """
+
+    folder: Path
+    device: str
+    seed: int
+    checkpoint_seconds: float
+    on_curve: Callable[[int, Mapping[str, float]], None]
+
+
+def run_phases(
+    tuned: TunedModel,
+    phases: Sequence[Mapping[str, Any]],
+    *,
+    features: Sequence[Any],
+    collate: Callable[[list[Any]], dict[str, Tensor]],
+    mask: Mapping[str, Any],
+    workplace: Workplace,
+) -> list[dict[str, Any]]:
+    """Run (or go on with) every phase of a method.
+
+    Args:
+        tuned: the model; trained in place.
+        phases: the method's phases.
+        features: training features.
+        collate: makes a batch of some features.
+        mask: the method's ``mask`` settings, for prune phases.
+        workplace: see :class:`Workplace`.
+
+    Returns:
+        What each phase measured, in order.
+
+    Raises:
+        TrainingError: a loss became NaN or infinite.
+    """
+    results: list[dict[str, Any]] = []
+    for index, phase in enumerate(phases):
+        done = workplace.folder / f"phase-{index}.safetensors"
+        result = read_json(done.with_suffix(".json")) if done.with_suffix(".json").exists() else {}
+        state = read_state(done) if result else None
+        if state is not None:
+            tuned.load_state(state)
+        else:
+            # Every phase has random numbers of its own, so that one reached by resuming
+            # and one reached without a break begin alike.
+            seed_everything(workplace.seed + 7919 * index)
+            if phase["kind"] == "prune":
+                result = _prune(tuned, phase, mask, workplace.seed)
+            else:
+                steps_before = sum(earlier.get("steps", 0) for earlier in results)
+                job = _job(phase, index, (features, collate), workplace, steps_before)
+                result = _train(tuned, job)
+            save_state(tuned.state(), done)
+            write_json(done.with_suffix(".json"), result)
+        results.append(result)
+    return results
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Most memory held so far: on the GPU by torch's allocator, else by the whole process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _job(
+    phase: Mapping[str, Any],
+    index: int,
+    data: tuple[Sequence[Any], Callable[[list[Any]], dict[str, Tensor]]],
+    workplace: Workplace,
+    steps_before: int,
+) -> PhaseJob:
+    features, collate = data
+    settings = TrainSettings.of(phase)
+    plan = make_plan(
+        [len(feature["input_ids"]) for feature in features],
+        batch_size=settings.batch_size,
+        gradient_accumulation=settings.gradient_accumulation,
+        epochs=settings.epochs,
+        seed=workplace.seed + index,
+    )
+    return PhaseJob(
+        name=phase["name"],
+        features=features,
+        collate=collate,
+        settings=settings,
+        plan=plan,
+        folder=workplace.folder / f"phase-{index}",
+        device=workplace.device,
+        seed=workplace.seed,
+        checkpoint_seconds=workplace.checkpoint_seconds,
+        on_curve=lambda step, values: workplace.on_curve(steps_before + step, values),
+    )
+
+
+def _train(tuned: TunedModel, job: PhaseJob) -> dict[str, Any]:
+    trainer = PhaseTrainer(
+        tuned.model, job, trained_state=tuned.state, load_trained_state=tuned.load_state
+    )
+    return run_phase(trainer)
+
+
+def _prune(
+    tuned: TunedModel, phase: Mapping[str, Any], mask: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    masks = masks_for(tuned.model, mask, seed=seed)
+    tuned.prune(masks)
+    kept = sum(int(one.sum()) for one in masks.values())
+    total = sum(one.numel() for one in masks.values())
+    return {
+        "name": phase["name"],
+        "kind": "prune",
+        "weights_in_pools": total,
+        "weights_zeroed": total - kept,
+    }

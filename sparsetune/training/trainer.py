@@ -1,0 +1,253 @@
+"""One training phase on the Hugging Face Trainer: planned order, exact resume, curves, guards."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from sparsetune.errors import TrainingError
+from sparsetune.records import read_json
+from sparsetune.training.checkpoints import (
+    COMPLETE,
+    SafeCheckpoints,
+    discard_incomplete,
+    newest_complete,
+)
+from sparsetune.training.plan import TrainingPlan
+
+_CURVE_POINTS = 50
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Hyper-parameters of one phase, as in the catalogue."""
+
+    epochs: float
+    learning_rate: float
+    batch_size: int
+    gradient_accumulation: int
+    weight_decay: float
+    warmup_fraction: float
+    schedule: str
+    maximum_gradient_norm: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "TrainSettings":
+        """Take the hyper-parameters out of a phase's settings."""
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class PhaseJob:
+    """Everything one phase needs besides the model.
+
+    Attributes:
+        name: of the phase.
+        features: training features; ``collate`` turns a list of them into a batch.
+        collate: see ``features``.
+        settings: hyper-parameters.
+        plan: the order of the examples.
+        folder: where checkpoints go.
+        device: ``cpu`` or ``cuda``.
+        seed: of dropout.
+        checkpoint_seconds: time between checkpoints.
+        horizon_steps: steps over which the learning rate is scheduled; None = the plan's.
+        extra_loss: a term added to the loss, or None.
+        on_curve: called with (step, values) for every point of the curves.
+        on_step: called with the step after every optimizer step.
+    """
+
+    name: str
+    features: Sequence[Any]
+    collate: Callable[[list[Any]], dict[str, Tensor]]
+    settings: TrainSettings
+    plan: TrainingPlan
+    folder: Path
+    device: str
+    seed: int
+    checkpoint_seconds: float
+    horizon_steps: int | None = None
+    extra_loss: Callable[[], Tensor] | None = None
+    on_curve: Callable[[int, Mapping[str, float]], None] = field(default=lambda _s, _v: None)
+    on_step: Callable[[int], None] = field(default=lambda _step: None)
+
+
+class PhaseTrainer(SafeCheckpoints, Trainer):
+    """The Trainer for one phase.
+
+    Args:
+        model: what is trained; parameters with ``requires_grad`` get updates.
+        job: the phase.
+        trained_state: reads the trained tensors, for checkpoints.
+        load_trained_state: writes them back.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        job: PhaseJob,
+        *,
+        trained_state: Callable[[], dict[str, Tensor]],
+        load_trained_state: Callable[[Mapping[str, Tensor]], None],
+    ) -> None:
+        self.job = job
+        self.trained_state = trained_state
+        self.load_trained_state = load_trained_state
+        # Step of the first loss that was not finite, -1 for none; kept on the device, so that
+        # watching every step does not make a GPU wait.
+        self._bad_step = torch.tensor(-1, device=job.device)
+        self.earlier_seconds = 0.0  # of processes that were interrupted
+        self._started = time.perf_counter()
+        super().__init__(
+            model=model,
+            args=_arguments(job),
+            train_dataset=job.features,
+            data_collator=job.collate,
+            callbacks=[_PhaseCallback(job, self)],
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches in the planned order."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.job.plan,
+            collate_fn=self.data_collator,
+            pin_memory=self.job.device == "cuda",
+        )
+        return self.accelerator.prepare(loader)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Schedule the learning rate over the horizon, which a search leaves early."""
+        steps = self.job.horizon_steps or num_training_steps
+        return super().create_scheduler(steps, optimizer)
+
+    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The task's loss, plus the phase's extra term."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.job.extra_loss is None:
+            return loss
+        if isinstance(loss, tuple):
+            return (loss[0] + self.job.extra_loss(), *loss[1:])
+        return loss + self.job.extra_loss()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One batch forward and backward; notes the step of the first loss that is not finite."""
+        loss = super().training_step(*args, **kwargs)
+        first = (self._bad_step < 0) & ~torch.isfinite(loss)
+        self._bad_step = torch.where(first, self.state.global_step + 1, self._bad_step)
+        if self.job.device == "cpu":
+            self.refuse_bad_loss()
+        return loss
+
+    def trained_seconds(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return round(self.earlier_seconds + time.perf_counter() - self._started, 3)
+
+    def refuse_bad_loss(self) -> None:
+        """Stop if any loss so far was not finite.
+
+        Raises:
+            TrainingError: naming the phase, the step and the last good checkpoint.
+        """
+        step = int(self._bad_step)
+        if step >= 0:
+            kept = newest_complete(self.job.folder)
+            raise TrainingError(
+                f"phase {self.job.name}: the loss is not finite at step {step}; last good "
+                f"checkpoint: {kept or 'none'}; a smaller learning_rate may help"
+            )
+
+
+class _PhaseCallback(TrainerCallback):
+    """Curves, time-based checkpoints, and the guard against a loss that is not finite."""
+
+    def __init__(self, job: PhaseJob, trainer: PhaseTrainer) -> None:
+        self.job = job
+        self.trainer = trainer
+        self.saved_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        self.job.on_step(state.global_step)
+        if time.monotonic() - self.saved_at >= self.job.checkpoint_seconds:
+            control.should_save = True
+            self.saved_at = time.monotonic()
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.trainer.refuse_bad_loss()
+        values = {
+            key: float(logs[key]) for key in ("loss", "grad_norm", "learning_rate") if key in logs
+        }
+        if values:
+            self.job.on_curve(state.global_step, values)
+
+
+def run_phase(trainer: PhaseTrainer) -> dict[str, Any]:
+    """Train one phase from its newest complete checkpoint, or from the start.
+
+    Returns:
+        What was measured: steps, tokens, seconds of this process, final loss.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite.
+    """
+    job = trainer.job
+    discard_incomplete(job.folder)
+    checkpoint = newest_complete(job.folder)
+    if checkpoint is not None:
+        # Every kind of trained state, masks included, is read by us; the Trainer restores the rest.
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.earlier_seconds = read_json(checkpoint / COMPLETE)["seconds"]
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.refuse_bad_loss()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "name": job.name,
+        "kind": "train",
+        "steps": job.plan.steps,
+        "examples_seen": job.plan.examples_seen,
+        "tokens_seen": job.plan.tokens_seen,
+        "seconds": trainer.trained_seconds(),
+        "resumed_at_step": int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
+        "final_loss": losses[-1] if losses else None,
+        "curve": [
+            {key: entry[key] for key in ("step", "loss", "grad_norm", "learning_rate")
+             if key in entry}
+            for entry in trainer.state.log_history if "loss" in entry
+        ],
+    }  # fmt: skip
+
+
+def _arguments(job: PhaseJob) -> TrainingArguments:
+    settings, cuda = job.settings, job.device == "cuda"
+    horizon = job.horizon_steps or job.plan.steps
+    return TrainingArguments(
+        output_dir=str(job.folder),
+        max_steps=job.plan.steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup_fraction * horizon),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.maximum_gradient_norm,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        logging_steps=max(1, job.plan.steps // _CURVE_POINTS),
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        save_total_limit=2,
+        eval_strategy="no",
+        report_to="none",
+        use_cpu=not cuda,
+        bf16=cuda,
+        seed=job.seed,
+        data_seed=job.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+    )

@@ -1,0 +1,21 @@
+"""Configurations of the three architectures, as a ``config.json`` holds them."""
+
+BERT_BASE = {
+    "model_type": "bert", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12,
+    "intermediate_size": 3072, "vocab_size": 30522, "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}  # fmt: skip
+ROBERTA_BASE = BERT_BASE | {
+    "model_type": "roberta", "vocab_size": 50265, "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}  # fmt: skip
+TINY_GPT2 = {
+    "model_type": "gpt2", "n_embd": 24, "n_head": 3, "n_layer": 2, "n_positions": 32,
+    "vocab_size": 61, "n_inner": None,
+}  # fmt: skip
+TINY = {
+    "hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 40,
+    "vocab_size": 61, "max_position_embeddings": 32, "type_vocab_size": 2,
+}  # fmt: skip
+TINY_BERT = TINY | {"model_type": "bert"}
+TINY_ROBERTA = TINY | {"model_type": "roberta"}

@@ -1,0 +1,151 @@
+import subprocess
+import sys
+
+import pytest
+from unit.cost.configs import BERT_BASE, ROBERTA_BASE, TINY_BERT, TINY_GPT2, TINY_ROBERTA
+
+from sparsetune.cost.params import (
+    LayerShape,
+    ModelShape,
+    Update,
+    count_parameters,
+    dense_parameters,
+    sparsity,
+)
+from sparsetune.errors import ModelError
+
+
+def test_bert_base_has_the_known_number_of_parameters():
+    # Embeddings (30522 + 512 + 2) * 768 + norm 1536 = 23,837,184; 12 layers of 7,087,872;
+    # pooler 590,592; classifier 1,538.
+    shape = ModelShape.dense(BERT_BASE, "classification", 2)
+    assert dense_parameters(shape) == 23_837_184 + 12 * 7_087_872 + 590_592 + 1_538
+
+
+@pytest.mark.parametrize(
+    ("update", "trained"),
+    [
+        (Update.lora(16, ["query", "value"]), 589_824),  # 24 matrices * 16 * (768 + 768)
+        (Update.dsee(16, 64, ["query", "value"]), 591_360),  # and 24 * 64
+        (Update.dsee(16, 16, ["query", "value"]), 590_208),
+        (Update.lora(1, ["query", "value"]), 36_864),
+    ],
+)
+def test_trained_parameters_of_bert_base(update, trained):
+    count = count_parameters(ModelShape.dense(BERT_BASE, "classification", 2), update)
+    assert (count.trained, count.trained_with_head) == (trained, trained + 1_538)
+    assert count.total == 109_483_778 + trained
+
+
+def test_robertas_whole_classifier_is_its_head():
+    shape = ModelShape.dense(ROBERTA_BASE, "classification", 2)
+    assert shape.head_parameters() == 592_130
+    assert not shape.pooler
+
+
+def test_full_update_trains_everything():
+    shape = ModelShape.dense(TINY_BERT, "classification", 3)
+    count = count_parameters(shape, Update.full())
+    assert count.trained_with_head == count.total == dense_parameters(shape)
+    assert count.trained == count.total - shape.head_parameters()
+    assert count.stored_bytes == 4 * count.total
+
+
+def test_stored_bytes_hold_values_positions_and_mask_bits():
+    # D = 24: query and value are 24 x 24, two layers, rank 2: 4 * 2 * 48 = 384 values, 4 * 5
+    # sparse values with as many positions, head 24 * 2 + 2 = 50; masks of 576 and 960 bits.
+    shape = ModelShape.dense(TINY_BERT, "classification", 2)
+    zeros = {"layer.0.query": 100, "layer.1.ffn_in": 0}
+    count = count_parameters(shape, Update.dsee(2, 5, ["query", "value"]), zeros)
+    assert count.stored_bytes == 4 * (384 + 20 + 50) + 4 * 20 + 576 // 8 + 960 // 8
+
+
+@pytest.mark.parametrize(
+    ("config", "head", "auto"),
+    [
+        (TINY_BERT, "classification", "BertForSequenceClassification"),
+        (TINY_BERT, "span", "BertForQuestionAnswering"),
+        (TINY_ROBERTA, "classification", "RobertaForSequenceClassification"),
+        (TINY_ROBERTA, "span", "RobertaForQuestionAnswering"),
+        (TINY_GPT2, "generation", "GPT2LMHeadModel"),
+        (TINY_GPT2, "classification", "GPT2ForSequenceClassification"),
+        (TINY_GPT2, "span", "GPT2ForQuestionAnswering"),
+    ],
+)
+def test_parameters_equal_those_of_the_library(config, head, auto):
+    transformers = pytest.importorskip("transformers")
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    settings = transformers.AutoConfig.for_model(config["model_type"], **values, num_labels=2)
+    model = getattr(transformers, auto)(settings)
+    counted = dense_parameters(ModelShape.dense(config, head, 2))
+    assert counted == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_removal_keeps_what_is_named():
+    shape = ModelShape.dense(TINY_BERT, "classification", 2)
+    smaller = shape.with_kept([[0, 2], [1]], [range(10), [3]])
+    assert smaller.layers == (LayerShape(2, 8, 10), LayerShape(1, 8, 1))
+    # Per head: 3 * (24 * 8 + 8) + 8 * 24 = 792; per neuron: 24 + 1 + 24 = 49.
+    assert dense_parameters(shape) - dense_parameters(smaller) == 3 * 792 + (80 - 11) * 49
+
+
+def test_sparsity_counts_removed_weights_when_the_dense_model_is_given():
+    dense = ModelShape.dense(TINY_BERT, "classification", 2)
+    weights = 2 * (4 * 24 * 24 + 2 * 24 * 40)
+    assert sparsity(dense, {"layer.0.key": 200}) == pytest.approx(200 / weights)
+    smaller = dense.with_kept([[0], [0, 1, 2]], [range(40), range(40)])
+    assert sparsity(smaller, dense=dense) == pytest.approx(2 * 4 * 24 * 8 / weights)
+    with pytest.raises(ModelError, match="fewer than"):
+        sparsity(dense, dense=smaller)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelShape.dense({"model_type": "t5"}, "span", 2), "bert, roberta, gpt2"),
+        (lambda: ModelShape.dense({"model_type": "bert"}, "span", 2), "config.hidden_size"),
+        (lambda: ModelShape.dense(TINY_BERT | {"hidden_size": 25}, "span", 2), "multiple of 3"),
+        (lambda: ModelShape.dense(TINY_BERT, "generation", 2), "'generation' for 'bert'"),
+        (lambda: ModelShape.dense(TINY_BERT, "tagging", 2), "'tagging'; allowed"),
+        (lambda: Update.lora(4, ["pooler"]), "'pooler'; allowed"),
+        (lambda: Update.lora(4, []), "at least one target"),
+        (lambda: Update("lora", 4, 3, ("query",)), "n_sparse"),
+        (lambda: Update("full", 4), "takes no rank"),
+        (lambda: LayerShape(0, 8, 8), "layer.heads"),
+    ],
+)
+def test_descriptions_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ModelError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("heads", "neurons", "message"),
+    [
+        ([[0]], [[0], [0]], "kept_heads: got 1 layers, model has 2"),
+        ([[0], [3]], [[0], [0]], r"kept_heads\[1\]: got 3, need 0 to 2"),
+        ([[0], []], [[0], [0]], r"kept_heads\[1\]: got 0 numbers"),
+        ([[0], [1]], [[0], [5, 5]], r"kept_neurons\[1\]: got 2 numbers"),
+    ],
+)
+def test_removal_that_does_not_fit_is_refused(heads, neurons, message):
+    with pytest.raises(ModelError, match=message):
+        ModelShape.dense(TINY_BERT, "classification", 2).with_kept(heads, neurons)
+
+
+def test_zeros_and_sparse_entries_must_fit_their_matrix():
+    shape = ModelShape.dense(TINY_BERT, "classification", 2)
+    with pytest.raises(ModelError, match=r"unknown site 'layer.7.query'"):
+        count_parameters(shape, Update.full(), {"layer.7.query": 1})
+    with pytest.raises(ModelError, match=r"layer.0.query: got 577, need 0 to 576"):
+        sparsity(shape, {"layer.0.query": 577})
+    with pytest.raises(ModelError, match="n_sparse: got 577"):
+        count_parameters(shape, Update.dsee(1, 577, ["query"]))
+
+
+def test_counting_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys, sparsetune.cost.macs, sparsetune.cost.timing\n"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

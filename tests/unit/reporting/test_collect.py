@@ -1,0 +1,99 @@
+import subprocess
+import sys
+
+import pytest
+from unit.reporting.runs import write_run
+
+from sparsetune.errors import DataError
+from sparsetune.reporting.collect import collect, group_runs
+
+
+def test_records_of_a_run_are_joined_and_runs_sorted(tmp_path):
+    late = write_run(tmp_path, "lora", seed=10)
+    early = write_run(tmp_path, "lora", seed=2)
+    dense = write_run(tmp_path, "full", seed=0)
+    rows = collect([late / "cost.json", early / "tune.json", early / "evaluate.json", dense])
+    assert [(row.method, row.seed) for row in rows] == [("full", 0), ("lora", 2), ("lora", 10)]
+    assert rows[0].measured("cost", "parameters_trained") == 12_345
+    assert rows[0].headline_metric == "accuracy_fraction"
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "cost", "tune"])
+def test_missing_record_is_named(tmp_path, stage):
+    folder = write_run(tmp_path)
+    (folder / f"{stage}.json").unlink()
+    with pytest.raises(DataError, match=rf"seed-0/{stage}\.json: no such record"):
+        collect([folder])
+
+
+def change(record, part, **values):
+    return lambda records: records[record][part].update(values)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (change("evaluate", "asked", digest="b" * 16), r"evaluate\.json: asked.digest is 'bbb"),
+        (change("cost", "asked", suite="paper"), r"cost\.json: asked.suite is 'paper'"),
+        (change("cost", "asked", seed=3), r"cost\.json: asked.seed is 3, its folder says 0"),
+        (change("tune", "asked", task="mini-rte"), r"tune\.json: asked.task is 'mini-rte'"),
+        (change("tune", "asked", stage="cost"), r"asked.stage is 'cost', expected 'tune'"),
+        (change("tune", "measured", model_sha256="d" * 64), "rerun stage 'evaluate'"),
+    ],
+)
+def test_records_that_do_not_belong_together_are_refused(tmp_path, edit, message):
+    folder = write_run(tmp_path, edit=edit)
+    with pytest.raises(DataError, match=message):
+        collect([folder])
+
+
+def test_evaluation_of_another_model_is_refused(tmp_path):
+    folder = write_run(tmp_path)
+    collect([folder])
+    (folder / "model.safetensors").write_bytes(b"trained again")
+    with pytest.raises(DataError, match=r"evaluate\.json: inputs: sha256 of model.safetensors"):
+        collect([folder])
+    (folder / "model.safetensors").unlink()  # records alone are enough for a table
+    collect([folder])
+
+
+def test_mixed_stage_versions_are_refused_by_name(tmp_path):
+    old = write_run(tmp_path, "full")
+    new = write_run(tmp_path, "lora", edit=change("evaluate", "asked", stage_version=2))
+    message = r"lora/seed-0/evaluate\.json: stage_version is 2, .*full/seed-0/evaluate\.json has 1"
+    with pytest.raises(DataError, match=message):
+        collect([old, new])
+
+
+def test_one_run_in_two_folders_is_refused(tmp_path):
+    folders = [write_run(tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(DataError, match="hold the same run"):
+        collect(folders)
+
+
+def test_folders_that_are_no_run_are_refused(tmp_path):
+    with pytest.raises(DataError, match="got none"):
+        collect([])
+    with pytest.raises(DataError, match="not the folder of a run"):
+        collect([tmp_path / "tune.json"])
+
+
+def test_missing_measured_value_is_named(tmp_path):
+    (row,) = collect([write_run(tmp_path)])
+    with pytest.raises(DataError, match=r"cost\.json: measured.latency: missing; rerun"):
+        row.measured("cost", "latency")
+
+
+def test_groups_follow_the_given_order_and_sort_seeds(tmp_path):
+    folders = [write_run(tmp_path, "lora", seed=seed) for seed in (3, 1)]
+    rows = collect([*folders, write_run(tmp_path, "full")])
+    order = [("mini-bert", "mini-sst2", method) for method in ("lora", "full", "dsee")]
+    groups = group_runs(rows[::-1], order)
+    assert [(group.key[2], group.seeds) for group in groups] == [("lora", [1, 3]), ("full", [0])]
+    with pytest.raises(DataError, match="mini-bert/mini-sst2/full is not in the suite"):
+        group_runs(rows, order[:1])
+
+
+def test_reporting_imports_no_torch():
+    code = "import sys, sparsetune.reporting.tables; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
