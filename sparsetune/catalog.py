@@ -61,8 +61,14 @@ class Task:
         return len(self.labels) if self.kind == "classification" else 1
 
     def settings(self) -> dict[str, Any]:
-        """What the ``dataset`` stage depends on."""
-        return {"layout": self.layout, "source": self.source}
+        """What the ``dataset`` stage depends on: where the files are, and what is checked."""
+        return {
+            "layout": self.layout,
+            "source": self.source,
+            "kind": self.kind,
+            "labels": list(self.labels),
+            "evaluation_split": self.evaluation_split,
+        }
 
     def scoring(self) -> dict[str, Any]:
         """What training and evaluation depend on besides the files."""

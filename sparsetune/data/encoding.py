@@ -90,13 +90,13 @@ def collate(
             raise ValueError(f"{field}: in {len(rows)} of {len(features)} features; need all")
         if isinstance(rows[0], list):
             fill = {"input_ids": pad_token_id, "labels": IGNORED_LABEL}.get(field, 0)
-            rows = [_padded(row, longest, fill, side) for row in rows]
+            rows = [_padded(row, longest, fill=fill, side=side) for row in rows]
         kind = torch.float32 if isinstance(rows[0], float) else torch.int64
         batch[field] = torch.tensor(rows, dtype=kind)
     return batch
 
 
-def _padded(row: list[int], length: int, fill: int, side: str) -> list[int]:
+def _padded(row: list[int], length: int, *, fill: int, side: str) -> list[int]:
     padding = [fill] * (length - len(row))
     return row + padding if side == "right" else padding + row
 

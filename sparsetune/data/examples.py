@@ -56,6 +56,9 @@ def files_of(directory: Path, task: Any) -> list[Path]:
         directory: the folder that holds the files.
         task: catalogue entry; ``layout`` and ``evaluation_split`` are read.
 
+    Returns:
+        Existing files, those of the train split first.
+
     Raises:
         DataError: a file is missing; the message lists what is there.
         ConfigError: the layout is unknown.

@@ -89,6 +89,9 @@ def files(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> 
         task: catalogue entry; ``layout`` and ``evaluation_split`` are read.
         split: which half.
 
+    Returns:
+        One file, or all parquet shards in order.
+
     Raises:
         DataError: nothing of an accepted name is there.
     """

@@ -26,6 +26,9 @@ def files(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> 
         task: catalogue entry; ``layout`` and ``evaluation_split`` are read.
         split: which half.
 
+    Returns:
+        One file.
+
     Raises:
         DataError: the file is missing, or the layout has no reader yet.
     """
@@ -83,6 +86,9 @@ def linearise(meaning: str) -> str:
 
     Args:
         meaning: e.g. ``name[The Blue Heron], food[Thai]``.
+
+    Returns:
+        Slots in published order.
 
     Raises:
         ValueError: not a list of ``slot[value]``.

@@ -105,6 +105,12 @@ def find_files(directory: Path, names: Sequence[str], shards: str | None = None)
 def read_text(path: Path) -> str:
     """Text of a plain or gzip file: strict UTF-8, byte order mark removed, line ends untouched.
 
+    Args:
+        path: a name that ends in ``.gz`` is unpacked.
+
+    Returns:
+        The whole text, not blank.
+
     Raises:
         DataError: unreadable, damaged gzip, not UTF-8 (row and byte offset are named), or empty.
     """
@@ -128,6 +134,12 @@ def read_lines(path: Path) -> list[str]:
 
     Published sentences hold Unicode line separators, so ``str.splitlines`` would cut rows.
 
+    Args:
+        path: a name that ends in ``.gz`` is unpacked.
+
+    Returns:
+        At least one line; the empty piece after the last line end is left out.
+
     Raises:
         DataError: as :func:`read_text`.
     """
@@ -139,6 +151,12 @@ def read_lines(path: Path) -> list[str]:
 
 def read_json_file(path: Path) -> Any:
     """Value of a plain or gzip JSON file.
+
+    Args:
+        path: a name that ends in ``.gz`` is unpacked.
+
+    Returns:
+        What the JSON holds; its shape is for the caller to check.
 
     Raises:
         DataError: as :func:`read_text`, or not JSON (row and column are named).
@@ -153,6 +171,13 @@ def read_json_file(path: Path) -> Any:
 
 def read_parquet(path: Path, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     """Rows of one parquet file, the named columns in the given order.
+
+    Args:
+        path: one shard.
+        columns: names of the columns wanted.
+
+    Returns:
+        One tuple a row, at least one.
 
     Raises:
         DataError: unreadable, empty, or a column is missing.

@@ -26,6 +26,8 @@ from sparsetune.records import sha256_of, write_text_atomically
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+# Folders of the layouts' hub repositories, where the catalogue names none.
+_HUB_SUBSETS = {**{layout: layout for layout in glue.LAYOUTS}, "squad": "plain_text"}
 _LOCK_HEADER = (
     "# Commits that branch names stood for when they were first fetched. Later fetches use these;\n"
     "# delete a line to take the newest commit again.\n"
@@ -77,6 +79,9 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
 
     Yields:
         An empty folder on the same file system.
+
+    Raises:
+        OSError: the folder cannot be moved into place; the old one is put back.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -99,6 +104,10 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
 def copy_files(files: Sequence[Path], directory: Path) -> None:
     """Copy files byte for byte into a folder, under their own names.
 
+    Args:
+        files: what to copy; links are followed.
+        directory: an existing folder.
+
     Raises:
         DataError: a file cannot be read or written.
     """
@@ -110,7 +119,14 @@ def copy_files(files: Sequence[Path], directory: Path) -> None:
 
 
 def inventory(directory: Path) -> dict[str, Any]:
-    """``files`` (name -> sha256) and ``stored_bytes`` of the files directly in a folder."""
+    """Checksums and size of the files directly in a folder.
+
+    Args:
+        directory: an existing folder.
+
+    Returns:
+        ``files`` (name -> sha256) and ``stored_bytes``.
+    """
     files = sorted(path for path in directory.iterdir() if path.is_file())
     return {
         "files": {path.name: sha256_of(path) for path in files},
@@ -150,7 +166,7 @@ def hub_snapshot(
 
     repository = source["repository"]
     told = functools.partial(_hub_errors, f"hub source {repository}", advice, error)
-    commit = _pinned_commit(source, kind, lock_file, told)
+    commit = _pinned_commit(source, kind, lock_file, told=told)
     with told():
         folder = huggingface_hub.snapshot_download(
             repository, repo_type=kind, revision=commit, allow_patterns=list(patterns)
@@ -159,12 +175,15 @@ def hub_snapshot(
 
 
 def locked_commit(lock_file: Path, section: str, key: str) -> str | None:
-    """Commit that a branch was resolved to, or None if it never was.
+    """Look up the commit that a branch was resolved to at its first fetch.
 
     Args:
         lock_file: YAML file; may be absent.
         section: ``datasets`` or ``models``.
         key: ``repository@branch``.
+
+    Returns:
+        40 hex digits, or None.
 
     Raises:
         DataError: the file is not as this module writes it.
@@ -179,6 +198,7 @@ def _pinned_commit(
     source: Mapping[str, Any],
     kind: str,
     lock_file: Path,
+    *,
     told: Callable[[], contextlib.AbstractContextManager[None]],
 ) -> str:
     import huggingface_hub
@@ -266,9 +286,7 @@ def _generate(task: Any, directory: Path) -> None:
 
 
 def _dataset_snapshot(task: Any, lock_file: Path) -> tuple[str, Path]:
-    subset = task.source.get("subset")
-    if task.layout in glue.LAYOUTS and not subset:
-        raise DataError(f"task {task.id}: source.subset is missing, e.g. {task.layout}")
+    subset = task.source.get("subset") or _HUB_SUBSETS.get(task.layout)
     prefix = f"{subset}/" if subset else ""
     commit, folder = hub_snapshot(
         task.source,

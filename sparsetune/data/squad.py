@@ -27,6 +27,9 @@ def files(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> 
         task: catalogue entry; ``evaluation_split`` is read.
         split: which half.
 
+    Returns:
+        One file, or all parquet shards in order.
+
     Raises:
         DataError: the file is missing, or the split was never published.
     """
@@ -75,10 +78,10 @@ def read(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> l
 
 def _json_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
     document = read_json_file(path)
-    for i, article in _items(path, "", document, "data"):
-        for j, paragraph in _items(path, f"data[{i}].", article, "paragraphs"):
+    for i, article in _items(path, "", document, key="data"):
+        for j, paragraph in _items(path, f"data[{i}].", article, key="paragraphs"):
             place = f"data[{i}].paragraphs[{j}]."
-            for k, entry in _items(path, place, paragraph, "qas"):
+            for k, entry in _items(path, place, paragraph, key="qas"):
                 where = f"{place}qas[{k}]"
                 try:
                     yield where, _example(entry, paragraph["context"])
@@ -89,7 +92,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
                     ) from None
 
 
-def _items(path: Path, place: str, holder: Any, key: str) -> Iterator[tuple[int, Any]]:
+def _items(path: Path, place: str, holder: Any, *, key: str) -> Iterator[tuple[int, Any]]:
     values = holder.get(key) if isinstance(holder, dict) else None
     if not isinstance(values, list):
         raise DataError(f"{path}: {place}{key}: got {shown(values)}, need a list")

@@ -6,32 +6,54 @@ Constants only. Sentences are made in ``world_grammar``; nothing here depends on
 from collections.abc import Mapping
 from types import MappingProxyType
 
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words of a text, for lists that are easier to read as prose."""
+    return tuple(text.split())
+
+
 # Every noun has a regular plural, so that number is visible in the word and needs no table.
 NOUNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "bird": tuple(
-            "heron robin finch eagle sparrow magpie parrot falcon pigeon raven".split()
+        "bird": _words(
+            """
+        heron robin finch eagle sparrow magpie parrot falcon pigeon raven
+        """
         ),
-        "animal": tuple(
-            "fox bear rabbit badger otter tiger lion camel donkey monkey".split()
+        "animal": _words(
+            """
+        fox bear rabbit badger otter tiger lion camel donkey monkey
+        """
         ),
-        "plant": tuple(
-            "oak birch willow cedar maple alder poplar pine elm fern".split()
+        "plant": _words(
+            """
+        oak birch willow cedar maple alder poplar pine elm fern
+        """
         ),
-        "vehicle": tuple(
-            "car van truck tram bus wagon bicycle scooter tractor boat".split()
+        "vehicle": _words(
+            """
+        car van truck tram bus wagon bicycle scooter tractor boat
+        """
         ),
-        "tool": tuple(
-            "hammer saw drill chisel wrench spade rake axe shovel needle".split()
+        "tool": _words(
+            """
+        hammer saw drill chisel wrench spade rake axe shovel needle
+        """
         ),
-        "food": tuple(
-            "apple pear plum melon carrot onion turnip pancake waffle biscuit".split()
+        "food": _words(
+            """
+        apple pear plum melon carrot onion turnip pancake waffle biscuit
+        """
         ),
-        "instrument": tuple(
-            "violin flute guitar drum trumpet piano cello harp banjo oboe".split()
+        "instrument": _words(
+            """
+        violin flute guitar drum trumpet piano cello harp banjo oboe
+        """
         ),
-        "garment": tuple(
-            "coat hat glove shirt skirt jacket sweater sock boot belt".split()
+        "garment": _words(
+            """
+        coat hat glove shirt skirt jacket sweater sock boot belt
+        """
         ),
     }
 )
@@ -52,22 +74,26 @@ VERBS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 OPINIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "positive": tuple(
-            "good great fine lovely superb splendid brilliant charming delightful wonderful "
-            "excellent marvellous amusing clever witty graceful elegant thrilling gripping "
-            "moving touching warm fresh bright vivid rich tender honest smart sharp bold "
-            "polished refined sublime stunning dazzling glorious magical radiant inspired "
-            "inventive original subtle masterful perfect flawless exquisite beautiful pretty "
-            "adorable pleasant enjoyable satisfying rewarding uplifting cheerful joyful merry "
-            "funny hilarious playful lively energetic spirited".split()
+        "positive": _words(
+            """
+        good great fine lovely superb splendid brilliant charming delightful wonderful
+        excellent marvellous amusing clever witty graceful elegant thrilling gripping moving
+        touching warm fresh bright vivid rich tender honest smart sharp bold polished
+        refined sublime stunning dazzling glorious magical radiant inspired inventive
+        original subtle masterful perfect flawless exquisite beautiful pretty adorable
+        pleasant enjoyable satisfying rewarding uplifting cheerful joyful merry funny
+        hilarious playful lively energetic spirited
+        """
         ),
-        "negative": tuple(
-            "bad poor awful dreadful terrible horrible dull boring tedious dreary bland stale "
-            "flat lifeless clumsy awkward silly stupid foolish shallow hollow empty pointless "
-            "senseless aimless messy sloppy careless lazy weak feeble limp lame pathetic "
-            "miserable gloomy bleak grim ugly hideous nasty vile disgusting revolting repulsive "
-            "offensive crude vulgar tasteless cheap shoddy tacky fake phony false dishonest "
-            "cynical bitter sour harsh cruel brutal cold heartless".split()
+        "negative": _words(
+            """
+        bad poor awful dreadful terrible horrible dull boring tedious dreary bland stale
+        flat lifeless clumsy awkward silly stupid foolish shallow hollow empty pointless
+        senseless aimless messy sloppy careless lazy weak feeble limp lame pathetic
+        miserable gloomy bleak grim ugly hideous nasty vile disgusting revolting repulsive
+        offensive crude vulgar tasteless cheap shoddy tacky fake phony false dishonest
+        cynical bitter sour harsh cruel brutal cold heartless
+        """
         ),
     }
 )
@@ -80,36 +106,65 @@ OPINION_VERBS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-TOPICS: tuple[str, ...] = tuple(
-    "film book play song meal novel concert show story album game trip".split()
+TOPICS: tuple[str, ...] = _words(
+    """
+        film book play song meal novel concert show story album game trip
+        """
 )
-PARTS: tuple[str, ...] = tuple(
-    "plot music acting service ending opening".split()
+PARTS: tuple[str, ...] = _words(
+    """
+        plot music acting service ending opening
+        """
 )
 
-SHE: tuple[str, ...] = tuple(
-    "anna clara edith flora grace helen irene julia laura maria nora olga".split()
+SHE: tuple[str, ...] = _words(
+    """
+        anna clara edith flora grace helen irene julia laura maria nora olga
+        """
 )
-HE: tuple[str, ...] = tuple(
-    "adam boris carl david edgar felix george henry ivan jacob kevin louis".split()
+HE: tuple[str, ...] = _words(
+    """
+        adam boris carl david edgar felix george henry ivan jacob kevin louis
+        """
 )
-JOBS: tuple[str, ...] = tuple(
-    "baker farmer doctor teacher painter singer lawyer sailor tailor butcher plumber writer".split()
+JOBS: tuple[str, ...] = _words(
+    """
+        baker farmer doctor teacher painter singer lawyer sailor tailor butcher plumber
+        writer
+        """
 )
 COLOURS: tuple[str, ...] = ("red", "blue", "green", "yellow", "black", "white", "brown", "grey")
 
 # The region of a town is a fact of the world; only the running text tells it.
 TOWNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "north": tuple("ashford birkby coldholm dunmoor".split()),
-        "south": tuple("islow jeswold kelham larkhurst".split()),
-        "east": tuple("quorley ramsey stowmere tilbrook".split()),
-        "west": tuple("zelcombe abermoor brencot caldew".split()),
+        "north": _words(
+            """
+        ashford birkby coldholm dunmoor
+        """
+        ),
+        "south": _words(
+            """
+        islow jeswold kelham larkhurst
+        """
+        ),
+        "east": _words(
+            """
+        quorley ramsey stowmere tilbrook
+        """
+        ),
+        "west": _words(
+            """
+        zelcombe abermoor brencot caldew
+        """
+        ),
     }
 )
 # Where a person or thing is met; used where no town is wanted.
-SPOTS: tuple[str, ...] = tuple(
-    "river garden market bridge station harbour".split()
+SPOTS: tuple[str, ...] = _words(
+    """
+        river garden market bridge station harbour
+        """
 )
 
 VENUES: tuple[str, ...] = tuple(

@@ -124,6 +124,9 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
     Args:
         directory: Hugging Face folder.
 
+    Returns:
+        The tokenizer of the class that the folder names, with a pad token.
+
     Raises:
         ModelError: missing or damaged tokenizer, or neither pad nor end token.
     """
@@ -180,26 +183,33 @@ def load_model(
         torch.default_generator.manual_seed(seed)
         if random_weights:
             return model_class(config).float().eval()
-        _weight_files(directory)
-        try:
-            model, loading = model_class.from_pretrained(
-                directory,
-                config=config,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-            )
-        except Exception as error:  # the library raises many kinds for a damaged folder
-            raise ModelError(f"{directory}: cannot be loaded: {first_line(error)}") from None
+        return _load_checkpoint(model_class, directory, config).eval()
+
+
+def _load_checkpoint(model_class: Any, directory: Path, config: Any) -> Any:
+    import torch
+
+    _weight_files(directory)
+    try:
+        model, loading = model_class.from_pretrained(
+            directory,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except Exception as error:  # the library raises many kinds for a damaged folder
+        raise ModelError(f"{directory}: cannot be loaded: {first_line(error)}") from None
+    # Notices about new weights are silenced, so weights that must not be new are looked for.
     lacking = sorted(key for key in loading["missing_keys"] if not key.startswith(_MAY_BE_NEW))
     if lacking:
         raise ModelError(
             f"{directory}: the checkpoint lacks {len(lacking)} weights of the backbone, "
             f"first {lacking[0]}"
         )
-    return model.eval()
+    return model
 
 
 def _configuration(model_class: Any, directory: Path, *, kind: Kind, label_count: int) -> Any:

@@ -6,7 +6,15 @@ Only for backbones that are pre-trained here; published backbones bring their ow
 from pathlib import Path
 from typing import Literal
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     BertTokenizerFast,
     GPT2TokenizerFast,
@@ -79,9 +87,7 @@ def _check(
         raise ConfigError(f"tokenizer: kind {kind!r} for {architecture}, allowed: {allowed}")
     least = len(_SPECIAL_TOKENS[architecture]) + (_BYTES if kind == "byte-bpe" else 1)
     if vocabulary_size < least:
-        raise ConfigError(
-            f"tokenizer: vocabulary_size {vocabulary_size}, allowed: {least} or more"
-        )
+        raise ConfigError(f"tokenizer: vocabulary_size {vocabulary_size}, allowed: {least} or more")
     if maximum_tokens < 1:
         raise ConfigError(f"tokenizer: maximum_tokens {maximum_tokens}, allowed: 1 or more")
     if not corpus.is_file() or corpus.stat().st_size == 0:
@@ -114,9 +120,7 @@ def _byte_bpe(vocabulary_size: int, special: list[str]) -> tuple[Tokenizer, trai
     return backend, trainer
 
 
-def _wrap(
-    backend: Tokenizer, architecture: str, maximum_tokens: int
-) -> PreTrainedTokenizerFast:
+def _wrap(backend: Tokenizer, architecture: str, maximum_tokens: int) -> PreTrainedTokenizerFast:
     """The trained tokenizer in the class of its architecture, with pair encoding."""
     special = {token: backend.token_to_id(token) for token in _SPECIAL_TOKENS[architecture]}
     if architecture == "bert":

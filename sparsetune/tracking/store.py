@@ -46,6 +46,7 @@ _ENVIRONMENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -318,7 +319,7 @@ def _client(uri: str) -> "MlflowClient":
     try:
         from mlflow import MlflowClient
     except ImportError as error:
-        raise DataError(f"mlflow cannot be imported ({error}); install it") from error
+        raise DataError(f"mlflow cannot be imported: {error}; is it installed?") from error
     return MlflowClient(tracking_uri=uri)
 
 

@@ -117,13 +117,16 @@ def test_server_shows_one_finished_run_per_key_with_its_curve(server):
         assert parent["run"]["info"]["run_name"] == "tiny/rte"
 
 
-def test_live_run_through_the_server_replaces_the_one_in_the_file(server, tmp_path, monkeypatch):
+def test_live_run_through_the_server_replaces_the_one_in_the_file(
+    server, tmp_path, monkeypatch, capfd
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     run = LiveRun(tmp_path, KEYS[0], {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05))
     for step in range(5):
         run.log(step, {"loss": 1.0 / (step + 1)})
     outcome = run.finish(metrics={"accuracy_fraction": 0.5})
     assert outcome.problem is None
+    assert capfd.readouterr() == ("", "")  # MLflow would print addresses into the job's output
     body = {"experiment_ids": [experiment_id(server)]}
     body["filter"] = f"tags.`sparsetune.run_key` = '{KEYS[0].text}'"
     runs = ask(server, "runs/search", body)["runs"]

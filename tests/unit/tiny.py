@@ -6,8 +6,12 @@ from transformers.models.bert import modeling_bert
 from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.roberta import modeling_roberta
 
+from sparsetune.sparsity.dsee import DseeConfig, apply_dsee
+from sparsetune.sparsity.support import model_supports
+
 HIDDEN, LAYERS, HEADS, WIDTH, VOCAB = 24, 2, 4, 40, 50
 KINDS = ("bert", "roberta", "gpt2")
+SMALL_DSEE = DseeConfig(rank=3, alpha=6.0, n_sparse=11, init="normal")
 
 
 def _encoder(config_class, labels):
@@ -78,3 +82,16 @@ def tiny_batch(*, seed=0, batch=3, length=7):
 def output_of(model, batch):
     with torch.no_grad():
         return model(**batch)[0]
+
+
+def attach(model, config=SMALL_DSEE, *, seed=0, recipe="random"):
+    results = model_supports(
+        model, config.targets, recipe=recipe, n_sparse=config.n_sparse, seed=seed
+    )
+    supports = {key: result.positions for key, result in results.items()}
+    apply_dsee(model, config, supports, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def adapted(kind, targets=("query", "value"), **options):
+    return attach(tiny_model(kind), DseeConfig(3, 6.0, 11, targets, "normal"), **options)

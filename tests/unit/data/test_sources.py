@@ -1,7 +1,9 @@
 import gzip
+import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from sparsetune.data.sources import fetch_dataset, locked_commit, replaced_directory
+from sparsetune.data.sources import fetch_dataset, hub_snapshot, locked_commit, replaced_directory
 from sparsetune.errors import DataError
 from sparsetune.records import sha256_of
 
@@ -31,7 +33,7 @@ def task_of(**source):
 
 
 def hub_task(revision="main"):
-    return task_of(kind="hub", repository="nyu-mll/glue", subset="sst2", revision=revision)
+    return task_of(kind="hub", repository="nyu-mll/glue", revision=revision)
 
 
 @pytest.fixture
@@ -89,10 +91,11 @@ def test_missing_mirror_parts_are_named(tmp_path, mirror):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("layout", ["sst2", "rte", "squad", "e2e"])
+@pytest.mark.parametrize("layout", ["sst2", "cola", "rte", "stsb", "squad", "e2e"])
 def test_a_generated_task_is_fetched_like_a_published_one(tmp_path, layout):
-    kind = {"squad": "span", "e2e": "generation"}.get(layout, "classification")
-    labels = {"sst2": ("0", "1"), "rte": ("entailment", "not_entailment")}.get(layout, ())
+    kinds = {"stsb": "regression", "squad": "span", "e2e": "generation"}
+    kind = kinds.get(layout, "classification")
+    labels = ("entailment", "not_entailment") if layout == "rte" else ("0", "1")
     task = task_of(kind="world", seed=3, sizes={"train": 12, "evaluation": 5, "test": 4})
     task.layout, task.kind, task.labels = layout, kind, labels
     one = fetch_dataset(task, tmp_path / "one", lock_file=tmp_path / "lock.yaml")
@@ -126,6 +129,54 @@ def test_a_damaged_lock_file_is_named(tmp_path):
     lock.write_text("- a list\n")
     with pytest.raises(DataError, match="need sections datasets and models"):
         locked_commit(lock, "datasets", "nyu-mll/glue@main")
+
+
+def test_parallel_fetches_resolve_each_branch_once(tmp_path, monkeypatch):
+    asked = []
+
+    class Api:
+        def dataset_info(self, repository, *, revision):
+            asked.append(repository)
+            return SimpleNamespace(sha=hashlib.sha1(repository.encode()).hexdigest())
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+
+    def fetch(repository):
+        source = {"repository": repository, "revision": "main"}
+        lock = tmp_path / "config" / "lock.yaml"
+        options = {"kind": "dataset", "patterns": ["*"], "lock_file": lock, "advice": ""}
+        return hub_snapshot(source, **options)[0]
+
+    names = ["a/one", "a/two", "a/three"] * 4
+    with ThreadPoolExecutor(8) as pool:
+        commits = dict(zip(names, pool.map(fetch, names), strict=True))
+    assert sorted(asked) == ["a/one", "a/three", "a/two"]
+    lock = yaml.safe_load((tmp_path / "config" / "lock.yaml").read_text())
+    assert lock == {"datasets": {f"{name}@main": commit for name, commit in commits.items()}}
+
+
+@pytest.mark.parametrize(("subset", "folder"), [(None, "plain_text"), ("other", "other")])
+def test_hub_squad_is_read_from_its_folder(tmp_path, monkeypatch, subset, folder):
+    table = pyarrow.table(
+        {
+            "id": ["q"],
+            "question": ["Where?"],
+            "context": ["In Oslo."],
+            "answers": [{"text": ["Oslo"], "answer_start": [3]}],
+        }
+    )
+    (tmp_path / "cache" / folder).mkdir(parents=True)
+    for split in ("train", "validation"):
+        name = f"{split}-00000-of-00001.parquet"
+        pyarrow.parquet.write_table(table, tmp_path / "cache" / folder / name)
+    cache = str(tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: cache)
+    source = {"kind": "hub", "repository": "rajpurkar/squad", "revision": COMMIT}
+    task = task_of(**source, **({"subset": subset} if subset else {}))
+    task.layout, task.kind = "squad", "span"
+    measured = fetch_dataset(task, tmp_path / "out", lock_file=tmp_path / "lock.yaml")
+    assert (measured["train_examples"], measured["revision"]) == (1, COMMIT)
 
 
 @pytest.mark.parametrize("revision", ["main", COMMIT])

@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertForSequenceClassification
 from transformers.pytorch_utils import Conv1D
-from unit.tiny import HIDDEN, KINDS, output_of, tiny_batch, tiny_model
+from unit.tiny import HIDDEN, KINDS, SMALL_DSEE, adapted, attach, output_of, tiny_batch, tiny_model
 
 from sparsetune.errors import ConfigError, ModelError
 from sparsetune.models.anatomy import Anatomy
@@ -22,23 +22,8 @@ from sparsetune.sparsity.dsee import (
     trainable_state,
 )
 from sparsetune.sparsity.masks import apply_masks_, mask_n_of_m
-from sparsetune.sparsity.support import model_supports
 
-SMALL = DseeConfig(rank=3, alpha=6.0, n_sparse=11, init="normal")
 LABELS = torch.tensor([0, 1, 2])
-
-
-def attach(model, config=SMALL, *, seed=0, recipe="random"):
-    results = model_supports(
-        model, config.targets, recipe=recipe, n_sparse=config.n_sparse, seed=seed
-    )
-    supports = {key: result.positions for key, result in results.items()}
-    apply_dsee(model, config, supports, generator=torch.Generator().manual_seed(seed))
-    return model
-
-
-def adapted(kind, targets=("query", "value"), **options):
-    return attach(tiny_model(kind), DseeConfig(3, 6.0, 11, targets, "normal"), **options)
 
 
 def naive(layer, sites, x):
@@ -218,7 +203,8 @@ def masked_model(kind):
     model = adapted(kind)
     anatomy = Anatomy.of(model)
     masks = {
-        s.key: mask_n_of_m(s.weight_view().detach().abs()) for s in anatomy.sites(SMALL.targets)
+        s.key: mask_n_of_m(s.weight_view().detach().abs())
+        for s in anatomy.sites(SMALL_DSEE.targets)
     }
     apply_masks_(model, masks)
     return model

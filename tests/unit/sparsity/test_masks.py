@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from unit.sparsity.test_dsee import adapted
-from unit.tiny import KINDS, tiny_model
+from unit.tiny import KINDS, adapted, tiny_model
 
 from sparsetune.errors import ModelError
 from sparsetune.models.anatomy import Anatomy
