@@ -6,6 +6,8 @@ rule backbone:
         "logs/backbone/{backbone}.log",
     benchmark:
         "logs/backbone/{backbone}.tsv"
+    priority: 10
+    retries: 2
     conda:
         ENVIRONMENT
     threads: 1
@@ -13,13 +15,14 @@ rule backbone:
         mem_mb=4000,
         runtime=60,
         gpu=GPUS,
+        device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["backbone"],
         digest=backbone_digest,
-    priority: 10
-    retries: 2
+        options=SOURCE_OPTIONS,
+        folder=subpath(output[0], parent=True),
     shell:
         "sparsetune backbone --backbone {wildcards.backbone} --digest {params.digest}"
-        " {SOURCE_OPTIONS} --device {SUITE.device} --threads {threads}"
+        " {params.options} --device {resources.device} --threads {threads}"
         " --checkpoints resources/checkpoints/{wildcards.backbone}"
-        " --output resources/backbones/{wildcards.backbone} &> {log}"
+        " --output {params.folder} &> {log}"

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from sparsetune.stages import STAGES
 ENVIRONMENT = "../environment.yml"
 CATALOGUE = Catalogue(Path("config"), mirror=config.get("mirror"))
 try:
-    SUITE = CATALOGUE.suite(config, origin=str((workflow.config_settings.configfiles or workflow.configfiles)[-1]))
+    SUITE = CATALOGUE.suite(
+        config,
+        origin=str((workflow.config_settings.configfiles or workflow.configfiles)[-1]),
+    )
 except SparsetuneError as error:
     # One line and the exit code of a user's mistake, before anything is locked or started.
     print(f"sparsetune: {error}", file=sys.stderr)
@@ -22,9 +26,11 @@ except SparsetuneError as error:
 
 RESULTS = f"results/{SUITE.id}"
 RUN = "{backbone}/{task}/{method}/seed-{seed}"
-CONFIG_JSON = json.dumps(config)  # not a param: what a job depends on is in its digest
-RUN_WILDCARDS = "{wildcards.backbone}/{wildcards.task}/{wildcards.method}/seed-{wildcards.seed}"
-STORE = "results"
+# Part of the command and not a param: what a job depends on is in its digest and its inputs.
+# Doubled braces, because Snakemake formats commands.
+SUITE_OPTION = f"--config {shlex.quote(json.dumps(config))}".translate(
+    {123: "{{", 125: "}}"}
+)
 GPUS = int(SUITE.device == "cuda")
 
 
@@ -48,7 +54,9 @@ wildcard_constraints:
 def options(**given):
     """Command-line options for the values that are set."""
     return " ".join(
-        f"--{name.replace('_', '-')} '{value}'" for name, value in given.items() if value is not None
+        f"--{name.replace('_', '-')} '{value}'"
+        for name, value in given.items()
+        if value is not None
     )
 
 
@@ -56,8 +64,23 @@ SOURCE_OPTIONS = options(mirror=SUITE.mirror)
 RUN_OPTIONS = options(suite=SUITE.id, mirror=SUITE.mirror, **config["limits"])
 
 
+def run_path(wildcards):
+    return RUN.format(**wildcards)
+
+
 def run_of(wildcards):
-    return SUITE.by_path[RUN.format(**wildcards)]
+    return SUITE.by_path[run_path(wildcards)]
+
+
+def run_checkpoints(wildcards):
+    return f"{RESULTS}/checkpoints/{run_path(wildcards)}"
+
+
+def ticket_checkpoints(wildcards):
+    group = f"{wildcards.backbone}/{wildcards.task}"
+    return (
+        f"{RESULTS}/checkpoints/{group}/ticket-{wildcards.ticket}/seed-{wildcards.seed}"
+    )
 
 
 def run_digest(wildcards):
@@ -78,8 +101,18 @@ def support_digest(wildcards):
 
 def ticket_digest(wildcards):
     for run in SUITE.runs:
-        ids = (run.backbone.id, run.task.id, str(run.seed), run.ticket and run.ticket.id)
-        if ids == (wildcards.backbone, wildcards.task, wildcards.seed, wildcards.ticket):
+        ids = (
+            run.backbone.id,
+            run.task.id,
+            str(run.seed),
+            run.ticket and run.ticket.id,
+        )
+        if ids == (
+            wildcards.backbone,
+            wildcards.task,
+            wildcards.seed,
+            wildcards.ticket,
+        ):
             return run.ticket_digest
     raise ValueError(f"no run of suite {SUITE.id} uses ticket {wildcards.ticket}")
 
@@ -125,7 +158,9 @@ def records_of(runs):
 
 def group_records(wildcards):
     group = (wildcards.backbone, wildcards.task)
-    return records_of(run for run in SUITE.runs if (run.backbone.id, run.task.id) == group)
+    return records_of(
+        run for run in SUITE.runs if (run.backbone.id, run.task.id) == group
+    )
 
 
 def suite_tables():

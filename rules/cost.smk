@@ -21,8 +21,10 @@ rule cost:
         version=STAGES["cost"],
         digest=run_digest,
         ticket=ticket_option,
+        run=run_path,
+        options=RUN_OPTIONS,
+        folder=subpath(output[0], parent=True),
     shell:
-        "sparsetune cost --run " + RUN_WILDCARDS + " --digest {params.digest} {RUN_OPTIONS}"
+        "sparsetune cost --run {params.run} --digest {params.digest} {params.options}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.ticket}"
-        " --run-dir {RESULTS}/runs/" + RUN_WILDCARDS + ""
-        " --output {RESULTS}/runs/" + RUN_WILDCARDS + " &> {log}"
+        " --run-dir {params.folder} --output {params.folder} &> {log}"

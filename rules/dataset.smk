@@ -6,6 +6,7 @@ rule dataset:
         "logs/dataset/{task}.log",
     benchmark:
         "logs/dataset/{task}.tsv"
+    retries: 2
     conda:
         ENVIRONMENT
     threads: 1
@@ -15,7 +16,8 @@ rule dataset:
     params:
         version=STAGES["dataset"],
         digest=task_digest,
-    retries: 2
+        options=SOURCE_OPTIONS,
+        folder=subpath(output[0], parent=True),
     shell:
-        "sparsetune dataset --task {wildcards.task} --digest {params.digest} {SOURCE_OPTIONS}"
-        " --output resources/datasets/{wildcards.task} &> {log}"
+        "sparsetune dataset --task {wildcards.task} --digest {params.digest} {params.options}"
+        " --output {params.folder} &> {log}"

@@ -18,12 +18,15 @@ rule evaluate:
         mem_mb=4000,
         runtime=240,
         gpu=GPUS,
+        device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["evaluate"],
         digest=run_digest,
+        run=run_path,
+        options=RUN_OPTIONS,
+        folder=subpath(output.record, parent=True),
     shell:
-        "sparsetune evaluate --run " + RUN_WILDCARDS + " --digest {params.digest} {RUN_OPTIONS}"
+        "sparsetune evaluate --run {params.run} --digest {params.digest} {params.options}"
         " --dataset-dir resources/datasets/{wildcards.task}"
-        " --backbone-dir resources/backbones/{wildcards.backbone}"
-        " --run-dir {RESULTS}/runs/" + RUN_WILDCARDS + " --device {SUITE.device}"
-        " --threads {threads} --output {RESULTS}/runs/" + RUN_WILDCARDS + " &> {log}"
+        " --backbone-dir resources/backbones/{wildcards.backbone} --run-dir {params.folder}"
+        " --device {resources.device} --threads {threads} --output {params.folder} &> {log}"

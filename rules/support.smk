@@ -18,8 +18,11 @@ rule support:
     params:
         version=STAGES["support"],
         digest=support_digest,
+        suite=SUITE.id,
+        options=SOURCE_OPTIONS,
+        folder=subpath(output.record, parent=True),
     shell:
         "sparsetune support --support {wildcards.support} --backbone {wildcards.backbone}"
-        " --suite {SUITE.id} --digest {params.digest} {SOURCE_OPTIONS} --threads {threads}"
+        " --suite {params.suite} --digest {params.digest} {params.options} --threads {threads}"
         " --backbone-dir resources/backbones/{wildcards.backbone}"
-        " --output {RESULTS}/support/{wildcards.backbone}/{wildcards.support} &> {log}"
+        " --output {params.folder} &> {log}"

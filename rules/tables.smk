@@ -17,8 +17,8 @@ rule group_table:
     params:
         version=STAGES["tables"],
     shell:
-        "sparsetune tables --config {CONFIG_JSON:q} --results {RESULTS}"
-        " --group {wildcards.backbone}/{wildcards.task} --output {RESULTS}/tables &> {log}"
+        f"sparsetune tables {SUITE_OPTION} --results {RESULTS} --output {RESULTS}/tables"
+        " --group {wildcards.backbone}/{wildcards.task} &> {log}"
 
 
 rule tables:
@@ -41,5 +41,5 @@ rule tables:
     params:
         version=STAGES["tables"],
     shell:
-        "sparsetune tables --config {CONFIG_JSON:q} --results {RESULTS}"
-        " --output {RESULTS}/tables &> {log}"
+        f"sparsetune tables {SUITE_OPTION} --results {RESULTS} --output {RESULTS}/tables"
+        " &> {log}"

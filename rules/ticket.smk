@@ -18,16 +18,17 @@ rule ticket:
         mem_mb=4000,
         runtime=240,
         gpu=GPUS,
+        device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["ticket"],
         digest=ticket_digest,
+        options=RUN_OPTIONS,
+        checkpoints=ticket_checkpoints,
+        folder=subpath(output.record, parent=True),
     shell:
         "sparsetune ticket --ticket {wildcards.ticket} --backbone {wildcards.backbone}"
-        " --task {wildcards.task} --seed {wildcards.seed} --digest {params.digest} {RUN_OPTIONS}"
-        " --dataset-dir resources/datasets/{wildcards.task}"
+        " --task {wildcards.task} --seed {wildcards.seed} --digest {params.digest}"
+        " {params.options} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone}"
-        " --checkpoints {RESULTS}/checkpoints/{wildcards.backbone}/{wildcards.task}"
-        "/ticket-{wildcards.ticket}/seed-{wildcards.seed}"
-        " --device {SUITE.device} --threads {threads}"
-        " --output {RESULTS}/tickets/{wildcards.backbone}/{wildcards.task}/{wildcards.ticket}"
-        "/seed-{wildcards.seed} &> {log}"
+        " --checkpoints {params.checkpoints} --device {resources.device} --threads {threads}"
+        " --output {params.folder} &> {log}"

@@ -2,7 +2,7 @@ onstart:
     # Eight jobs on a fresh SQLite store break each other, so it is made before they start.
     # A store that cannot be made is told, never fatal: records are the truth.
     shell(
-        "sparsetune track --prepare --config {CONFIG_JSON:q} --results {STORE}"
+        f"sparsetune track --prepare {SUITE_OPTION} --results results"
         " || echo 'MLflow store not ready; runs go on without it' >&2"
     )
 
@@ -26,5 +26,5 @@ rule track:
     params:
         version=STAGES["track"],
     shell:
-        "sparsetune track --config {CONFIG_JSON:q} --results {STORE} --resources resources"
+        f"sparsetune track {SUITE_OPTION} --results results --resources resources"
         " &> {log}"

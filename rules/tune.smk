@@ -20,14 +20,18 @@ rule tune:
         mem_mb=4000,
         runtime=1440,
         gpu=GPUS,
+        device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["tune"],
         digest=run_digest,
         recipes=recipe_options,
+        run=run_path,
+        options=RUN_OPTIONS,
+        checkpoints=run_checkpoints,
+        folder=subpath(output.record, parent=True),
     shell:
-        "sparsetune tune --run " + RUN_WILDCARDS + " --digest {params.digest} {RUN_OPTIONS}"
+        "sparsetune tune --run {params.run} --digest {params.digest} {params.options}"
         " --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.recipes}"
-        " --checkpoints {RESULTS}/checkpoints/" + RUN_WILDCARDS + " --results {STORE}"
-        " --device {SUITE.device} --threads {threads}"
-        " --output {RESULTS}/runs/" + RUN_WILDCARDS + " &> {log}"
+        " --checkpoints {params.checkpoints} --results results"
+        " --device {resources.device} --threads {threads} --output {params.folder} &> {log}"

@@ -6,6 +6,7 @@ Heavy libraries are imported by the sub-command that needs them, after threads a
 import argparse
 import gc
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imports allocate much and free little: collecting in between costs up to a sixth of start-up.
     gc.disable()
     arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("sparsetune").setLevel(logging.INFO)
     if getattr(arguments, "threads", None):
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
             os.environ[name] = str(arguments.threads)
@@ -275,6 +278,7 @@ _OPTIONAL = {
     "--threads", "--checkpoint-seconds", "--support-file", "--ticket-file", "--group",
     "--resources",
 }  # fmt: skip
+_OPTIONAL_FOR = {"tune": {"--results"}}  # without it, nothing is tracked
 _RUN = ("--run", "--suite", "--digest", "--mirror", "--train-examples", "--evaluation-examples")
 
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, ...]]] = {
@@ -316,7 +320,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary + version)
         command.set_defaults(call=call)
         for option in options:
-            command.add_argument(option, required=option not in _OPTIONAL, **_OPTIONS[option])
+            optional = option in _OPTIONAL | _OPTIONAL_FOR.get(name, set())
+            command.add_argument(option, required=not optional, **_OPTIONS[option])
         command.add_argument(
             "--catalogue", type=Path, default=Path("config"), help="the catalogue's folder"
         )

@@ -30,8 +30,7 @@ from sparsetune.tracking import LiveRun, RunKey, TrackingOutcome
 from sparsetune.tracking.store import COMMIT_TAG
 from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.phases import Workplace, peak_memory_bytes, run_phases
-
-_CURVES = ("loss", "grad_norm", "learning_rate")
+from sparsetune.training.trainer import CURVES
 
 
 @dataclass(frozen=True)
@@ -175,11 +174,11 @@ def _measured(tuned: TunedModel, results: Sequence[Mapping[str, Any]], device: s
 def _write_history(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step", "phase", *_CURVES])
+    rows.writerow(["step", "phase", *CURVES])
     before = 0
     for result in results:
         for point in result.get("curve", ()):
-            values = [point.get(name, "") for name in _CURVES]
+            values = [point.get(name, "") for name in CURVES]
             rows.writerow([before + point["step"], result["name"], *values])
         before += result.get("steps", 0)
     write_text_atomically(path, text.getvalue())

@@ -3,6 +3,7 @@
 Only for backbones that are pre-trained here; published backbones bring their own tokenizer.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -60,16 +61,14 @@ def train_tokenizer(
         DataError: if the corpus is missing or empty.
 
     Differs:
-        From the published vocabularies in size only. RoBERTa and GPT-2 tokenizers put a space
+        From the published vocabularies in size; WordPiece is built from whole words and single
+        characters, without the sub-words between them. RoBERTa and GPT-2 tokenizers put a space
         before the first word, so that a word has the same token wherever it stands.
     """
     _check(kind, corpus, vocabulary_size, architecture, maximum_tokens)
     special = list(_SPECIAL_TOKENS[architecture])
-    if kind == "wordpiece":
-        backend, trainer = _wordpiece(vocabulary_size, special)
-    else:
-        backend, trainer = _byte_bpe(vocabulary_size, special)
-    backend.train([str(corpus)], trainer)
+    build = _wordpiece if kind == "wordpiece" else _byte_bpe
+    backend = build(corpus, vocabulary_size, special)
     tokenizer = _wrap(backend, architecture, maximum_tokens)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(directory)
@@ -94,19 +93,32 @@ def _check(
         raise DataError(f"{corpus}: the corpus is missing or empty; need one document a line")
 
 
-def _wordpiece(vocabulary_size: int, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
-    """BERT's lower-casing WordPiece, untrained."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+def _wordpiece(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokenizer:
+    """BERT's lower-casing WordPiece: all characters, then whole words by falling frequency.
+
+    The library's WordPiece trainer breaks ties by hash order, so that two runs give different
+    vocabularies; counting words gives one.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    with corpus.open(encoding="utf-8") as file:
+        for line in file:
+            pieces = splitter.pre_tokenize_str(normalizer.normalize_str(line))
+            counts.update(word for word, _ in pieces)
+    letters = sorted(set().union(*counts))
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    ordered = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
+    kept = list(dict.fromkeys(ordered))[:vocabulary_size]
+    vocabulary = {token: index for index, token in enumerate(kept)}
+    backend = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = splitter
     backend.decoder = decoders.WordPiece(prefix="##")
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size, special_tokens=special, show_progress=False
-    )
-    return backend, trainer
+    return backend
 
 
-def _byte_bpe(vocabulary_size: int, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+def _byte_bpe(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokenizer:
     """GPT-2's byte-level BPE, untrained; every byte has a token, so nothing is unknown."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -117,7 +129,8 @@ def _byte_bpe(vocabulary_size: int, special: list[str]) -> tuple[Tokenizer, trai
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    return backend, trainer
+    backend.train([str(corpus)], trainer)
+    return backend
 
 
 def _wrap(backend: Tokenizer, architecture: str, maximum_tokens: int) -> PreTrainedTokenizerFast:

@@ -16,7 +16,7 @@ from sparsetune.records import read_json, write_json
 from sparsetune.training.checkpoints import read_state, save_state
 from sparsetune.training.plan import make_plan
 from sparsetune.training.seeding import seed_everything
-from sparsetune.training.trainer import PhaseJob, PhaseTrainer, TrainSettings, run_phase
+from sparsetune.training.trainer import CURVES, PhaseJob, PhaseTrainer, TrainSettings, run_phase
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,10 @@ def run_phases(
         done = workplace.folder / f"phase-{index}.safetensors"
         result = read_json(done.with_suffix(".json")) if done.with_suffix(".json").exists() else {}
         state = read_state(done) if result else None
+        steps_before = sum(earlier.get("steps", 0) for earlier in results)
         if state is not None:
             tuned.load_state(state)
+            _replay(result, steps_before, workplace)
         else:
             # Every phase has random numbers of its own, so that one reached by resuming
             # and one reached without a break begin alike.
@@ -77,7 +79,6 @@ def run_phases(
             if phase["kind"] == "prune":
                 result = _prune(tuned, phase, mask, workplace.seed)
             else:
-                steps_before = sum(earlier.get("steps", 0) for earlier in results)
                 job = _job(phase, index, (features, collate), workplace, steps_before)
                 result = _train(tuned, job)
             save_state(tuned.state(), done)
@@ -92,6 +93,13 @@ def peak_memory_bytes(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _replay(result: Mapping[str, Any], steps_before: int, workplace: Workplace) -> None:
+    """Tell the watcher the curves of a phase that an earlier process finished."""
+    for point in result.get("curve", ()):
+        values = {key: float(point[key]) for key in CURVES if key in point}
+        workplace.on_curve(steps_before + point["step"], values)
 
 
 def _job(

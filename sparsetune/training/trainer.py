@@ -1,5 +1,6 @@
 """One training phase on the Hugging Face Trainer: planned order, exact resume, curves, guards."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from sparsetune.errors import TrainingError
 from sparsetune.records import read_json
@@ -21,6 +23,8 @@ from sparsetune.training.checkpoints import (
 )
 from sparsetune.training.plan import TrainingPlan
 
+logger = logging.getLogger(__name__)
+CURVES = ("loss", "grad_norm", "learning_rate")
 _CURVE_POINTS = 50
 
 
@@ -111,6 +115,7 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
             data_collator=job.collate,
             callbacks=[_PhaseCallback(job, self)],
         )
+        self.remove_callback(PrinterCallback)  # curves go to history.csv and MLflow
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches in the planned order."""
@@ -181,11 +186,8 @@ class _PhaseCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         self.trainer.refuse_bad_loss()
-        values = {
-            key: float(logs[key]) for key in ("loss", "grad_norm", "learning_rate") if key in logs
-        }
-        if values:
-            self.job.on_curve(state.global_step, values)
+        if "loss" in logs:
+            _announce(self.job, {"step": state.global_step, **logs})
 
 
 def run_phase(trainer: PhaseTrainer) -> dict[str, Any]:
@@ -204,9 +206,11 @@ def run_phase(trainer: PhaseTrainer) -> dict[str, Any]:
         # Every kind of trained state, masks included, is read by us; the Trainer restores the rest.
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.earlier_seconds = read_json(checkpoint / COMPLETE)["seconds"]
+        for point in _curve(read_json(checkpoint / TRAINER_STATE_NAME)["log_history"]):
+            _announce(job, point)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.refuse_bad_loss()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    curve = _curve(trainer.state.log_history)
     return {
         "name": job.name,
         "kind": "train",
@@ -215,13 +219,24 @@ def run_phase(trainer: PhaseTrainer) -> dict[str, Any]:
         "tokens_seen": job.plan.tokens_seen,
         "seconds": trainer.trained_seconds(),
         "resumed_at_step": int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
-        "final_loss": losses[-1] if losses else None,
-        "curve": [
-            {key: entry[key] for key in ("step", "loss", "grad_norm", "learning_rate")
-             if key in entry}
-            for entry in trainer.state.log_history if "loss" in entry
-        ],
-    }  # fmt: skip
+        "final_loss": curve[-1]["loss"] if curve else None,
+        "curve": curve,
+    }
+
+
+def _curve(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Points of the training curves: step and every value of ``CURVES`` that was logged."""
+    return [
+        {key: entry[key] for key in ("step", *CURVES) if key in entry}
+        for entry in log_history
+        if "loss" in entry
+    ]
+
+
+def _announce(job: PhaseJob, point: Mapping[str, Any]) -> None:
+    logger.info("phase %s step %s of %s: loss %.4f", job.name, point["step"], job.plan.steps,
+                point["loss"])  # fmt: skip
+    job.on_curve(point["step"], {key: float(point[key]) for key in CURVES if key in point})
 
 
 def _arguments(job: PhaseJob) -> TrainingArguments:
