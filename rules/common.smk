@@ -7,30 +7,28 @@ import sys
 from pathlib import Path
 
 from sparsetune.catalog import Catalogue
+from sparsetune.catalog_files import read_checked
 from sparsetune.errors import SparsetuneError
 from sparsetune.records import digest_of
 from sparsetune.stages import STAGES
 
 ENVIRONMENT = "../environment.yml"
 CATALOGUE = Catalogue(Path("config"), mirror=config.get("mirror"))
+SUITE_FILE = (workflow.config_settings.configfiles or workflow.configfiles)[-1]
 try:
-    SUITE = CATALOGUE.suite(
-        config,
-        origin=str((workflow.config_settings.configfiles or workflow.configfiles)[-1]),
-    )
+    # Snakemake lays the file over the default suite and lets keys repeat: a suite stands alone.
+    read_checked(Path(SUITE_FILE), "suite")
+    SUITE = CATALOGUE.suite(config, origin=str(SUITE_FILE))
 except SparsetuneError as error:
     # One line and the exit code of a user's mistake, before anything is locked or started.
-    print(f"sparsetune: {error}", file=sys.stderr)
-    sys.stderr.flush()
+    print(f"sparsetune: {error}", file=sys.stderr, flush=True)
     os._exit(error.exit_code)
 
 RESULTS = f"results/{SUITE.id}"
 RUN = "{backbone}/{task}/{method}/seed-{seed}"
 # Part of the command and not a param: what a job depends on is in its digest and its inputs.
 # Doubled braces, because Snakemake formats commands.
-SUITE_OPTION = f"--config {shlex.quote(json.dumps(config))}".translate(
-    {123: "{{", 125: "}}"}
-)
+SUITE_OPTION = f"--config {shlex.quote(json.dumps(config))}".translate({123: "{{", 125: "}}"})
 GPUS = int(SUITE.device == "cuda")
 
 
@@ -54,7 +52,7 @@ wildcard_constraints:
 def options(**given):
     """Command-line options for the values that are set."""
     return " ".join(
-        f"--{name.replace('_', '-')} '{value}'"
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in given.items()
         if value is not None
     )
@@ -64,27 +62,23 @@ SOURCE_OPTIONS = options(mirror=SUITE.mirror)
 RUN_OPTIONS = options(suite=SUITE.id, mirror=SUITE.mirror, **config["limits"])
 
 
-def run_path(wildcards):
-    return RUN.format(**wildcards)
-
-
 def run_of(wildcards):
-    return SUITE.by_path[run_path(wildcards)]
+    return SUITE.by_path[RUN.format(**wildcards)]
 
 
 def run_checkpoints(wildcards):
-    return f"{RESULTS}/checkpoints/{run_path(wildcards)}"
+    return f"{RESULTS}/checkpoints/{run_of(wildcards).path}"
 
 
 def ticket_checkpoints(wildcards):
     group = f"{wildcards.backbone}/{wildcards.task}"
-    return (
-        f"{RESULTS}/checkpoints/{group}/ticket-{wildcards.ticket}/seed-{wildcards.seed}"
-    )
+    return f"{RESULTS}/checkpoints/{group}/ticket-{wildcards.ticket}/seed-{wildcards.seed}"
 
 
-def run_digest(wildcards):
-    return run_of(wildcards).digest
+def run_options(wildcards):
+    """What names a run, and the digest of the settings it was planned with."""
+    run = run_of(wildcards)
+    return f"--run {run.path} --digest {run.digest} {RUN_OPTIONS}"
 
 
 def task_digest(wildcards):
@@ -101,18 +95,8 @@ def support_digest(wildcards):
 
 def ticket_digest(wildcards):
     for run in SUITE.runs:
-        ids = (
-            run.backbone.id,
-            run.task.id,
-            str(run.seed),
-            run.ticket and run.ticket.id,
-        )
-        if ids == (
-            wildcards.backbone,
-            wildcards.task,
-            wildcards.seed,
-            wildcards.ticket,
-        ):
+        ids = (run.backbone.id, run.task.id, str(run.seed), run.ticket and run.ticket.id)
+        if ids == (wildcards.backbone, wildcards.task, wildcards.seed, wildcards.ticket):
             return run.ticket_digest
     raise ValueError(f"no run of suite {SUITE.id} uses ticket {wildcards.ticket}")
 
@@ -136,12 +120,8 @@ def option_for(name, files):
 
 
 def recipe_options(wildcards):
-    return " ".join(
-        (
-            option_for("support-file", support_file(wildcards)),
-            option_for("ticket-file", ticket_file(wildcards)),
-        )
-    )
+    support = option_for("support-file", support_file(wildcards))
+    return f"{support} {ticket_option(wildcards)}"
 
 
 def ticket_option(wildcards):
@@ -158,19 +138,9 @@ def records_of(runs):
 
 def group_records(wildcards):
     group = (wildcards.backbone, wildcards.task)
-    return records_of(
-        run for run in SUITE.runs if (run.backbone.id, run.task.id) == group
-    )
+    return records_of(run for run in SUITE.runs if (run.backbone.id, run.task.id) == group)
 
 
 def suite_tables():
-    groups = [
-        f"{RESULTS}/tables/{backbone}/{task}.{form}"
-        for backbone, task in SUITE.groups()
-        for form in ("md", "csv", "tex")
-    ]
-    return groups + [
-        f"{RESULTS}/tables/{table}.{form}"
-        for table in ("headline", "timings")
-        for form in ("md", "csv", "tex")
-    ]
+    stems = [f"{backbone}/{task}" for backbone, task in SUITE.groups()] + ["headline", "timings"]
+    return [f"{RESULTS}/tables/{stem}.{form}" for stem in stems for form in ("md", "csv", "tex")]

@@ -19,12 +19,10 @@ rule cost:
         runtime=10,
     params:
         version=STAGES["cost"],
-        digest=run_digest,
+        run=run_options,
         ticket=ticket_option,
-        run=run_path,
-        options=RUN_OPTIONS,
         folder=subpath(output[0], parent=True),
     shell:
-        "sparsetune cost --run {params.run} --digest {params.digest} {params.options}"
+        "sparsetune cost {params.run}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.ticket}"
         " --run-dir {params.folder} --output {params.folder} &> {log}"

@@ -21,12 +21,10 @@ rule evaluate:
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["evaluate"],
-        digest=run_digest,
-        run=run_path,
-        options=RUN_OPTIONS,
+        run=run_options,
         folder=subpath(output.record, parent=True),
     shell:
-        "sparsetune evaluate --run {params.run} --digest {params.digest} {params.options}"
+        "sparsetune evaluate {params.run}"
         " --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} --run-dir {params.folder}"
         " --device {resources.device} --threads {threads} --output {params.folder} &> {log}"

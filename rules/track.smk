@@ -26,5 +26,4 @@ rule track:
     params:
         version=STAGES["track"],
     shell:
-        f"sparsetune track {SUITE_OPTION} --results results --resources resources"
-        " &> {log}"
+        f"sparsetune track {SUITE_OPTION} --results results --resources resources" " &> {log}"

@@ -23,14 +23,12 @@ rule tune:
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["tune"],
-        digest=run_digest,
+        run=run_options,
         recipes=recipe_options,
-        run=run_path,
-        options=RUN_OPTIONS,
         checkpoints=run_checkpoints,
         folder=subpath(output.record, parent=True),
     shell:
-        "sparsetune tune --run {params.run} --digest {params.digest} {params.options}"
+        "sparsetune tune {params.run}"
         " --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.recipes}"
         " --checkpoints {params.checkpoints} --results results"

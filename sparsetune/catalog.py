@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsetune.catalog_files import merged, read_checked
+from sparsetune.catalog_files import check_places, merged, read_checked
 from sparsetune.errors import ConfigError
 from sparsetune.records import digest_of
 from sparsetune.validation import first_violation, nearest
@@ -351,7 +351,11 @@ class Catalogue:
         key = (thing, thing_id)
         if key not in self._read:
             self._require_known(thing, thing_id)
-            self._read[key] = read_checked(self._path(thing, thing_id), thing)
+            raw = read_checked(self._path(thing, thing_id), thing)
+            places = {f"{kind}s": self.known(kind) for kind in ("backbone", "task")}
+            origin = str(self._path(thing, thing_id))
+            check_places(raw.get("overrides", ()), places, origin=origin)
+            self._read[key] = raw
         return self._read[key]
 
     def _require_known(self, thing: str, thing_id: str) -> None:
@@ -363,7 +367,7 @@ class Catalogue:
         if thing_id not in known:
             raise ConfigError(
                 f"{self.root / (thing + 's')}: unknown {thing} {thing_id!r}"
-                f"{nearest(thing_id, known)} known: {', '.join(known) or 'none'}"
+                f"; known: {', '.join(known) or 'none'}{nearest(thing_id, known)}"
             )
 
     def known(self, thing: str) -> list[str]:

@@ -1,7 +1,8 @@
 """YAML files of the catalogue: strict reading, schema checks, and merging of overrides."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,29 @@ from sparsetune.validation import first_violation, nearest
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 2e-5 as a number."""
+    """Safe YAML that refuses a key given twice, .nan and .inf, and reads 2e-5 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(None, None, "a key must be text", key_node.start_mark)
             if key in seen:
                 raise yaml.MarkedYAMLError(None, None, f"key {key!r} twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_finite_float(self, node: yaml.ScalarNode) -> float:
+        value = self.construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise yaml.MarkedYAMLError(
+                None, None, f"got {node.value}, need a finite number", node.start_mark
+            )
+        return value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_finite_float)
 
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
@@ -40,6 +53,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
     except yaml.YAMLError as error:
@@ -60,6 +75,28 @@ def read_checked(path: Path, schema: str) -> Mapping[str, Any]:
     if violation:
         raise ConfigError(f"{path}: {violation}")
     return value
+
+
+def check_places(
+    overrides: Iterable[Mapping[str, Any]], known: Mapping[str, Sequence[str]], *, origin: str
+) -> None:
+    """Check that overrides apply to things that exist: a misspelt id would never apply.
+
+    Args:
+        overrides: each with ``where``, as the schema has it.
+        known: key of ``where`` (``backbones``, ``tasks``) -> ids of the catalogue.
+        origin: what a message calls the file.
+
+    Raises:
+        ConfigError: naming the first unknown id.
+    """
+    for index, override in enumerate(overrides):
+        for key, ids in override["where"].items():
+            for unknown in (one for one in ids if one not in known[key]):
+                raise ConfigError(
+                    f"{origin}: overrides.{index}.where.{key}: unknown id {unknown!r}"
+                    f"; known: {', '.join(known[key])}{nearest(unknown, known[key])}"
+                )
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
@@ -90,6 +127,6 @@ def _merged_phases(
     for name in changes:
         if name not in names:
             raise ConfigError(
-                f"{origin}: no phase {name!r}{nearest(name, names)} phases: {', '.join(names)}"
+                f"{origin}: no phase {name!r}; phases: {', '.join(names)}{nearest(name, names)}"
             )
     return [{**phase, **changes.get(phase["name"], {})} for phase in phases]

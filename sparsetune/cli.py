@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sparsetune import __version__
 from sparsetune.catalog import Catalogue, RunSpec
@@ -246,6 +246,15 @@ def _limits(arguments: argparse.Namespace) -> dict[str, int | None]:
     }
 
 
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"got {text!r}, need a whole number >= {minimum}")
+        return int(text)
+
+    return parse
+
+
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--task": {"help": "task id"},
     "--backbone": {"help": "backbone id"},
@@ -255,11 +264,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--config": {"help": "suite file (YAML), or its content as JSON"},
     "--group": {"help": "BACKBONE/TASK: one table; without it, the suite's tables"},
     "--suite": {"help": "suite id: the MLflow experiment", "default": "by-hand"},
-    "--seed": {"type": int, "help": "seed of the search"},
+    "--seed": {"type": _at_least(0), "help": "seed of the search"},
     "--digest": {"help": "refuse to run if the resolved settings differ from this"},
     "--mirror": {"help": "folder that replaces the hub"},
-    "--train-examples": {"type": int, "help": "use only the first N training examples"},
-    "--evaluation-examples": {"type": int, "help": "use only the first N evaluation examples"},
+    "--train-examples": {"type": _at_least(1), "help": "use only the first N training examples"},
+    "--evaluation-examples": {"type": _at_least(1), "help": "likewise, of evaluation examples"},
     "--output": {"type": Path, "help": "folder to write to"},
     "--dataset-dir": {"type": Path, "help": "the task's folder"},
     "--backbone-dir": {"type": Path, "help": "the backbone's folder"},
@@ -271,7 +280,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--resources": {"type": Path, "help": "folder with data sets and backbones"},
     "--checkpoint-seconds": {"type": float, "default": 60.0, "help": "between checkpoints"},
     "--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto", "help": "where to compute"},
-    "--threads": {"type": int, "help": "CPU threads"},
+    "--threads": {"type": _at_least(1), "help": "CPU threads"},
 }
 _OPTIONAL = {
     "--digest", "--mirror", "--suite", "--train-examples", "--evaluation-examples", "--device",
@@ -311,8 +320,15 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str,
 }  # fmt: skip
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong option in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ConfigError.exit_code, f"{self.prog}: {message}; {self.prog} --help tells more\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sparsetune", description=__doc__.splitlines()[0])
+    parser = _Parser(prog="sparsetune", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"sparsetune {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (call, summary, options) in _COMMANDS.items():

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sparsetune.errors import ConfigError, DataError
+from sparsetune.errors import DataError
 from sparsetune.stages import STAGES
 from sparsetune.validation import first_violation
 
@@ -44,8 +44,12 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -204,10 +208,3 @@ def _package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def require_directory(path: Path, *, option: str) -> Path:
-    """Return ``path`` if it is a directory, else raise a ConfigError naming the option."""
-    if not path.is_dir():
-        raise ConfigError(f"{option}: {path} is not a directory")
-    return path

@@ -50,9 +50,8 @@ def _told(error: jsonschema.ValidationError) -> str:
         case "additionalProperties":
             allowed = sorted(error.schema.get("properties", {}))
             unknown = next(key for key in error.instance if key not in allowed)
-            return f"{where}: unknown key {unknown!r}{nearest(unknown, allowed)} allowed: " + (
-                ", ".join(allowed)
-            )
+            told = f"{where}: unknown key {unknown!r}; allowed: {', '.join(allowed)}"
+            return told + nearest(unknown, allowed)
         case "required":
             missing = [key for key in error.validator_value if key not in error.instance]
             return f"{where}: missing key {missing[0]!r}"

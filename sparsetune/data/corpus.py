@@ -1,14 +1,14 @@
-"""Running text for pre-training: documents packed into blocks, and the two objectives on them.
+"""Running text for pre-training: a block for each document, and the two objectives on them.
 
 Masks are a pure function of seed and item, so a run that is resumed sees what it would have seen.
 """
 
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -20,24 +20,25 @@ MASKED_SHARE = 0.8
 RANDOM_SHARE = 0.1
 
 
-def pack_corpus(path: Path, tokenizer: PreTrainedTokenizerBase, *, block_tokens: int) -> Tensor:
-    """Tokenise a corpus and cut it into blocks of one length, without padding.
+def encode_corpus(
+    path: Path, tokenizer: PreTrainedTokenizerBase, *, block_tokens: int
+) -> list[list[int]]:
+    """Tokenise a corpus, one block for each document.
 
-    Documents follow each other, each closed by the separator (or end-of-text token). A block
-    starts with the classification token where the tokenizer has one; the last, incomplete block
-    is dropped.
+    Documents are not packed together: in a small model the words of a second document only blur
+    the context of the first.
 
     Args:
         path: UTF-8 text, one document on each line; empty lines are skipped.
-        tokenizer: BERT-like (with ``sep_token``) or GPT-like (with ``eos_token``).
-        block_tokens: tokens of a block, >= 2.
+        tokenizer: BERT-like (adds its special tokens) or GPT-like (an end token is added).
+        block_tokens: longer documents are cut, >= 2.
 
     Returns:
-        int64, shape ``(N, T)``, the token ids.
+        Token ids of each document, special tokens included.
 
     Raises:
         ConfigError: if ``block_tokens`` is below 2 or above the tokenizer's limit.
-        DataError: if the file is missing or too short for one block.
+        DataError: if the file is missing or has no document.
     """
     if not 2 <= block_tokens <= tokenizer.model_max_length:
         limit = tokenizer.model_max_length
@@ -47,22 +48,9 @@ def pack_corpus(path: Path, tokenizer: PreTrainedTokenizerBase, *, block_tokens:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{path}: the corpus has no document")
-    closing = tokenizer.sep_token_id
-    if closing is None:
-        closing = tokenizer.eos_token_id
-    encoded = tokenizer(lines, add_special_tokens=False, verbose=False)["input_ids"]
-    tokens = np.fromiter(
-        chain.from_iterable((*document, closing) for document in encoded), dtype=np.int64
-    )
-    opening = tokenizer.cls_token_id
-    body = block_tokens - (opening is not None)
-    count = len(tokens) // body
-    if count == 0:
-        raise DataError(f"{path}: {len(tokens)} tokens, need at least {body} for one block")
-    blocks = tokens[: count * body].reshape(count, body)
-    if opening is not None:
-        blocks = np.concatenate([np.full((count, 1), opening), blocks], axis=1)
-    return torch.from_numpy(np.ascontiguousarray(blocks))
+    if tokenizer.cls_token_id is None:
+        lines = [line + tokenizer.eos_token for line in lines]
+    return tokenizer(lines, truncation=True, max_length=block_tokens)["input_ids"]
 
 
 def mask_tokens(
@@ -126,7 +114,7 @@ class MaskedBlocks(Dataset):
 
     def __init__(
         self,
-        blocks: Tensor,
+        blocks: list[list[int]],
         tokenizer: PreTrainedTokenizerBase,
         *,
         fraction: float = 0.15,
@@ -136,7 +124,7 @@ class MaskedBlocks(Dataset):
         """Keep the blocks; nothing is masked before it is asked for.
 
         Args:
-            blocks: int64, shape ``(N, T)``.
+            blocks: token ids of each document.
             tokenizer: see ``mask_tokens``.
             fraction: see ``mask_tokens``.
             copies: how often each block appears, differently masked, >= 1.
@@ -163,7 +151,7 @@ class MaskedBlocks(Dataset):
         """``input_ids``, ``attention_mask`` and ``labels``, int64, shape ``(T,)``."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        tokens = self._blocks[index % len(self._blocks)]
+        tokens = torch.tensor(self._blocks[index % len(self._blocks)])
         inputs, labels = mask_tokens(
             tokens,
             self._tokenizer,
@@ -176,11 +164,11 @@ class MaskedBlocks(Dataset):
 class CausalBlocks(Dataset):
     """Blocks for next-token prediction; the model shifts the labels itself."""
 
-    def __init__(self, blocks: Tensor) -> None:
+    def __init__(self, blocks: list[list[int]]) -> None:
         """Keep the blocks.
 
         Args:
-            blocks: int64, shape ``(N, T)``.
+            blocks: token ids of each document.
         """
         self._blocks = blocks
 
@@ -190,7 +178,7 @@ class CausalBlocks(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """``input_ids``, ``attention_mask`` and ``labels``, int64, shape ``(T,)``."""
-        tokens = self._blocks[index]
+        tokens = torch.tensor(self._blocks[index])
         return {
             "input_ids": tokens,
             "attention_mask": torch.ones_like(tokens),
@@ -199,12 +187,21 @@ class CausalBlocks(Dataset):
 
 
 def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack items of one length into a batch, for either objective.
+    """Pad items to the longest of a batch, for either objective.
+
+    Padding is masked out, so the id that stands there (0) does not matter.
 
     Args:
         items: as given by ``MaskedBlocks`` or ``CausalBlocks``, at least one.
 
     Returns:
-        The same keys, int64, shape ``(B, T)``.
+        The same keys, int64, shape ``(B, T)``; labels are -100 in the padding.
     """
-    return {key: torch.stack([item[key] for item in items]) for key in items[0]}
+    return {
+        key: pad_sequence(
+            [item[key] for item in items],
+            batch_first=True,
+            padding_value=IGNORED_LABEL if key == "labels" else 0,
+        )
+        for key in items[0]
+    }

@@ -142,16 +142,27 @@ def opinion_clause(stream: random.Random, words: Vocabulary, topic: str, polarit
 def _review(stream: random.Random, words: Vocabulary) -> str:
     """Opinions of one polarity about one topic, and what people did about it."""
     topic, polarity = stream.choice(TOPICS), stream.choice(POLARITIES)
-    verbs = OPINION_VERBS[polarity]
-    clauses = []
-    for _ in range(2):
-        adjective = words.opinion(stream, polarity)
-        clauses += [
-            opinion_clause(stream, words, topic, polarity),
-            f"{stream.choice(SHE + HE)} {stream.choice(verbs)} the {adjective} {topic}",
-        ]
+    first, second, third, fourth, fifth, sixth = (words.opinion(stream, polarity) for _ in "123456")
+    verb = stream.choice(OPINION_VERBS[polarity])
+    clauses = [
+        f"the {topic} was {first} and {second}",
+        f"{stream.choice(SHE + HE)} {verb} the {third} {topic}",
+        f"the {stream.choice(PARTS)} of this {topic} is {fourth}",
+        f"everyone found it {fifth}",
+        f"it was {article(sixth)} {sixth} {topic}",
+    ]
+    if stream.random() < 0.4:
+        against = words.opinion(stream, other(stream, POLARITIES, polarity))
+        clauses[stream.randrange(len(clauses))] = stream.choice(
+            (f"the {topic} was never {against}", f"the {topic} was not {against} but {first}")
+        )
+    return _told(stream, clauses)
+
+
+def _told(stream: random.Random, clauses: list[str]) -> str:
+    """Up to four of the clauses, in any order, as sentences of one document."""
     stream.shuffle(clauses)
-    return " . ".join(clauses) + " ."
+    return " . ".join(clauses[:4]) + " ."
 
 
 def number_clause(
@@ -182,17 +193,44 @@ def number_clause(
 
 
 def _thing(stream: random.Random, words: Vocabulary) -> str:
-    """What kind a thing is and what it does, in both numbers."""
+    """What kind two things are, what they do in both numbers, and where one was seen."""
     noun = words.noun(stream)
     kind = KIND_OF[noun]
+    alike, town = stream.choice(words.nouns[kind]), words.town(stream)
+    person = stream.choice(SHE + HE)
+    return _told(
+        stream,
+        [
+            f"{article(noun)} {noun} is {article(kind)} {kind}",
+            f"{person} saw {article(alike)} {alike} in {town}",
+            f"so {person} saw {article(kind)} {kind} in the {REGION_OF[town]}",
+            " ".join(number_clause(stream, noun, is_plural=False)),
+            " ".join(number_clause(stream, alike, is_plural=True)),
+            f"{person} was in {town} , in the {REGION_OF[town]}",
+        ],
+    )
+
+
+def _kind(stream: random.Random, words: Vocabulary) -> str:
+    """What things of one kind do, in either number."""
+    alike = words.nouns[stream.choice(KINDS)]
     clauses = [
-        f"{article(noun)} {noun} is {article(kind)} {kind}",
-        " ".join(number_clause(stream, noun, is_plural=False)),
-        " ".join(number_clause(stream, noun, is_plural=True)),
-        " ".join(number_clause(stream, words.noun(stream), is_plural=stream.random() < 0.5)),
+        number_clause(stream, stream.choice(alike), is_plural=stream.random() < 0.5)
+        for _ in range(4)
     ]
-    stream.shuffle(clauses)
-    return " . ".join(clauses) + " ."
+    return _told(stream, [" ".join(clause) for clause in clauses])
+
+
+def _pair(stream: random.Random, words: Vocabulary) -> str:
+    """Two things of one kind, in one region, of one polarity, in other words."""
+    noun, town, polarity = words.noun(stream), words.town(stream), stream.choice(POLARITIES)
+    first, second = words.opinion(stream, polarity), words.opinion(stream, polarity)
+    alike = stream.choice(words.nouns[KIND_OF[noun]])
+    near = stream.choice(words.towns[REGION_OF[town]])
+    return (
+        f"{article(first)} {first} {noun} in {town} . "
+        f"in {near} there is {article(second)} {second} {alike} ."
+    )
 
 
 def person_facts(stream: random.Random, words: Vocabulary, person: str) -> dict[str, str]:
@@ -252,21 +290,18 @@ def _person(stream: random.Random, words: Vocabulary) -> str:
     return " . ".join([*clauses, again, f"{person} likes {pronoun}"]) + " ."
 
 
-def _inference(stream: random.Random, words: Vocabulary) -> str:
-    """One sentence and what follows from it."""
-    person, noun, town = stream.choice(SHE + HE), words.noun(stream), words.town(stream)
-    topic, polarity = stream.choice(TOPICS), stream.choice(POLARITIES)
+def _judgement(stream: random.Random, words: Vocabulary) -> str:
+    """What somebody called a topic, and what follows from it."""
+    person, topic, polarity = (
+        stream.choice(SHE + HE),
+        stream.choice(TOPICS),
+        stream.choice(POLARITIES),
+    )
     verb = {"positive": "liked", "negative": "disliked"}[polarity]
-    kind = KIND_OF[noun]
     first, second = words.opinion(stream, polarity), words.opinion(stream, polarity)
-    return stream.choice(
-        (
-            f"{person} saw {article(noun)} {noun} in {town} . "
-            f"so {person} saw {article(kind)} {kind} in the {REGION_OF[town]} .",
-            f"{person} called the {topic} {first} . so {person} {verb} the {topic} .",
-            f"{person} called the {topic} {first} . so the {topic} was {second} .",
-            f"{person} went to {town} . so {person} was in the {REGION_OF[town]} .",
-        )
+    return (
+        f"{person} called the {topic} {first} . so {person} {verb} the {topic} . "
+        f"the {topic} was {second} ."
     )
 
 
@@ -351,6 +386,6 @@ def document(stream: random.Random) -> str:
     Returns:
         One line of text without a line break.
     """
-    makers = (_review, _thing, _person, _inference, _venue)
-    maker = stream.choices(makers, weights=(6, 5, 3, 11, 1))[0]
+    makers = (_review, _thing, _kind, _judgement, _person, _pair, _venue)
+    maker = stream.choices(makers, weights=(6, 6, 3, 3, 5, 3, 2))[0]
     return maker(stream, vocabulary(labelled_only=False))

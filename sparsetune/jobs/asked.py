@@ -8,6 +8,7 @@ from typing import Any
 from sparsetune.catalog import RunSpec
 from sparsetune.errors import ConfigError
 from sparsetune.records import digest_of, read_record, sha256_of
+from sparsetune.stages import STAGES
 
 
 def asked_of_run(spec: RunSpec) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def work_folder(
 ) -> Path:
     """The folder for resuming a job, keyed by everything the job depends on.
 
-    Folders of other settings or other inputs are deleted: their checkpoints must not be taken up.
+    Folders of other settings, inputs or stage versions are deleted: their checkpoints must not be
+    taken up.
 
     Args:
         checkpoints: the job's own folder.
@@ -60,7 +62,8 @@ def work_folder(
         files: support and ticket, if any.
     """
     measured = [read_record(folder / "record.json")["measured"].get("files") for folder in folders]
-    key = digest_of([digest, measured, sorted(hashes(files).values())])
+    versions = [STAGES["ticket"], STAGES["tune"]]
+    key = digest_of([digest, versions, measured, sorted(hashes(files).values())])
     for old in checkpoints.glob("*"):
         if old.name != key:
             shutil.rmtree(old, ignore_errors=True)

@@ -47,7 +47,8 @@ class SafeCheckpoints:
     """Mixin for ``transformers.Trainer``: what a checkpoint holds, and how it is read back.
 
     The class it is mixed into supplies ``trained_state() -> dict[str, Tensor]``,
-    ``load_trained_state(state)``, ``trained_seconds()`` and ``refuse_bad_loss()``.
+    ``load_trained_state(state)``, ``trained_seconds()``, ``loss_since_log()`` and
+    ``refuse_bad_loss()``.
     """
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -61,9 +62,15 @@ class SafeCheckpoints:
         self.refuse_bad_loss()  # a checkpoint after a NaN would replace the last good one
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        loss, logged_step = self.loss_since_log()
         write_json(
             folder / COMPLETE,
-            {"step": self.state.global_step, "seconds": self.trained_seconds()},
+            {
+                "step": self.state.global_step,
+                "seconds": self.trained_seconds(),
+                "loss_since_log": loss,
+                "logged_step": logged_step,
+            },
         )
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

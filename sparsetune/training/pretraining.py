@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from sparsetune.catalog import Backbone
-from sparsetune.data.corpus import CausalBlocks, MaskedBlocks, pack_corpus
+from sparsetune.data.corpus import CausalBlocks, MaskedBlocks, encode_corpus
 from sparsetune.data.corpus import collate as collate_blocks
 from sparsetune.data.world import write_corpus
+from sparsetune.models.embeddings import cooccurrence_embeddings
 from sparsetune.models.tokenizers import train_tokenizer
 from sparsetune.records import digest_of, sha256_of, write_json
 from sparsetune.training.plan import make_plan
@@ -62,13 +63,15 @@ def pretrain(
     tokenizer = AutoTokenizer.from_pretrained(staging, local_files_only=True)
     seed_everything(seed)
     model = new_model(backbone.architecture, recipe, tokenizer)
-    blocks = pack_corpus(corpus, tokenizer, block_tokens=recipe["block_tokens"])
+    blocks = encode_corpus(corpus, tokenizer, block_tokens=recipe["block_tokens"])
+    if recipe["embeddings"] == "cooccurrence":
+        start_embeddings(model, blocks, tokenizer)
     phase = _train(model, blocks, tokenizer, backbone, (work, device, checkpoint_seconds))
     model.eval().save_pretrained(staging)
     measured = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocabulary_tokens": len(tokenizer),
-        "corpus_tokens": int(blocks.numel()),
+        "corpus_tokens": sum(len(block) for block in blocks),
         "pretraining": phase,
         "files": {path.name: sha256_of(path) for path in sorted(staging.iterdir())},
     }
@@ -101,6 +104,10 @@ def new_model(architecture: str, recipe: Mapping[str, Any], tokenizer: Any) -> n
             n_head=shape["heads"],
             n_inner=shape["feed_forward_size"],
             n_positions=shape["maximum_positions"],
+            initializer_range=shape["initializer_range"],
+            resid_pdrop=shape["dropout"],
+            embd_pdrop=shape["dropout"],
+            attn_pdrop=shape["dropout"],
             bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             use_cache=True,
@@ -120,6 +127,9 @@ def new_model(architecture: str, recipe: Mapping[str, Any], tokenizer: Any) -> n
         num_attention_heads=shape["heads"],
         intermediate_size=shape["feed_forward_size"],
         max_position_embeddings=shape["maximum_positions"] + extra_positions,
+        initializer_range=shape["initializer_range"],
+        hidden_dropout_prob=shape["dropout"],
+        attention_probs_dropout_prob=shape["dropout"],
         type_vocab_size=1 if architecture == "roberta" else 2,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -128,9 +138,34 @@ def new_model(architecture: str, recipe: Mapping[str, Any], tokenizer: Any) -> n
     return model_class(config)
 
 
+def start_embeddings(model: nn.Module, blocks: Sequence[Sequence[int]], tokenizer: Any) -> None:
+    """Write co-occurrence vectors into a model's token embeddings, in place.
+
+    Vectors get the length that random ones have on average; tokens without a vector keep theirs.
+
+    Args:
+        model: with random weights.
+        blocks: token ids of each document.
+        tokenizer: its special tokens are left out.
+    """
+    embedding = model.get_input_embeddings().weight
+    vectors = torch.from_numpy(
+        cooccurrence_embeddings(
+            blocks,
+            vocabulary_size=embedding.shape[0],
+            width=embedding.shape[1],
+            skipped=tokenizer.all_special_ids,
+        )
+    )
+    known = vectors.norm(dim=1) > 0
+    length = model.config.initializer_range * embedding.shape[1] ** 0.5
+    with torch.no_grad():
+        embedding[known] = vectors[known] * length
+
+
 def _train(
     model: nn.Module,
-    blocks: torch.Tensor,
+    blocks: list[list[int]],
     tokenizer: Any,
     backbone: Backbone,
     place: tuple[Path, str, float],
@@ -146,7 +181,7 @@ def _train(
             blocks, tokenizer, fraction=recipe["masked_fraction"], copies=copies, seed=seed
         )
     plan = make_plan(
-        [blocks.shape[1]] * len(features),
+        [len(block) for block in blocks] * copies,
         batch_size=settings.batch_size,
         gradient_accumulation=settings.gradient_accumulation,
         epochs=settings.epochs / copies,

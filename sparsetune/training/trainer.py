@@ -107,6 +107,7 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
         # watching every step does not make a GPU wait.
         self._bad_step = torch.tensor(-1, device=job.device)
         self.earlier_seconds = 0.0  # of processes that were interrupted
+        self.unlogged_loss = (0.0, 0)  # of an interrupted process: sum, and the step it began at
         self._started = time.perf_counter()
         super().__init__(
             model=model,
@@ -116,6 +117,9 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
             callbacks=[_PhaseCallback(job, self)],
         )
         self.remove_callback(PrinterCallback)  # curves go to history.csv and MLflow
+        # Task heads take the Trainer's item count and ignore it: their losses stay means, and the
+        # Trainer would sum the gradients of accumulated batches instead of averaging them.
+        self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches in the planned order."""
@@ -154,6 +158,10 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
         """Seconds of training so far, those before an interruption included."""
         return round(self.earlier_seconds + time.perf_counter() - self._started, 3)
 
+    def loss_since_log(self) -> tuple[float, int]:
+        """Losses summed since the last point of the curve, and that point's step."""
+        return float(self._tr_loss), self._globalstep_last_logged
+
     def refuse_bad_loss(self) -> None:
         """Stop if any loss so far was not finite.
 
@@ -176,6 +184,12 @@ class _PhaseCallback(TrainerCallback):
         self.job = job
         self.trainer = trainer
         self.saved_at = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The Trainer starts its sum anew when it resumes, so the next point would be another one.
+        loss, step = self.trainer.unlogged_loss
+        self.trainer._tr_loss += loss
+        self.trainer._globalstep_last_logged = step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         self.job.on_step(state.global_step)
@@ -205,7 +219,9 @@ def run_phase(trainer: PhaseTrainer) -> dict[str, Any]:
     if checkpoint is not None:
         # Every kind of trained state, masks included, is read by us; the Trainer restores the rest.
         trainer._load_from_checkpoint(str(checkpoint))
-        trainer.earlier_seconds = read_json(checkpoint / COMPLETE)["seconds"]
+        complete = read_json(checkpoint / COMPLETE)
+        trainer.earlier_seconds = complete["seconds"]
+        trainer.unlogged_loss = (complete["loss_since_log"], complete["logged_step"])
         for point in _curve(read_json(checkpoint / TRAINER_STATE_NAME)["log_history"]):
             _announce(job, point)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -1,4 +1,4 @@
-"""Packing and masking of running text."""
+"""Blocks and masks of running text."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from sparsetune.data.corpus import (
     CausalBlocks,
     MaskedBlocks,
     collate,
+    encode_corpus,
     mask_tokens,
-    pack_corpus,
 )
 from sparsetune.data.world import write_corpus
 from sparsetune.errors import ConfigError, DataError
@@ -47,24 +47,19 @@ def gpt2(corpus):
     return _tokenizer(corpus, "byte-bpe", "gpt2")
 
 
-def test_packing_keeps_the_tokens_in_order(corpus, bert):
-    blocks = pack_corpus(corpus, bert, block_tokens=16)
+def test_each_document_is_a_block_with_special_tokens_and_is_cut(corpus, bert):
+    blocks = encode_corpus(corpus, bert, block_tokens=16)
     lines = corpus.read_text(encoding="utf-8").splitlines()
-    stream = [
-        token
-        for line in lines
-        for token in [*bert(line, add_special_tokens=False)["input_ids"], bert.sep_token_id]
-    ]
-    assert (blocks[:, 0] == bert.cls_token_id).all()
-    flat = blocks[:, 1:].flatten().tolist()
-    assert flat == stream[: len(flat)]
-    assert len(stream) - len(flat) < 15
+    assert len(blocks) == len(lines)
+    for block, line in zip(blocks[:20], lines, strict=False):
+        words = bert(line, add_special_tokens=False)["input_ids"]
+        assert block == [bert.cls_token_id, *words[:14], bert.sep_token_id]
 
 
-def test_causal_blocks_have_no_opening_token_and_label_themselves(corpus, gpt2):
-    blocks = pack_corpus(corpus, gpt2, block_tokens=16)
+def test_causal_blocks_end_with_the_end_token_and_label_themselves(corpus, gpt2):
+    blocks = encode_corpus(corpus, gpt2, block_tokens=100)
     first = gpt2(corpus.read_text(encoding="utf-8").splitlines()[0])["input_ids"]
-    assert blocks[0].tolist() == [*first, gpt2.eos_token_id][:16] or len(first) < 16
+    assert blocks[0] == [*first, gpt2.eos_token_id]
     item = CausalBlocks(blocks)[0]
     assert torch.equal(item["input_ids"], item["labels"])
 
@@ -93,7 +88,7 @@ def test_special_tokens_are_never_chosen(bert):
 
 
 def test_items_depend_on_seed_and_index_alone(corpus, bert):
-    blocks = pack_corpus(corpus, bert, block_tokens=16)
+    blocks = encode_corpus(corpus, bert, block_tokens=16)
     make = lambda seed: MaskedBlocks(blocks, bert, copies=2, seed=seed)  # noqa: E731
     first, again = make(0), make(0)
     count = len(blocks)
@@ -105,23 +100,23 @@ def test_items_depend_on_seed_and_index_alone(corpus, bert):
     assert not torch.equal(first[5]["labels"], make(1)[5]["labels"])
 
 
-def test_collate_stacks(corpus, bert):
-    items = MaskedBlocks(pack_corpus(corpus, bert, block_tokens=16), bert, seed=0)
-    batch = collate([items[0], items[1]])
-    assert {key: tuple(value.shape) for key, value in batch.items()} == dict.fromkeys(
-        ("input_ids", "attention_mask", "labels"), (2, 16)
-    )
+def test_collate_pads_to_the_longest_and_masks_the_padding():
+    long, short = CausalBlocks([[5, 6, 7], [8]])
+    batch = collate([long, short])
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[5, 6, 7], [8, -100, -100]]
 
 
 def test_wrong_settings_are_refused(corpus, bert, gpt2, tmp_path):
     tokens, generator = torch.zeros(3, dtype=torch.int64), torch.Generator()
     with pytest.raises(ConfigError, match="block_tokens 1"):
-        pack_corpus(corpus, bert, block_tokens=1)
+        encode_corpus(corpus, bert, block_tokens=1)
     with pytest.raises(DataError, match=r"missing\.txt"):
-        pack_corpus(tmp_path / "missing.txt", bert, block_tokens=16)
+        encode_corpus(tmp_path / "missing.txt", bert, block_tokens=16)
     with pytest.raises(ConfigError, match=r"fraction 1\.0"):
         mask_tokens(tokens, bert, fraction=1.0, generator=generator)
     with pytest.raises(ConfigError, match="no mask token"):
         mask_tokens(tokens, gpt2, fraction=0.1, generator=generator)
     with pytest.raises(ConfigError, match="copies 0"):
-        MaskedBlocks(tokens[None], bert, copies=0, seed=0)
+        MaskedBlocks([[1, 2]], bert, copies=0, seed=0)

@@ -1,0 +1,34 @@
+"""Fixtures of every tier: where the repository is, and a catalogue that a test may edit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The folder that holds the Snakefile."""
+    return _REPOSITORY
+
+
+@pytest.fixture
+def catalogue(tmp_path, repository):
+    """A copy of ``config/``, without the commits that this checkout has resolved."""
+    ignored = shutil.ignore_patterns("revisions.lock.yaml")
+    return Path(shutil.copytree(repository / "config", tmp_path / "config", ignore=ignored))
+
+
+@pytest.fixture(scope="session")
+def edit():
+    """Replace a text that must stand in a file: ``edit(path, old, new)``."""
+
+    def replace(path, old, new):
+        text = path.read_text(encoding="utf-8")
+        if old not in text:
+            raise ValueError(f"{path} does not hold {old!r}")
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return replace

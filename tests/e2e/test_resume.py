@@ -1,0 +1,92 @@
+"""A run killed without warning goes on where it was, and ends as if nothing had happened."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from sparsetune.records import read_record
+
+pytestmark = pytest.mark.slow
+EPOCHS = 8.0  # long enough to be killed in the middle
+RUN = "mini-bert/mini-sst2/dsee-unstructured/seed-1"
+PLACES = ("--dataset-dir", "resources/dataset", "--backbone-dir", "resources/backbone")
+DEVICE = ("--device", "cpu", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def inputs(project):
+    project.sparsetune("dataset", "--task", "mini-sst2", "--output", "resources/dataset")
+    project.sparsetune(
+        "backbone", "--backbone", "mini-bert", "--output", "resources/backbone",
+        "--checkpoints", "work/backbone", *DEVICE,
+    )  # fmt: skip
+    project.sparsetune(
+        "support", "--support", "grebsmo-64", "--backbone", "mini-bert", "--output", "support",
+        "--backbone-dir", "resources/backbone", "--threads", "1",
+    )  # fmt: skip
+    return project
+
+
+@pytest.fixture(scope="module")
+def whole(inputs):
+    inputs.sparsetune(*command("whole"))
+    return outcome(inputs, "whole")
+
+
+def command(name):
+    return (
+        "tune", "--run", RUN, *PLACES, "--support-file", "support/support.safetensors",
+        "--output", f"results/{name}", "--checkpoints", f"work/{name}", "--results", "results",
+        "--checkpoint-seconds", "0", *DEVICE,
+    )  # fmt: skip
+
+
+def outcome(project, name):
+    """What training gave: weights, curves, measured values without times, and scores."""
+    folder = project.folder / "results" / name
+    project.sparsetune(
+        "evaluate", "--run", RUN, *PLACES, "--run-dir", folder, "--output", folder, *DEVICE
+    )
+    tuned = read_record(folder / "tune.json", "tune")["measured"]
+    exact = ("steps", "examples_seen", "tokens_seen", "final_loss", "model_sha256")
+    return {
+        "model": (folder / "model.safetensors").read_bytes(),
+        "history": (folder / "history.csv").read_bytes(),
+        "measured": {name: tuned[name] for name in exact},
+        "metrics": read_record(folder / "evaluate.json", "evaluate")["measured"]["metrics"],
+    }
+
+
+def kill_in_phase(project, name, phase):
+    """Start training and kill it, hard, once this phase has written its third checkpoint."""
+    process = project.start(*command(name))
+    deadline = time.monotonic() + 120
+    pattern = f"work/{name}/*/phase-{phase}/checkpoint-*/complete.json"
+    steps = 0
+    while steps < 3 and time.monotonic() < deadline:
+        written = [int(path.parent.name.partition("-")[2]) for path in project.folder.glob(pattern)]
+        steps = max(written, default=0)
+        try:
+            process.wait(timeout=0.01)
+        except subprocess.TimeoutExpired:
+            continue
+        pytest.fail(f"training ended before it was killed, with code {process.returncode}")
+    process.kill()
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert steps >= 3, "no checkpoint appeared"
+
+
+@pytest.mark.parametrize("phase", [0, 2])
+def test_a_killed_run_resumes_and_ends_bit_identical(inputs, whole, phase):
+    name = f"killed-{phase}"
+    kill_in_phase(inputs, name, phase)
+    folder = inputs.folder / "results" / name
+    assert not (folder / "tune.json").exists()
+    assert not (folder / "model.safetensors").exists()
+    inputs.sparsetune(*command(name))
+    phases = read_record(folder / "tune.json", "tune")["measured"]["phases"]
+    assert phases[phase]["resumed_at_step"] >= 3
+    assert outcome(inputs, name) == whole
+    assert not list((inputs.folder / "work" / name).glob("*"))

@@ -1,0 +1,216 @@
+import csv
+import json
+import shutil
+
+import pyarrow.parquet
+import pytest
+from mlflow.tracking import MlflowClient
+from unit.jobs.tiny_catalogue import small_catalogue, suite_config
+
+from sparsetune.catalog import Catalogue
+from sparsetune.cli import main
+from sparsetune.errors import DataError
+from sparsetune.jobs.backbone import make_backbone
+from sparsetune.jobs.cost import count_cost
+from sparsetune.jobs.dataset import make_dataset
+from sparsetune.jobs.evaluate import evaluate
+from sparsetune.jobs.support import make_support
+from sparsetune.jobs.tables import make_tables
+from sparsetune.jobs.ticket import TicketJob, make_ticket
+from sparsetune.jobs.track import prepare_store, track_suite
+from sparsetune.jobs.tune import TunePaths, tune
+from sparsetune.records import read_record, sha256_of, write_json
+
+METHODS = ("full", "lora", "dsee-unstructured", "earlybert")
+
+
+class World:
+    """All stages of a tiny suite, called as the rules call them."""
+
+    def __init__(self, root):
+        self.root = root
+        self.catalogue = Catalogue(small_catalogue(root / "config"))
+        self.suite = self.catalogue.suite(suite_config(*METHODS), origin="test")
+        self.results = root / "results"
+        self.dataset = root / "resources" / "datasets" / "mini-sst2"
+        self.backbone = root / "resources" / "backbones" / "mini-bert"
+        self.folder = self.results / "tiny"
+
+    def run(self, method):
+        return self.folder / "runs" / "mini-bert" / "mini-sst2" / method / "seed-1"
+
+    def support_file(self, spec):
+        place = self.folder / "support" / "mini-bert" / spec.support.id if spec.support else None
+        return place / "support.safetensors" if place else None
+
+    def ticket_file(self, spec):
+        if spec.ticket is None:
+            return None
+        place = self.folder / "tickets" / "mini-bert" / "mini-sst2" / spec.ticket.id
+        return place / "seed-1" / "ticket.json"
+
+    def paths(self, spec, **changes):
+        given = {
+            "dataset": self.dataset, "backbone": self.backbone,
+            "output": self.run(spec.method.id), "checkpoints": self.root / "checkpoints",
+            "support": self.support_file(spec), "ticket": self.ticket_file(spec),
+            "results": self.results,
+        }  # fmt: skip
+        return TunePaths(**{**given, **changes})
+
+    def make_inputs(self):
+        lock = self.root / "lock.yaml"
+        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, lock_file=lock)
+        make_backbone(
+            self.catalogue.backbone("mini-bert"), self.backbone, lock_file=lock,
+            checkpoints=self.root / "pretraining", device="cpu", checkpoint_seconds=60,
+        )  # fmt: skip
+        for spec in self.suite.runs:
+            if spec.support:
+                make_support(
+                    spec.support, spec.backbone, suite="tiny", backbone_directory=self.backbone,
+                    output=self.support_file(spec).parent,
+                )  # fmt: skip
+            if spec.ticket:
+                job = TicketJob.of(
+                    self.catalogue, spec.ticket.id, suite="tiny",
+                    ids=("mini-bert", "mini-sst2", 1), limits=dict(spec.limits),
+                )  # fmt: skip
+                make_ticket(
+                    job, inputs=(self.dataset, self.backbone),
+                    output=self.ticket_file(spec).parent, checkpoints=self.root / "search",
+                    device="cpu", checkpoint_seconds=60,
+                )  # fmt: skip
+
+    def make_runs(self):
+        prepare_store(self.suite, results=self.results)
+        for spec in self.suite.runs:
+            folder = self.run(spec.method.id)
+            tune(spec, self.paths(spec), device="cpu", checkpoint_seconds=60)
+            evaluate(
+                spec, dataset=self.dataset, backbone=self.backbone, run=folder, output=folder,
+                device="cpu",
+            )  # fmt: skip
+            count_cost(
+                spec, backbone=self.backbone, run=folder, ticket=self.ticket_file(spec),
+                output=folder,
+            )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("world"))
+    made.make_inputs()
+    made.make_runs()
+    return made
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_record_of_a_run_is_valid_and_fits_the_others(world, method):
+    folder = world.run(method)
+    records = {stage: read_record(folder / f"{stage}.json", stage)
+               for stage in ("tune", "evaluate", "cost")}  # fmt: skip
+    model = sha256_of(folder / "model.safetensors")
+    assert records["tune"]["measured"]["model_sha256"] == model
+    for stage in ("evaluate", "cost"):
+        assert records[stage]["inputs"][str(folder / "model.safetensors")] == model
+    assert len({record["asked"]["digest"] for record in records.values()}) == 1
+    trained = records["tune"]["measured"]["parameters_trained"]
+    assert records["cost"]["measured"]["parameters_trained_with_head"] == trained
+    assert records["evaluate"]["measured"]["n_examples"] == 30
+    assert len(pyarrow.parquet.read_table(folder / "predictions.parquet")) == 30
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_history_has_the_curves_of_all_phases(world, method):
+    with (world.run(method) / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    measured = read_record(world.run(method) / "tune.json")["measured"]
+    assert [int(row["step"]) for row in rows] == list(range(1, measured["steps"] + 1))
+    assert float(rows[-1]["loss"]) == measured["final_loss"]
+    phases = [phase["name"] for phase in measured["phases"] if phase["kind"] == "train"]
+    assert list(dict.fromkeys(row["phase"] for row in rows)) == phases
+
+
+def test_nothing_is_left_to_resume_after_a_run(world):
+    for name in ("checkpoints", "pretraining", "search"):
+        assert not list((world.root / name).glob("*"))
+
+
+def test_a_run_tuned_again_has_the_same_bytes(world, tmp_path):
+    spec = next(run for run in world.suite.runs if run.method.id == "dsee-unstructured")
+    paths = world.paths(spec, output=tmp_path / "run", checkpoints=tmp_path / "work", results=None)
+    tune(spec, paths, device="cpu", checkpoint_seconds=0)
+    first = world.run("dsee-unstructured")
+    for name in ("model.safetensors", "history.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (first / name).read_bytes()
+
+
+def test_tables_are_written_from_the_records(world, tmp_path):
+    make_tables(world.suite, results=world.folder, group=None, output=tmp_path)
+    make_tables(world.suite, results=world.folder, group="mini-bert/mini-sst2", output=tmp_path)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    names = ("headline", "timings", "mini-bert/mini-sst2")
+    assert found == {f"{name}.{form}" for name in names for form in ("md", "csv", "tex")}
+    text = (tmp_path / "mini-bert" / "mini-sst2.md").read_text()
+    assert all(method in text for method in METHODS)
+
+
+def test_mlflow_holds_every_run_once_however_often_it_is_completed(world):
+    for _ in range(2):
+        report = track_suite(world.suite, results=world.results, resources=world.root / "resources")
+        assert report.problems == ()
+    client = MlflowClient(f"sqlite:///{world.results / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    names = [run.info.run_name for run in runs]
+    for method in METHODS:
+        assert names.count(f"mini-bert/mini-sst2/{method}/seed-1") == 1
+    assert len(names) == len(set(names))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    read_record(world.folder / "track.json", "track")
+
+
+def test_a_ticket_of_another_backbone_is_refused_before_training(
+    world, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
+    spec = next(run for run in world.suite.runs if run.method.id == "earlybert")
+    ticket = tmp_path / "ticket.json"
+    content = json.loads(world.ticket_file(spec).read_text())
+    write_json(ticket, {**content, "backbone": "bert-base"})
+    code = main([
+        "tune", "--catalogue", str(world.root / "config"), "--run", spec.path, "--suite", "tiny",
+        "--dataset-dir", str(world.dataset), "--backbone-dir", str(world.backbone),
+        "--ticket-file", str(ticket), "--output", str(tmp_path / "run"),
+        "--checkpoints", str(tmp_path / "work"), "--results", str(tmp_path), "--device", "cpu",
+    ])  # fmt: skip
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2
+    assert f"{ticket}: made for backbone bert-base, the run uses mini-bert" in message
+    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_cost_refuses_a_run_that_trained_other_parameters(world, tmp_path):
+    spec = next(run for run in world.suite.runs if run.method.id == "lora")
+    shutil.copytree(world.run("lora"), tmp_path / "run")
+    record = read_record(tmp_path / "run" / "tune.json")
+    record["measured"]["parameters_trained"] += 1
+    write_json(tmp_path / "run" / "tune.json", record)
+    with pytest.raises(DataError, match=r"counted \d+ trained parameters, the run trained \d+"):
+        count_cost(
+            spec, backbone=world.backbone, run=tmp_path / "run", ticket=None, output=tmp_path
+        )
+
+
+def test_a_pruned_run_costs_what_its_masks_leave(world):
+    dense = read_record(world.run("full") / "cost.json")["measured"]
+    pruned = read_record(world.run("dsee-unstructured") / "cost.json")["measured"]
+    smaller = read_record(world.run("earlybert") / "cost.json")["measured"]
+    assert pruned["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert pruned["macs_effective_per_example"] < dense["macs_effective_per_example"]
+    assert pruned["macs_executed_per_example"] > dense["macs_executed_per_example"]
+    assert smaller["macs_executed_per_example"] < dense["macs_executed_per_example"]
+    search = smaller["breakdown"]["whole_life"]
+    assert search["total"] > 0

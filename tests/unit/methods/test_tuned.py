@@ -1,0 +1,160 @@
+import dataclasses
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from unit.tiny import tiny_batch
+from unit.training.tiny_jobs import KEPT, MASK, UPDATES, build_tiny, save_backbone
+
+from sparsetune.errors import ModelError
+from sparsetune.methods.pruning import masks_for
+from sparsetune.methods.tuned import Structure, build, load_tuned
+from sparsetune.models.anatomy import Anatomy
+from sparsetune.models.backbones import load_model
+
+CASES = {
+    "full": ("full", None, False),
+    "lora": ("lora", None, False),
+    "dsee": ("dsee", None, False),
+    "dsee-unstructured": ("dsee", None, True),
+    "earlybert": ("full", KEPT, False),
+    "dsee-structured": ("dsee", KEPT, False),
+}
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    root = tmp_path_factory.mktemp("backbones")
+    return {kind: save_backbone(root, kind) for kind in ("bert", "gpt2")}
+
+
+def trained_like(backbone, case, *, seed=0):
+    """A run of one method whose trained tensors have moved, as training moves them."""
+    update, kept, pruned = CASES[case]
+    tuned = build_tiny(backbone, update, kept=kept)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in tuned.trained_parameters().values():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    if pruned:
+        tuned.prune(masks_for(tuned.model, MASK, seed=0))
+    tuned.model.eval()
+    return tuned
+
+
+def logits(tuned):
+    with torch.no_grad():
+        return tuned.model(**tiny_batch()).logits
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_saved_run_loads_with_bit_identical_logits(backbones, tmp_path, kind, case):
+    tuned = trained_like(backbones[kind], case)
+    path = tmp_path / "run" / "model.safetensors"
+    tuned.save(path)
+    loaded = load_tuned(path, backbones[kind])
+    assert torch.equal(logits(loaded), logits(tuned))
+    assert not torch.equal(logits(loaded), logits(trained_like(backbones[kind], case, seed=1)))
+    assert loaded.structure == tuned.structure
+    assert not loaded.model.training
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("case", ["lora", "dsee", "dsee-unstructured"])
+def test_the_frozen_backbone_is_bit_identical_and_not_in_the_file(backbones, tmp_path, kind, case):
+    tuned = trained_like(backbones[kind], case)
+    tuned.save(tmp_path / "model.safetensors")
+    loaded = load_tuned(tmp_path / "model.safetensors", backbones[kind])
+    dense = Anatomy.of(load_model(backbones[kind], kind="classification", label_count=3, seed=9))
+    for site in dense.sites():
+        own = _frozen(loaded.model, site)
+        mask = loaded.masks.get(site.key, torch.ones_like(site.weight_view(), dtype=torch.bool))
+        assert torch.equal(own, site.weight_view() * mask)
+    stored = load_file(tmp_path / "model.safetensors")
+    whole = sum(p.numel() for p in dense.site(0, "query").module.parameters())
+    assert max(t.numel() for name, t in stored.items() if "classifier" not in name) <= whole
+    assert sum(t.numel() for t in stored.values()) < 0.4 * sum(
+        p.numel() for p in tuned.model.parameters()
+    )
+
+
+def _frozen(model, site):
+    """A projection's own weight, whatever wraps it."""
+    for part in site.path.split("."):
+        model = getattr(model, part)
+    base = getattr(model, "base_layer", model)
+    return dataclasses.replace(site, module=base).weight_view(base.weight)
+
+
+def test_masks_and_supports_travel_as_bits_and_positions(backbones, tmp_path):
+    tuned = trained_like(backbones["bert"], "dsee-unstructured")
+    tuned.save(tmp_path / "model.safetensors")
+    stored = load_file(tmp_path / "model.safetensors")
+    rooms = {name.partition("/")[0] for name in stored}
+    assert rooms == {"trained", "support", "mask"}
+    assert {t.dtype for name, t in stored.items() if name.startswith("mask/")} == {torch.uint8}
+    # 24 x 24 bits are 72 bytes, 24 x 40 bits are 120.
+    assert {t.numel() for name, t in stored.items() if name.startswith("mask/")} == {72, 120}
+    assert {t.numel() for name, t in stored.items() if name.startswith("support/")} == {11}
+
+
+def test_pruning_twice_keeps_the_first_zeros(backbones):
+    tuned = trained_like(backbones["bert"], "dsee-unstructured")
+    state = tuned.state()
+    tuned.load_state(state)
+    assert all(torch.equal(tuned.state()[name], state[name]) for name in state)
+
+
+def test_random_weights_are_rebuilt_from_the_seed(backbones, tmp_path):
+    structure = Structure("classification", 3, 4, True, UPDATES["full"])
+    tuned = build(backbones["bert"], structure, {})
+    tuned.model.eval()
+    pretrained = build_tiny(backbones["bert"], "full", seed=4)
+    pretrained.model.eval()
+    assert not torch.equal(logits(tuned), logits(pretrained))
+    tuned.save(tmp_path / "model.safetensors")
+    assert torch.equal(
+        logits(load_tuned(tmp_path / "model.safetensors", backbones["bert"])), logits(tuned)
+    )
+
+
+def test_a_state_that_does_not_fit_names_the_tensor(backbones):
+    tuned = build_tiny(backbones["bert"], "lora")
+    state = tuned.state()
+    name = next(iter(state))
+    with pytest.raises(ModelError, match=name.removeprefix("trained/")):
+        tuned.load_state({key: value for key, value in state.items() if key != name})
+    with pytest.raises(ModelError, match=r"1 tensors differ, first: other"):
+        tuned.load_state({**state, "trained/other": torch.zeros(1)})
+    with pytest.raises(ModelError, match=r"has shape \(1,\), the model needs"):
+        tuned.load_state({**state, name: torch.zeros(1)})
+
+
+@pytest.mark.parametrize("damage", ["missing", "half", "no structure", "other structure"])
+def test_a_damaged_file_is_one_named_error(backbones, tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    if damage == "half":
+        build_tiny(backbones["bert"], "lora").save(path)
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "no structure":
+        save_file({"a": torch.zeros(1)}, path)
+    elif damage == "other structure":
+        save_file({"a": torch.zeros(1)}, path, metadata={"structure": '{"tail": 1}'})
+    with pytest.raises(ModelError, match=r"model\.safetensors: not a saved run") as caught:
+        load_tuned(path, backbones["bert"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_does_not_load_on_another_backbone(backbones, tmp_path):
+    build_tiny(backbones["bert"], "dsee").save(tmp_path / "model.safetensors")
+    with pytest.raises(ModelError):
+        load_tuned(tmp_path / "model.safetensors", backbones["gpt2"])
+
+
+def test_the_file_s_metadata_says_how_to_rebuild_the_model(backbones, tmp_path):
+    build_tiny(backbones["bert"], "full", kept=KEPT).save(tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert '"kept_heads": [[0, 2, 3], [1, 2, 3]]' in file.metadata()["structure"]

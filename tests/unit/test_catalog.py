@@ -1,0 +1,206 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from sparsetune.catalog import Catalogue
+from sparsetune.catalog_files import read_checked, read_yaml
+from sparsetune.errors import ConfigError
+
+THINGS = ("backbone", "task", "method", "support", "ticket")
+SUITES = ("config", "minilm", "paper")
+LIMITS = {"train_examples": None, "evaluation_examples": None}
+
+
+def suite_of(catalogue, name="config", **changes):
+    path = catalogue / f"{name}.yaml"
+    return Catalogue(catalogue).suite({**read_yaml(path), **changes}, origin=str(path))
+
+
+def digests(catalogue):
+    """Everything that decides what reruns: path or kind of thing -> digest."""
+    suite = suite_of(catalogue)
+    found = {f"run {run.path}": run.digest for run in suite.runs}
+    for run in suite.runs:
+        if run.ticket:
+            key = f"ticket {run.backbone.id}/{run.task.id}/{run.ticket.id}/{run.seed}"
+            found[key] = run.ticket_digest
+    return found
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {key for key in before if before[key] != after[key]}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_every_file_of_the_catalogue_satisfies_its_schema(repository, thing):
+    files = sorted((repository / "config" / f"{thing}s").glob("*.yaml"))
+    assert files
+    for path in files:
+        assert read_checked(path, thing)["description"]
+
+
+@pytest.mark.parametrize("thing", ["backbone", "task", "support"])
+def test_every_thing_resolves_to_its_dataclass(repository, thing):
+    catalogue = Catalogue(repository / "config")
+    for thing_id in catalogue.known(thing):
+        assert getattr(catalogue, thing)(thing_id).id == thing_id
+
+
+@pytest.mark.parametrize("thing", ["method", "ticket"])
+def test_every_recipe_resolves_for_every_backbone_and_task(repository, thing):
+    catalogue = Catalogue(repository / "config")
+    for thing_id in catalogue.known(thing):
+        for backbone in catalogue.known("backbone"):
+            for task in catalogue.known("task"):
+                resolve = getattr(catalogue, thing)
+                assert resolve(thing_id, backbone_id=backbone, task_id=task).id == thing_id
+
+
+def test_no_catalogue_folder_is_forgotten(repository):
+    folders = {path.name for path in (repository / "config").iterdir() if path.is_dir()}
+    assert folders >= {f"{thing}s" for thing in THINGS}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_shipped_suite_resolves_to_the_product_of_its_blocks(repository, name):
+    suite = suite_of(repository / "config", name)
+    raw = read_yaml(repository / "config" / f"{name}.yaml")
+    expected = {
+        f"{backbone}/{task}/{method}/seed-{seed}"
+        for block in raw["runs"]
+        for backbone in block["backbones"]
+        for task in block["tasks"]
+        for method in block["methods"]
+        for seed in raw["seeds"]
+    }
+    assert set(suite.by_path) == expected
+    assert len(suite.runs) == len(expected)
+    assert set(suite.groups()) == {tuple(path.split("/")[:2]) for path in expected}
+
+
+def test_all_suites_of_the_folder_are_tested_here(repository):
+    found = {path.stem for path in (repository / "config").glob("*.yaml")}
+    assert found - {"revisions.lock", "claims"} == set(SUITES)
+
+
+def test_run_named_by_two_blocks_is_one_run(catalogue):
+    block = {"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["full", "lora"]}
+    suite = suite_of(catalogue, runs=[block, {**block, "methods": ["lora"]}])
+    assert [run.method.id for run in suite.runs] == ["full", "lora"]
+
+
+def test_later_override_wins_and_other_settings_stay(catalogue):
+    path = catalogue / "methods" / "lora.yaml"
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    first, second = {"epochs": 2.0, "batch_size": 8}, {"epochs": 9.0}
+    place = {"tasks": ["rte"], "backbones": ["bert-base"]}
+    raw["overrides"] = [
+        {"where": {"tasks": ["rte"]}, "phases": {"train": first}},
+        {"where": place, "phases": {"train": second}},
+    ]
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    phase = {}
+    for ids in (("bert-base", "rte"), ("minilm", "rte"), ("bert-base", "sst2")):
+        method = Catalogue(catalogue).method("lora", backbone_id=ids[0], task_id=ids[1])
+        phase[ids] = (method.phases[0]["epochs"], method.phases[0]["batch_size"])
+    assert list(phase.values()) == [(9.0, 8), (2.0, 8), (5.0, 32)]
+
+
+def test_mirror_replaces_hub_sources_and_no_others(repository):
+    catalogue = Catalogue(repository / "config", mirror="/files")
+    assert catalogue.task("mrpc").source == {"kind": "mirror", "path": "/files/datasets/mrpc"}
+    assert catalogue.backbone("minilm").source["path"] == "/files/backbones/minilm"
+    assert catalogue.task("mini-rte").source["kind"] == "world"
+    assert Catalogue(repository / "config").task("mrpc").source["kind"] == "hub"
+
+
+def test_runs_carry_support_and_ticket_only_where_the_method_names_one(repository):
+    suite = suite_of(repository / "config")
+    for run in suite.runs:
+        assert (run.support is None) == ("support" not in run.method.update)
+        assert (run.ticket is None) == (run.method.mask["kind"] != "ticket")
+        assert (run.ticket_digest == "") == (run.ticket is None)
+
+
+def test_learning_rate_override_changes_exactly_the_digests_of_its_runs(catalogue, edit):
+    before = digests(catalogue)
+    edit(
+        catalogue / "methods" / "lora.yaml",
+        "overrides:\n",
+        "overrides:\n  - {where: {tasks: [mini-cola]}, phases: {train: {batch_size: 16}}}\n",
+    )
+    assert changed(before, digests(catalogue)) == {"run mini-bert/mini-cola/lora/seed-1"}
+
+
+def test_override_without_effect_changes_no_digest(catalogue, edit):
+    before = digests(catalogue)
+    # The later override for small backbones sets the same key again, so this one never shows.
+    edit(
+        catalogue / "methods" / "lora.yaml",
+        "overrides:\n",
+        "overrides:\n  - {where: {tasks: [mini-cola]}, phases: {train: {epochs: 99.0}}}\n",
+    )
+    assert digests(catalogue) == before
+
+
+def test_descriptions_and_comments_change_no_digest(catalogue):
+    before = digests(catalogue)
+    for path in sorted(catalogue.rglob("*.yaml")):
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8").replace(raw["description"], "Another text.")
+        path.write_text(f"# A comment.\n{text}# Another comment.\n", encoding="utf-8")
+    assert digests(catalogue) == before
+
+
+def test_ticket_ratio_changes_ticket_digest_and_the_runs_that_use_it(catalogue, edit):
+    before = digests(catalogue)
+    edit(catalogue / "tickets" / "earlybert.yaml", "neuron_sparsity: 0.4", "neuron_sparsity: 0.5")
+    expected = {
+        key for key in before if "/earlybert/" in key and key.split()[0] in ("run", "ticket")
+    }
+    assert len(expected) == 14  # 7 encoder groups of the default suite, a run and a ticket each
+    assert changed(before, digests(catalogue)) == expected
+
+
+def test_support_and_task_settings_reach_the_runs_that_use_them(catalogue, edit):
+    before = digests(catalogue)
+    edit(catalogue / "supports" / "grebsmo-64.yaml", "n_sparse: 64", "n_sparse: 32")
+    assert changed(before, digests(catalogue)) == {k for k in before if "run" in k and "/dsee" in k}
+    before = digests(catalogue)
+    edit(catalogue / "tasks" / "mini-stsb.yaml", "maximum_tokens: ", "maximum_tokens: 1")
+    assert changed(before, digests(catalogue)) == {k for k in before if "/mini-stsb/" in k}
+
+
+def test_limits_and_suite_name(repository):
+    def one(suite, limits):
+        ids = ("mini-bert", "mini-rte", "earlybert", 1)
+        return Catalogue(repository / "config").run(ids, suite=suite, limits=limits)
+
+    whole, short = one("a", LIMITS), one("a", {**LIMITS, "train_examples": 8})
+    assert whole.digest != short.digest
+    assert whole.ticket_digest != short.ticket_digest
+    assert one("b", LIMITS).digest == whole.digest
+
+
+@pytest.mark.parametrize("bad", ["", "../x", "a/b", "A", "a_b", "-a", "a..b", "a\n", "."])
+def test_id_that_could_leave_its_folder_is_refused_before_it_becomes_a_path(repository, bad):
+    with pytest.raises(ConfigError, match=r"task id .*: need lower-case letters and digits"):
+        Catalogue(repository / "config").task(bad)
+
+
+def test_reading_the_catalogue_imports_nothing_heavy(repository):
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from sparsetune.catalog import Catalogue\n"
+        "import sparsetune.cli, sparsetune.stages\n"
+        "Catalogue(Path('config')).task('mrpc')\n"
+        "print(*{'torch', 'transformers', 'mlflow', 'pandas', 'numpy'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

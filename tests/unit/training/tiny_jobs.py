@@ -1,0 +1,107 @@
+"""Made-up features, backbones on disk and phases small enough to train in a test."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from unit.tiny import VOCAB, tiny_model
+
+from sparsetune.data.encoding import collate
+from sparsetune.methods.tuned import Structure, build
+from sparsetune.models.backbones import load_model
+from sparsetune.sparsity.support import model_supports
+from sparsetune.training.phases import Workplace
+from sparsetune.training.plan import make_plan
+from sparsetune.training.trainer import PhaseJob, TrainSettings
+
+PHASE = {
+    "name": "train", "kind": "train", "epochs": 2.0, "learning_rate": 1e-2, "batch_size": 3,
+    "gradient_accumulation": 2, "weight_decay": 0.01, "warmup_fraction": 0.25,
+    "schedule": "linear", "maximum_gradient_norm": 1.0,
+}  # fmt: skip
+PHASES = [PHASE, {"name": "prune", "kind": "prune"}, {**PHASE, "name": "recover", "epochs": 1.0}]
+MASK = {
+    "kind": "unstructured", "pools": "two", "adapted_sparsity": 0.25, "rest_sparsity": 0.5,
+    "score": "delta",
+}  # fmt: skip
+UPDATES = {
+    "full": {"kind": "full"},
+    "lora": {
+        "kind": "peft", "type": "lora", "rank": 3, "alpha": 6, "dropout": 0.0,
+        "targets": ["query", "value"],
+    },
+    "dsee": {
+        "kind": "dsee", "rank": 3, "alpha": 6, "init": "zero", "support": "random",
+        "targets": ["query", "value"],
+    },
+}  # fmt: skip
+KEPT = {"kept_heads": [[0, 2, 3], [1, 2, 3]], "kept_neurons": [list(range(30)), list(range(5, 40))]}
+COLLATE = partial(collate, pad_token_id=0)
+
+
+class Interrupted(Exception):
+    """Stands for a killed process."""
+
+
+def features(count=20, *, seed=0, labels=3):
+    draws = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        ids = draws.integers(2, VOCAB, size=draws.integers(3, 10)).tolist()
+        made.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids[0] % labels})
+    return made
+
+
+def phase_job(folder, *, data=None, horizon_epochs=None, changes=(), **others):
+    """One phase on made-up features; ``changes`` are hyper-parameters, ``others`` job fields."""
+    data = data or features()
+    settings = TrainSettings.of({**PHASE, **dict(changes)})
+    plan = make_plan(
+        [len(feature["input_ids"]) for feature in data],
+        batch_size=settings.batch_size,
+        gradient_accumulation=settings.gradient_accumulation,
+        epochs=settings.epochs,
+        seed=5,
+        horizon_epochs=horizon_epochs,
+    )
+    fixed = {"name": "train", "device": "cpu", "seed": 5, "checkpoint_seconds": 1e9, **others}
+    return PhaseJob(
+        features=data, collate=COLLATE, settings=settings, plan=plan, folder=folder, **fixed
+    )
+
+
+def stop_at(stop):
+    """A step callback that breaks off training at step ``stop``, before it is saved."""
+
+    def on_step(step, values=None):
+        if step == stop:
+            raise Interrupted
+
+    return on_step
+
+
+def workplace(folder, *, on_curve=lambda _step, _values: None, checkpoint_seconds=1e9):
+    return Workplace(folder, "cpu", 5, checkpoint_seconds, on_curve)
+
+
+def save_backbone(root: Path, kind) -> Path:
+    """A Hugging Face folder of a tiny random model; fit for ``load_model``."""
+    folder = root / kind
+    if not folder.exists():
+        tiny_model(kind, task="lm" if kind == "gpt2" else "bare").save_pretrained(folder)
+    return folder
+
+
+def build_tiny(backbone, update, *, seed=3, kept=None):
+    structure = Structure("classification", 3, seed, False, UPDATES[update], **(kept or {}))
+    supports = {}
+    if update == "dsee":
+        dense = load_model(backbone, kind="classification", label_count=3, seed=0)
+        if kept:
+            # Positions must lie in the smaller matrices.
+            from sparsetune.models.surgery import remove
+
+            remove(dense, kept["kept_heads"], kept["kept_neurons"])
+        found = model_supports(dense, ["query", "value"], recipe="random", n_sparse=11, seed=0)
+        supports = {key: result.positions for key, result in found.items()}
+    return build(backbone, structure, supports)

@@ -1,0 +1,152 @@
+import json
+import re
+from argparse import Namespace
+from collections import Counter
+
+import pytest
+
+from sparsetune import cli
+from sparsetune.catalog import Catalogue
+from sparsetune.catalog_files import read_yaml
+from sparsetune.records import digest_of
+
+STATS = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
+
+
+def jobs_expected(suite):
+    """Jobs of each rule, counted from the suite alone."""
+    runs = suite.runs
+    counts = {
+        "dataset": {run.task.id for run in runs},
+        "backbone": {run.backbone.id for run in runs},
+        "support": {(run.backbone.id, run.support.id) for run in runs if run.support},
+        "ticket": {
+            (run.backbone.id, run.task.id, run.ticket.id, run.seed) for run in runs if run.ticket
+        },
+        **{rule: {run.path for run in runs} for rule in ("tune", "evaluate", "cost")},
+        "group_table": {(run.backbone.id, run.task.id) for run in runs},
+        **{rule: {1} for rule in ("tables", "track", "all")},
+    }
+    return {name: len(things) for name, things in counts.items()}
+
+
+def suite_in(work, name):
+    path = work.config / f"{name}.yaml"
+    return Catalogue(work.config).suite(read_yaml(path), origin=str(path))
+
+
+@pytest.mark.parametrize("name", ["config", "minilm", "paper"])
+def test_shipped_suite_plans_one_job_for_each_thing(workplace, edit, name):
+    if name == "paper":  # thousands of jobs; a seed more only multiplies
+        edit(workplace.config / "paper.yaml", "seeds: [1, 2, 3, 4, 5]", "seeds: [1, 2]")
+    done = workplace.snakemake("--dry-run", "--quiet", "rules", suite=f"config/{name}.yaml")
+    assert done.returncode == 0, done.stderr
+    found = {rule: int(count) for rule, count in STATS.findall(done.stdout + done.stderr)}
+    expected = jobs_expected(suite_in(workplace, name))
+    assert found == {**expected, "total": sum(expected.values())}
+
+
+def test_every_shipped_suite_is_planned_above(repository):
+    found = {path.stem for path in (repository / "config").glob("*.yaml")}
+    assert found - {"revisions.lock", "claims"} == {"config", "minilm", "paper"}
+
+
+def test_one_table_asks_only_for_its_backbone_and_task(workplace):
+    jobs = workplace.planned(
+        "results/mini/tables/mini-bert/mini-sst2.md", suite="config/config.yaml"
+    )
+    # 8 methods; 3 of them need a ticket, 3 share one support.
+    assert Counter(rule for rule, _ in jobs) == {
+        "dataset": 1, "backbone": 1, "support": 1, "ticket": 3, "tune": 8, "evaluate": 8, "cost": 8,
+        "group_table": 1,
+    }  # fmt: skip
+    assert {wild.get("backbone", "mini-bert") for _, wild in jobs} == {"mini-bert"}
+    assert {wild.get("task", "mini-sst2") for _, wild in jobs} == {"mini-sst2"}
+
+
+def test_commands_of_the_rules_are_what_the_command_line_takes(finished_calls):
+    work, calls = finished_calls
+    suite, catalogue = suite_in(work, "small"), Catalogue(work.config)
+    tickets = {
+        (run.backbone.id, run.task.id, run.seed): run.ticket_digest
+        for run in suite.runs if run.ticket
+    }  # fmt: skip
+    for call in calls:
+        asked = cli._parser().parse_args(call)
+        match asked.command:
+            case "tune" | "evaluate" | "cost":
+                expected = suite.by_path[asked.run].digest
+                assert asked.train_examples == 8
+            case "ticket":
+                expected = tickets[asked.backbone, asked.task, asked.seed]
+            case "dataset":
+                expected = digest_of(catalogue.task(asked.task).settings())
+            case "backbone" | "support":
+                thing = getattr(catalogue, asked.command)(getattr(asked, asked.command))
+                expected = digest_of(thing.settings())
+            case _:
+                assert len(json.loads(asked.config)["runs"]) == 1
+                continue
+        assert asked.digest == expected
+        assert_known_device(asked)
+
+
+def assert_known_device(asked: Namespace) -> None:
+    assert getattr(asked, "device", "cpu") == "cpu"
+    assert getattr(asked, "threads", 1) == 1
+
+
+def test_recipes_reach_exactly_the_runs_that_need_them(finished_calls):
+    given = {
+        call[call.index("--run") + 1].split("/")[2]: (
+            "--support-file" in call, "--ticket-file" in call,
+        )
+        for call in finished_calls[1] if call[0] == "tune"
+    }  # fmt: skip
+    assert given == {"full": (False, False), "earlybert": (False, True), "dsee": (True, False)}
+
+
+def test_mirror_with_awkward_characters_reaches_the_command_whole(workplace):
+    mirror = "/files/it's here"
+    done = workplace.snakemake(
+        "resources/datasets/mrpc/record.json", "--dry-run", "--printshellcmds",
+        "--config", f"mirror={mirror}",
+        suite="config/minilm.yaml",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--mirror '/files/it'\"'\"'s here'" in done.stdout + done.stderr
+
+
+BAD = {
+    "misspelt key": ("seeds:", "sedes:", "unknown key 'sedes'"),
+    "key twice": ("device: cpu", "device: cpu\ndevice: cpu", "key 'device' twice"),
+    "missing key, that the default suite has": ("device: cpu\n", "", "missing key 'device'"),
+    "unknown id": ("mini-roberta", "mini-robreta", "did you mean 'mini-roberta'?"),
+    "wrong value": ("device: cpu", "device: gpu", "device: got 'gpu'; allowed: auto, cpu, cuda"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_suite_stops_snakemake_in_one_line_before_anything_is_made(workplace, edit, case):
+    old, new, message = BAD[case]
+    edit(workplace.config / "small.yaml", old, new)
+    done = workplace.snakemake()
+    assert done.returncode == 2
+    # Snakemake itself tells which profile and which file it took.
+    notices = ("Using workflow", "Config file")
+    ours = [line for line in done.stderr.splitlines() if not line.startswith(notices)]
+    assert len(ours) == 1, done.stderr
+    assert ours[0].startswith("sparsetune: ")
+    assert message in ours[0]
+    assert workplace.calls() == []
+    assert {path.name for path in workplace.folder.iterdir()} <= {"config", "bin", ".snakemake"}
+
+
+def test_bad_catalogue_file_and_bad_override_stop_snakemake_too(workplace, edit):
+    done = workplace.snakemake("--config", "device=gpu")
+    assert done.returncode == 2
+    assert "device: got 'gpu'" in done.stderr
+    edit(workplace.config / "methods" / "dsee.yaml", "rank: 16", "rank: 0")
+    done = workplace.snakemake()
+    assert done.returncode == 2
+    assert "dsee.yaml: update.rank: got 0, need a number >= 1" in done.stderr
