@@ -1,4 +1,4 @@
-# make reproduce | test | ui | lint: each does its own set-up; nothing else is installed by hand.
+# make reproduce | test | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,10 +9,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: reproduce test ui lint format clean
+.PHONY: reproduce test ui bench lint format clean
 
 reproduce: $(READY)
-	snakemake --cores all
+	sparsetune check --config config/config.yaml
+	snakemake --cores all --logger rich
 	@sparsetune show --results results/mini
 
 test: $(READY)
@@ -21,6 +22,9 @@ test: $(READY)
 ui: $(READY)
 	@echo "MLflow: open http://127.0.0.1:5000 and choose the experiment 'mini'; Ctrl-C ends it."
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" --host 127.0.0.1 --port 5000
+
+bench: $(READY)
+	python benchmarks/workflow.py
 
 lint: $(READY)
 	ruff format --check .

@@ -5,7 +5,7 @@ matrix are told by site, as ``layer.<i>.<projection>``. Multiply-adds are in ``m
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from sparsetune.errors import ModelError
@@ -167,13 +167,15 @@ class Update:
     """Which change of the weights is trained.
 
     ``full``: every weight; ``lora``: a product of rank ``rank`` beside each target; ``dsee``:
-    the same, and ``n_sparse`` free entries per target.
+    the same, and ``n_sparse`` free entries per target, or as many as ``counts`` says for a site
+    (removed heads take some of theirs along).
     """
 
     kind: Literal["full", "lora", "dsee"] = "full"
     rank: int = 0
     n_sparse: int = 0
     targets: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _among("update.kind", self.kind, UPDATES)
@@ -204,9 +206,16 @@ class Update:
         return cls("lora", rank, 0, tuple(targets))
 
     @classmethod
-    def dsee(cls, rank: int, n_sparse: int, targets: Sequence[str]) -> Self:
-        """A low-rank branch and ``n_sparse`` free entries beside each target."""
-        return cls("dsee", rank, n_sparse, tuple(targets))
+    def dsee(
+        cls,
+        rank: int,
+        n_sparse: int,
+        targets: Sequence[str],
+        *,
+        counts: Mapping[str, int] | None = None,
+    ) -> Self:
+        """A low-rank branch and ``n_sparse`` free entries beside each target, or ``counts``."""
+        return cls("dsee", rank, n_sparse, tuple(targets), dict(counts or {}))
 
     def branches(self, shape: ModelShape) -> Iterator[tuple[str, int, int]]:
         """Yield (site key, U and V values, S2 values) of every adapted matrix.
@@ -217,11 +226,12 @@ class Update:
         for key, projection, rows, columns in shape.sites():
             if projection not in self.targets:
                 continue
-            if self.n_sparse > rows * columns:
+            sparse = self.counts.get(key, self.n_sparse)
+            if sparse > rows * columns:
                 raise ModelError(
-                    f"update.n_sparse: got {self.n_sparse}, {key} has {rows * columns} entries"
+                    f"update.n_sparse: got {sparse}, {key} has {rows * columns} entries"
                 )
-            yield key, self.rank * (rows + columns), self.n_sparse
+            yield key, self.rank * (rows + columns), sparse
 
 
 @dataclass(frozen=True)

@@ -70,16 +70,17 @@ def count_cost(
     write_record(output / "cost.json", record)
 
 
-def _read_run(path: Path) -> tuple[dict[str, Any], int, dict[str, int]]:
+def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, int], dict[str, int]]:
     """The structure, S2's positions per matrix, and the kept weights of every masked matrix."""
-    supports, kept = 0, {}
+    supports: dict[str, int] = {}
+    kept: dict[str, int] = {}
     try:
         with safe_open(path, framework="np") as file:
             structure = json.loads(file.metadata()["structure"])
             for name in file.keys():  # noqa: SIM118
                 room, _, key = name.partition("/")
                 if room == "support":
-                    supports = max(supports, len(file.get_tensor(name)))
+                    supports[key] = len(file.get_tensor(name))
                 elif room == "mask":
                     kept[key] = int(np.unpackbits(file.get_tensor(name)).sum())
     except (OSError, SafetensorError, KeyError, TypeError) as error:
@@ -87,14 +88,14 @@ def _read_run(path: Path) -> tuple[dict[str, Any], int, dict[str, int]]:
     return structure, supports, kept
 
 
-def _update_of(update: Mapping[str, Any], n_sparse: int) -> Update:
+def _update_of(update: Mapping[str, Any], supports: Mapping[str, int]) -> Update:
     match update["kind"]:
         case "full":
             return Update.full()
         case "peft":
             return Update.lora(update["rank"], update["targets"])
         case _:
-            return Update.dsee(update["rank"], n_sparse, update["targets"])
+            return Update.dsee(update["rank"], 0, update["targets"], counts=supports)
 
 
 def _search_of(ticket: Path | None) -> Mapping[str, Any] | None:

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from sparsetune.errors import ModelError
 from sparsetune.methods.updates import attach_update
+from sparsetune.models.anatomy import ATTENTION_INPUTS, Anatomy
 from sparsetune.models.backbones import load_model
 from sparsetune.models.surgery import remove
 from sparsetune.sparsity.masks import apply_masks_, pack_mask, unpack_mask
+from sparsetune.sparsity.support import restrict_support
 
 _TRAINED, _SUPPORT, _MASK = "trained/", "support/", "mask/"
 
@@ -106,8 +108,6 @@ class TunedModel:
             self.prune(self._unpacked(masks))
 
     def _unpacked(self, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        from sparsetune.models.anatomy import Anatomy
-
         shapes = {site.key: site.shape for site in Anatomy.of(self.model).sites()}
         return {key: unpack_mask(bits, shapes[key]) for key, bits in packed.items()}
 
@@ -119,13 +119,21 @@ class TunedModel:
         partial.replace(path)
 
 
-def build(backbone: Path, structure: Structure, supports: Mapping[str, Tensor]) -> TunedModel:
+def build(
+    backbone: Path,
+    structure: Structure,
+    supports: Mapping[str, Tensor],
+    *,
+    supports_fit: bool = False,
+) -> TunedModel:
     """Build a run's model from its backbone, before any training.
 
     Args:
         backbone: Hugging Face folder.
         structure: see :class:`Structure`.
         supports: site key -> int64 flat positions of S2; empty unless the update is DSEE.
+        supports_fit: the positions are already those of the model after removal, as in a
+            run's file; otherwise they are the backbone's, and follow what is removed.
 
     Raises:
         ModelError: ticket or support do not fit the backbone.
@@ -138,9 +146,35 @@ def build(backbone: Path, structure: Structure, supports: Mapping[str, Tensor]) 
         random_weights=structure.random_weights,
     )
     if structure.kept_heads is not None and structure.kept_neurons is not None:
+        if not supports_fit:
+            supports = _following(model, supports, structure)
         remove(model, structure.kept_heads, structure.kept_neurons)
     attach_update(model, structure.update, supports=supports, seed=structure.seed)
     return TunedModel(model, structure, dict(supports))
+
+
+def _following(
+    model: nn.Module, supports: Mapping[str, Tensor], structure: Structure
+) -> dict[str, Tensor]:
+    """The backbone's supports after the removal that ``structure`` asks for."""
+    anatomy = Anatomy.of(model)
+    restricted = {}
+    for key, positions in supports.items():
+        site = anatomy.site_of(key)
+        size = anatomy.head_size
+        heads = structure.kept_heads[site.layer]
+        features = [head * size + offset for head in heads for offset in range(size)]
+        kept = {
+            **dict.fromkeys(ATTENTION_INPUTS, (features, None)),
+            "attention_output": (None, features),
+            "ffn_in": (structure.kept_neurons[site.layer], None),
+            "ffn_out": (None, structure.kept_neurons[site.layer]),
+        }
+        rows, columns = kept[site.projection]
+        restricted[key] = restrict_support(
+            positions, site.shape, kept_rows=rows, kept_columns=columns
+        )
+    return restricted
 
 
 def load_tuned(path: Path, backbone: Path) -> TunedModel:
@@ -164,7 +198,7 @@ def load_tuned(path: Path, backbone: Path) -> TunedModel:
         for name, tensor in state.items()
         if name.startswith(_SUPPORT)
     }
-    tuned = build(backbone, structure, supports)
+    tuned = build(backbone, structure, supports, supports_fit=True)
     tuned.load_state(state)
     tuned.model.eval()
     return tuned

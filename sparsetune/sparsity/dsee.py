@@ -223,7 +223,8 @@ def apply_dsee(
     Args:
         model: a BERT, RoBERTa or GPT-2, after any removal of heads and neurons.
         config: rank, scale, targets and start.
-        supports: int64 flat positions in ``O x I``, by site key; distinct, ``n_sparse`` or none.
+        supports: int64 flat positions in ``O x I``, by site key; distinct, at most ``n_sparse``
+            (fewer where removed heads took some along).
         generator: CPU generator of the starting values; used in the order of the layers.
 
     Raises:
@@ -251,9 +252,9 @@ def _check_support(site: Site, positions: Tensor, n_sparse: int) -> None:
     size = math.prod(site.shape)
     if positions.dim() != 1 or positions.dtype not in (torch.int32, torch.int64):
         raise ModelError(f"support of {site.key}: need int64 of one dimension")
-    if positions.numel() not in (0, n_sparse):
+    if positions.numel() > n_sparse:
         raise ModelError(
-            f"support of {site.key}: {positions.numel()} positions; allowed: {n_sparse} or none"
+            f"support of {site.key}: {positions.numel()} positions; allowed: at most {n_sparse}"
         )
     if positions.numel() and not 0 <= int(positions.min()) <= int(positions.max()) < size:
         raise ModelError(f"support of {site.key}: positions outside 0..{size - 1}")

@@ -224,3 +224,39 @@ def model_supports(
         )
         for site in Anatomy.of(model).sites(targets)
     }
+
+
+def restrict_support(
+    positions: Tensor,
+    shape: tuple[int, int],
+    *,
+    kept_rows: Sequence[int] | None = None,
+    kept_columns: Sequence[int] | None = None,
+) -> Tensor:
+    """Follow a matrix whose rows or columns are removed: lost positions go, the others move.
+
+    Args:
+        positions: int64, flat in the matrix before removal.
+        shape: ``(O, I)`` of the matrix before removal.
+        kept_rows: row numbers kept, increasing; None = all.
+        kept_columns: likewise.
+
+    Returns:
+        int64, flat in the smaller matrix, in the order of ``positions``.
+
+    Source:
+        VITA-Group/DSEE at 61844c3: pruning a head also slices the mask of S2, so a matrix keeps
+        fewer than N positions.
+    Differs:
+        Nothing.
+    """
+    maps = []
+    for size, kept in zip(shape, (kept_rows, kept_columns), strict=True):
+        chosen = range(size) if kept is None else kept
+        moved = torch.full((size,), -1, dtype=torch.int64)
+        moved[torch.as_tensor(list(chosen))] = torch.arange(len(chosen))
+        maps.append((moved, len(chosen)))
+    (rows, _), (columns, width) = maps
+    row, column = rows[positions // shape[1]], columns[positions % shape[1]]
+    survives = (row >= 0) & (column >= 0)
+    return row[survives] * width + column[survives]

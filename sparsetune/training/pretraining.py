@@ -18,6 +18,7 @@ from sparsetune.data.world import write_corpus
 from sparsetune.models.embeddings import cooccurrence_embeddings
 from sparsetune.models.tokenizers import train_tokenizer
 from sparsetune.records import digest_of, sha256_of, write_json
+from sparsetune.stages import STAGES
 from sparsetune.training.plan import make_plan
 from sparsetune.training.seeding import seed_everything
 from sparsetune.training.trainer import PhaseJob, PhaseTrainer, TrainSettings, run_phase
@@ -47,7 +48,7 @@ def pretrain(
         TrainingError: the loss became NaN or infinite.
     """
     recipe, seed = backbone.pretraining, backbone.source["seed"]
-    work = checkpoints / digest_of(backbone.settings())
+    work = checkpoints / digest_of([backbone.settings(), STAGES["backbone"]])
     staging = work / "folder"
     staging.mkdir(parents=True, exist_ok=True)
     corpus = work / "corpus.txt"

@@ -96,11 +96,25 @@ def test_trained_parameters_are_those_that_cost_counts(backbones, kind, update, 
         {
             "full": Update.full(),
             "lora": Update.lora(3, ["query", "value"]),
-            "dsee": Update.dsee(3, 11, ["query", "value"]),
+            "dsee": Update.dsee(
+                3,
+                11,
+                ["query", "value"],
+                counts={key: len(positions) for key, positions in tuned.supports.items()},
+            ),
         }[update],
     )
     trained = sum(p.numel() for p in tuned.trained_parameters().values())
     assert counted.trained_with_head == trained
+
+
+def test_positions_of_removed_heads_go_with_them(backbones):
+    dense = build_tiny(backbones["bert"], "dsee").supports
+    smaller = build_tiny(backbones["bert"], "dsee", kept=KEPT).supports
+    for key, positions in smaller.items():
+        site = Anatomy.of(build_tiny(backbones["bert"], "full", kept=KEPT).model).site_of(key)
+        assert 0 < len(positions) < len(dense[key])
+        assert int(positions.max()) < site.shape[0] * site.shape[1]
 
 
 def test_heads_and_neurons_are_removed_before_the_update_is_attached(backbones):

@@ -269,7 +269,7 @@ def test_bad_config_names_the_key(change):
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        (torch.tensor([0]), "1 positions; allowed: 2 or none"),
+        (torch.tensor([0, 1, 2]), "3 positions; allowed: at most 2"),
         (torch.tensor([0, 576]), r"outside 0..575"),
         (torch.tensor([-1, 3]), r"outside 0..575"),
         (torch.tensor([3, 3]), "occurs twice"),

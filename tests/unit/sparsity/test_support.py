@@ -11,6 +11,7 @@ from sparsetune.sparsity.support import (
     choose_support,
     decompose,
     model_supports,
+    restrict_support,
     site_seed,
 )
 
@@ -131,3 +132,23 @@ def test_bad_requests_are_named():
         GreBsmoConfig(rounds=0)
     with pytest.raises(ConfigError, match="grebsmo threshold"):
         GreBsmoConfig(threshold=float("nan"))
+
+
+def test_positions_follow_removed_rows_and_columns():
+    # In a 3 x 4 matrix: (0, 1) = 1, (1, 3) = 7, (2, 0) = 8. Without row 1, rows are 0 and 2;
+    # (1, 3) is lost, (2, 0) moves to row 1 = 4. Without column 0, the width is 3.
+    positions = torch.tensor([1, 7, 8])
+    rows = restrict_support(positions, (3, 4), kept_rows=[0, 2])
+    assert rows.tolist() == [1, 4]
+    columns = restrict_support(positions, (3, 4), kept_columns=[1, 2, 3])
+    assert columns.tolist() == [0, 5]
+
+
+def test_followed_positions_name_the_same_weights():
+    weight = torch.arange(30.0).view(5, 6)
+    kept_rows, kept_columns = [0, 2, 3], [1, 4, 5]
+    positions = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:12]
+    followed = restrict_support(positions, (5, 6), kept_rows=kept_rows, kept_columns=kept_columns)
+    smaller = weight[kept_rows][:, kept_columns]
+    expected = [p for p in positions.tolist() if p // 6 in kept_rows and p % 6 in kept_columns]
+    assert smaller.flatten()[followed].tolist() == [float(p) for p in expected]

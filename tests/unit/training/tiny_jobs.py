@@ -97,11 +97,6 @@ def build_tiny(backbone, update, *, seed=3, kept=None):
     supports = {}
     if update == "dsee":
         dense = load_model(backbone, kind="classification", label_count=3, seed=0)
-        if kept:
-            # Positions must lie in the smaller matrices.
-            from sparsetune.models.surgery import remove
-
-            remove(dense, kept["kept_heads"], kept["kept_neurons"])
         found = model_supports(dense, ["query", "value"], recipe="random", n_sparse=11, seed=0)
         supports = {key: result.positions for key, result in found.items()}
     return build(backbone, structure, supports)
