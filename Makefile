@@ -20,7 +20,8 @@ test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
 
 ui: $(READY)
-	@echo "MLflow: open http://127.0.0.1:5000 and choose the experiment 'mini'; Ctrl-C ends it."
+	@echo "Runs of the first suite: http://127.0.0.1:5000/#/experiments/1/runs (open a row's [+] for its methods)"
+	@echo "All suites: http://127.0.0.1:5000/#/experiments        Ctrl-C ends the server."
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" --host 127.0.0.1 --port 5000
 
 bench: $(READY)

@@ -25,6 +25,8 @@ RUN_KEY_TAG = "sparsetune.run_key"
 PARENT_TAG = "sparsetune.parent"
 CURVES_TAG = "sparsetune.curves"
 """Count and digest of a run's curves, set once all of them have arrived."""
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
+"""Tells the UI that an experiment holds training runs, not traces of language models."""
 COMMIT_TAG = "mlflow.source.git.commit"
 PARENT_LINK_TAG = "mlflow.parentRunId"
 
@@ -220,7 +222,8 @@ def open_store(results: Path, suite: str) -> Store:
         served = uri.startswith(("http://", "https://", "databricks"))
         folder = (results / "mlartifacts" / suite).resolve()
         location = None if served else folder.as_uri()
-        return Store(client, client.create_experiment(suite, artifact_location=location))
+        tags = {EXPERIMENT_KIND_TAG: "custom_model_development"}
+        return Store(client, client.create_experiment(suite, artifact_location=location, tags=tags))
 
 
 def ensure_parents(
