@@ -1,6 +1,5 @@
 """Stage ``evaluate``: predictions and official metrics of a tuned model."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from sparsetune.evaluation.qa import answers_of
 from sparsetune.jobs.asked import asked_of_run, hashes
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.models.backbones import load_tokenizer
-from sparsetune.records import Clock, make_record, write_record
+from sparsetune.records import Clock, make_record, replacing, write_record
 from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 
 _BATCH_SIZE = 64
@@ -112,10 +111,8 @@ def _baseline(spec: RunSpec, references: Sequence[Any]) -> dict[str, float]:
 
 
 def _write_predictions(path: Path, examples: Sequence[Any], predictions: Sequence[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = pyarrow.table(
         {"id": [example.id for example in examples], "prediction": list(predictions)}
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    pyarrow.parquet.write_table(table, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        pyarrow.parquet.write_table(table, partial)

@@ -1,6 +1,5 @@
 """Stage ``support``: the positions of the sparse residual S2, once per backbone and recipe."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from sparsetune.catalog import Backbone, Recipe
 from sparsetune.errors import ModelError
 from sparsetune.jobs.asked import hashes
 from sparsetune.models.backbones import load_model
-from sparsetune.records import Clock, digest_of, make_record, write_record
+from sparsetune.records import Clock, digest_of, make_record, replacing, write_record
 from sparsetune.sparsity.support import GreBsmoConfig, model_supports
 
 
@@ -46,11 +45,9 @@ def make_support(
         seed=settings["seed"],
         grebsmo=GreBsmoConfig(**grebsmo) if settings["recipe"] == "grebsmo" else None,
     )
-    output.mkdir(parents=True, exist_ok=True)
     positions = {key: result.positions.to(torch.int32) for key, result in results.items()}
-    partial = output / f".support.{os.getpid()}.partial"
-    save_file(positions, partial)
-    partial.replace(output / "support.safetensors")
+    with replacing(output / "support.safetensors") as partial:
+        save_file(positions, partial)
     record = make_record(
         "support",
         asked={

@@ -5,7 +5,6 @@ backbone; its metadata says how to rebuild the model around them.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from sparsetune.methods.updates import attach_update
 from sparsetune.models.anatomy import ATTENTION_INPUTS, Anatomy
 from sparsetune.models.backbones import load_model
 from sparsetune.models.surgery import remove
+from sparsetune.records import replacing
 from sparsetune.sparsity.masks import apply_masks_, pack_mask, unpack_mask
 from sparsetune.sparsity.support import restrict_support
 
@@ -113,10 +113,9 @@ class TunedModel:
 
     def save(self, path: Path) -> None:
         """Write the run's file atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        save_file(self.state(), partial, metadata={"structure": json.dumps(asdict(self.structure))})
-        partial.replace(path)
+        metadata = {"structure": json.dumps(asdict(self.structure))}
+        with replacing(path) as partial:
+            save_file(self.state(), partial, metadata=metadata)
 
 
 def build(

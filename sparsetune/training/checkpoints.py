@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparsetune.records import read_json, write_json
+from sparsetune.records import read_json, replacing, write_json
 
 COMPLETE = "complete.json"
 _TRAINED = "trained.safetensors"
@@ -156,7 +156,5 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
 
 def save_state(state: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors to a safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial)

@@ -1,7 +1,5 @@
 """EarlyBERT's search: train weights and coefficients together for a fraction of an epoch."""
 
-import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsetune.records import replacing
 from sparsetune.sparsity.gates import Gates
 from sparsetune.training.plan import make_plan
 from sparsetune.training.seeding import seed_everything
@@ -160,8 +159,5 @@ def write_gates(path: Path, search: SearchResult | None) -> None:
         "heads": search.head_history if search else empty,
         "neurons": search.neuron_history if search else empty,
     }
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content.getvalue())
-    partial.replace(path)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
