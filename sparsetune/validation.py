@@ -56,7 +56,9 @@ def _told(error: jsonschema.ValidationError) -> str:
             missing = [key for key in error.validator_value if key not in error.instance]
             return f"{where}: missing key {missing[0]!r}"
         case "type":
-            return f"{where}: got {received}, need {error.validator_value}"
+            kinds = error.validator_value
+            need = kinds if isinstance(kinds, str) else " or ".join(kinds)
+            return f"{where}: got {received}, need {need}"
         case "enum":
             allowed = ", ".join(str(value) for value in error.validator_value)
             return f"{where}: got {received}; allowed: {allowed}" + nearest(

@@ -223,8 +223,7 @@ def apply_dsee(
     Args:
         model: a BERT, RoBERTa or GPT-2, after any removal of heads and neurons.
         config: rank, scale, targets and start.
-        supports: int64 flat positions in ``O x I``, by site key; distinct, at most ``n_sparse``
-            (fewer where removed heads took some along).
+        supports: int64 flat positions in ``O x I``, by site key; distinct, at most ``n_sparse``.
         generator: CPU generator of the starting values; used in the order of the layers.
 
     Raises:
