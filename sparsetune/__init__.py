@@ -1,3 +1,40 @@
 """Fine-tuning with winning tickets (EarlyBERT) and low-rank plus sparse updates (DSEE)."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsetune.door import (
+        DseeConfig,
+        apply_dsee,
+        load_compact,
+        load_dsee,
+        merge,
+        save_compact,
+        save_dsee,
+        trainable_parameters,
+    )
+
 __version__ = "0.1.0"
+__all__ = [
+    "DseeConfig",
+    "__version__",
+    "apply_dsee",
+    "load_compact",
+    "load_dsee",
+    "merge",
+    "save_compact",
+    "save_dsee",
+    "trainable_parameters",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when asked for: the workflow imports this package in every job, without torch.
+    if name in __all__:
+        return getattr(importlib.import_module("sparsetune.door"), name)
+    raise AttributeError(f"module 'sparsetune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
