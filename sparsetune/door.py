@@ -1,7 +1,7 @@
 """The way in from Python: attach DSEE to any BERT, RoBERTa or GPT-2, save it, merge it.
 
 What ``import sparsetune`` offers, for models loaded and trained elsewhere. Nothing here computes;
-folders hold JSON and safetensors, never pickle. Pruned models are saved by ``models.compact``.
+folders hold JSON and safetensors only. Pruned models are saved by ``models.compact``.
 """
 
 import hashlib
