@@ -65,23 +65,29 @@ class _History:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Coefficients at the end of a search, and how they came there.
+    """How the coefficients came where they are at the end of a search.
 
     Attributes:
-        heads: float32, ``(L, H)``.
-        neurons: float32, ``(L, F)``.
         steps: optimizer steps at which the history was taken, ``(C,)``.
         head_history: float32, ``(C, L, H)``.
         neuron_history: float32, ``(C, L, F)``.
         measured: numbers for the record.
     """
 
-    heads: Tensor
-    neurons: Tensor
     steps: np.ndarray
     head_history: np.ndarray
     neuron_history: np.ndarray
     measured: dict[str, Any]
+
+    @property
+    def heads(self) -> Tensor:
+        """The heads' coefficients at the end, float32, ``(L, H)``."""
+        return torch.from_numpy(self.head_history[-1])
+
+    @property
+    def neurons(self) -> Tensor:
+        """The neurons' coefficients at the end, float32, ``(L, F)``."""
+        return torch.from_numpy(self.neuron_history[-1])
 
 
 def run_search(
@@ -140,15 +146,8 @@ def run_search(
     )
     phase = run_phase(trainer)
     phase.pop("curve")
-    steps, heads, neurons = history.arrays()
-    return SearchResult(
-        torch.from_numpy(heads[-1]),
-        torch.from_numpy(neurons[-1]),
-        steps,
-        heads,
-        neurons,
-        {"search": phase, "search_seconds": phase["seconds"]},
-    )
+    measured = {"search": phase, "search_seconds": phase["seconds"]}
+    return SearchResult(*history.arrays(), measured)
 
 
 def write_gates(path: Path, search: SearchResult | None) -> None:
