@@ -174,11 +174,14 @@ class Catalogue:
         refusals: dict[Refusal, None] = {}
         score_epochs = config.get("score_epochs", False)
         for ids in _product(config):
-            found = self._resolve(ids, config["suite"], config["limits"])
+            # Once for all seeds: a seed changes nothing else.
+            found = self._resolve((*ids, 0), config["suite"], config["limits"])
             if isinstance(found, Refusal):
                 refusals[found] = None
-            else:
-                runs.setdefault(found.path, replace(found, score_epochs=score_epochs))
+                continue
+            for seed in config["seeds"]:
+                run = replace(found, seed=seed, score_epochs=score_epochs)
+                runs.setdefault(run.path, run)
         if not runs:
             raise ConfigError(f"{origin}: runs: none can run; {next(iter(refusals)).reason}")
         told = (config["suite"], config["device"], config["mirror"])
@@ -259,13 +262,12 @@ class Catalogue:
         return source
 
 
-def _product(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int]]:
+def _product(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for block in config["runs"]:
         for backbone in block["backbones"]:
             for task in block["tasks"]:
                 for method in block["methods"]:
-                    for seed in config["seeds"]:
-                        yield backbone, task, method, seed
+                    yield backbone, task, method
 
 
 def _change(override: Mapping[str, Any]) -> dict[str, Any]:

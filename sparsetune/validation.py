@@ -14,13 +14,24 @@ from typing import Any
 import jsonschema
 from jsonschema.exceptions import best_match
 
+from sparsetune.validation_quick import QuickCheck, quick_check
+
+
+@functools.cache
+def _schema(name: str) -> dict[str, Any]:
+    beside = Path(__file__).resolve().parent.parent / "workflow" / "schemas"
+    folder = beside if beside.is_dir() else resources.files("sparsetune.schemas")
+    return json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))
+
 
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
-    beside = Path(__file__).resolve().parent.parent / "workflow" / "schemas"
-    folder = beside if beside.is_dir() else resources.files("sparsetune.schemas")
-    schema = json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))
-    return jsonschema.Draft202012Validator(schema)
+    return jsonschema.Draft202012Validator(_schema(name))
+
+
+@functools.cache
+def _quick(name: str) -> QuickCheck | None:
+    return quick_check(_schema(name))
 
 
 def first_violation(schema: str, value: Any) -> str | None:
@@ -33,6 +44,9 @@ def first_violation(schema: str, value: Any) -> str | None:
     Returns:
         ``key: what was received; what is allowed``, or None if the value satisfies the schema.
     """
+    quick = _quick(schema)
+    if quick is not None and quick(value):
+        return None
     error = best_match(_validator(schema).iter_errors(value))
     return None if error is None else _told(error)
 

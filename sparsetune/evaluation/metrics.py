@@ -4,6 +4,7 @@ What is undefined or absent is told as None with a reason, never as NaN. Metrics
 texts are in ``generation_metrics.py``; which way is better is in ``scales.py``.
 """
 
+import functools
 import re
 import string
 from collections import Counter
@@ -16,6 +17,7 @@ from sparsetune.errors import ConfigError, DataError
 from sparsetune.evaluation.generation_metrics import GENERATION_METRICS, Outcome, check_texts
 
 _CONSTANT = 1e-6
+_TEXTS_KEPT = 1 << 16  # all runs of a task meet the same accepted texts
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -91,6 +93,7 @@ def collapsed(predictions: Sequence[Any]) -> bool:
     return bool(np.ptp(values) <= _CONSTANT * max(1.0, float(np.abs(values).max())))
 
 
+@functools.lru_cache(maxsize=_TEXTS_KEPT)
 def normalise_answer(text: str) -> str:
     """Lower-case a text, drop ASCII punctuation, then English articles, then spare blanks.
 
@@ -107,6 +110,7 @@ def normalise_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
+@functools.lru_cache(maxsize=_TEXTS_KEPT)
 def span_f1(prediction: str, answer: str) -> float:
     """Harmonic mean of precision and recall over the words of two normalised texts.
 

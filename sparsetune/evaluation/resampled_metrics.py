@@ -16,6 +16,7 @@ Form = Callable[[np.ndarray], np.ndarray]
 """Counts, float64 ``(B, N)``, rows sum to N -> values, float64 ``(B,)``, NaN where undefined."""
 
 _CONSTANT = 1e-6
+_BLOCK = 100
 
 
 def _accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> Form:
@@ -101,27 +102,36 @@ def _pearson(predictions: Sequence[Any], references: Sequence[Any]) -> Form:
 def _spearman(predictions: Sequence[Any], references: Sequence[Any]) -> Form:
     sides = [np.unique(values, return_inverse=True)[1] for values in (predictions, references)]
 
+    def block(drawn: np.ndarray) -> np.ndarray:
+        # Sums of quarters far below 2^53 are exact, so their order does not matter.
+        x, y = (_centred_ranks(drawn, numbers) for numbers in sides)
+        weighted = drawn * x
+        covariance, spread_x = (np.einsum("nb,nb->b", weighted, side) for side in (x, y)[::-1])
+        spread_y = np.einsum("nb,nb,nb->b", drawn, y, y)
+        return _ratio(covariance, np.sqrt(spread_x * spread_y))
+
     def form(counts: np.ndarray) -> np.ndarray:
-        x, y = (_centred_ranks(counts, numbers) for numbers in sides)
-        covariance = (counts * x * y).sum(axis=1)
-        spreads = (counts * x * x).sum(axis=1) * (counts * y * y).sum(axis=1)
-        return _ratio(covariance, np.sqrt(spreads))
+        # Examples by resamples, a few resamples at a time: whole rows move, and stay in the cache.
+        starts = range(0, len(counts), _BLOCK)
+        return np.concatenate(
+            [block(np.ascontiguousarray(counts[start : start + _BLOCK].T)) for start in starts]
+        )
 
     return form
 
 
-def _centred_ranks(counts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def _centred_ranks(drawn: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Mean rank of each example in each resample, minus the mean of all ranks.
 
     Args:
-        counts: ``(B, N)``.
+        drawn: counts, ``(N, B)``.
         numbers: int64, ``(N,)``: the example's place among the distinct values.
     """
     order = np.argsort(numbers, kind="stable")
     starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
-    group = np.add.reduceat(counts[:, order], starts, axis=1)
-    ranks = group.cumsum(axis=1) - (group - 1) / 2
-    return ranks[:, numbers] - (counts.shape[1] + 1) / 2
+    group = np.add.reduceat(drawn[order], starts, axis=0)
+    ranks = group.cumsum(axis=0) - (group - 1) / 2 - (len(drawn) + 1) / 2
+    return ranks[numbers]
 
 
 def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Form:

@@ -4,7 +4,8 @@ Examples are drawn again with replacement; models and seeds are not. How a metri
 a resample is in ``resampled_metrics``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,19 @@ class Resampling:
     resamples: int = 1000
     level: float = 0.95
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """One run's metric, ready to be paired with others on the same examples.
+
+    Attributes:
+        score: on the examples themselves; None where :func:`intervals` would give None for it.
+        values: float64, ``(resamples,)``, NaN where undefined; empty without a score.
+    """
+
+    score: float | None
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,19 +151,60 @@ def paired_difference(
     """
     if not pairs:
         raise DataError("pairs: got none, need at least one")
+    sides = resampled(metric, [side for pair in pairs for side in pair], references, plan=plan)
+    return difference_between(list(zip(sides[::2], sides[1::2], strict=True)), plan=plan)
+
+
+def resampled(
+    metric: str,
+    sides: Sequence[Sequence[Any]],
+    references: Sequence[Any],
+    *,
+    plan: Resampling = DEFAULT,
+) -> list[Resampled]:
+    """Score several runs on the examples and on the resamples, the same draws for all.
+
+    Args:
+        metric: one metric's name.
+        sides: predictions of each run, ``(N,)`` each.
+        references: ``(N,)``, the same examples for all.
+        plan: resamples, level and seed.
+
+    Returns:
+        One for each side, in their order.
+
+    Raises:
+        DataError: as :func:`sparsetune.evaluation.metrics.score`.
+    """
     if metric not in FORMS:
-        return None
-    sides = [side for pair in pairs for side in pair]
+        return [Resampled(None, np.empty(0))] * len(sides)
     scores = [score([metric], side, references)[metric] for side in sides]
-    if None in scores:
+    known = [index for index, value in enumerate(scores) if value is not None]
+    forms = [FORMS[metric](sides[index], references) for index in known]
+    values = dict(zip(known, _on_resamples(forms, len(references), plan), strict=True))
+    return [Resampled(value, values.get(index, np.empty(0))) for index, value in enumerate(scores)]
+
+
+def difference_between(
+    pairs: Sequence[tuple[Resampled, Resampled]], *, plan: Resampling = DEFAULT
+) -> Difference | None:
+    """The paired difference of runs that are resampled already; see :func:`paired_difference`.
+
+    Args:
+        pairs: (first, second) of :func:`resampled` with the same examples and plan; at least one.
+        plan: the same.
+
+    Returns:
+        The difference; None where a score is, or where the interval would be undefined.
+    """
+    scores = [(first.score, second.score) for first, second in pairs]
+    if any(None in pair for pair in scores):
         return None
-    forms = [FORMS[metric](side, references) for side in sides]
-    values = _on_resamples(forms, len(references), plan)
-    drawn = (values[1::2] - values[::2]).mean(axis=0)
+    drawn = np.stack([second.values - first.values for first, second in pairs]).mean(axis=0)
     interval = _interval(drawn, plan.level)
     if interval is None:
         return None
-    value = float(np.mean(np.subtract(scores[1::2], scores[::2])))
+    value = float(np.mean([second - first for first, second in scores]))
     return Difference(value, *interval, _two_sided(drawn[np.isfinite(drawn)]))
 
 
@@ -193,10 +248,20 @@ def _on_resamples(forms: Sequence[Form], examples: int, plan: Resampling) -> np.
     return np.concatenate(parts, axis=1) if parts else np.empty((0, plan.resamples))
 
 
-def _counts(examples: int, plan: Resampling) -> Iterator[np.ndarray]:
+def _counts(examples: int, plan: Resampling) -> Iterable[np.ndarray]:
     """How often each resample draws each example: float64, ``(B, N)``, rows sum to N."""
-    generator = np.random.default_rng(plan.seed)
     chunk = max(1, _CHUNK_CELLS // examples)
+    # What fits into one chunk is kept: many runs of a task are resampled one after the other.
+    return (_one_chunk if chunk >= plan.resamples else _chunks)(examples, plan, chunk)
+
+
+@functools.lru_cache(maxsize=1)
+def _one_chunk(examples: int, plan: Resampling, chunk: int) -> tuple[np.ndarray, ...]:
+    return tuple(_chunks(examples, plan, chunk))
+
+
+def _chunks(examples: int, plan: Resampling, chunk: int) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(plan.seed)
     for first in range(0, plan.resamples, chunk):
         rows = min(chunk, plan.resamples - first)
         drawn = generator.integers(0, examples, (rows, examples))

@@ -20,7 +20,13 @@ from sparsetune.evaluation.predictions import (
     require_same_examples,
 )
 from sparsetune.evaluation.resampled_metrics import exact_matches
-from sparsetune.evaluation.resampling import McNemar, mcnemar, paired_difference
+from sparsetune.evaluation.resampling import (
+    McNemar,
+    Resampled,
+    difference_between,
+    mcnemar,
+    resampled,
+)
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, collect, group_runs
 from sparsetune.reporting.paired import Comparison, comparison_text
 
@@ -55,7 +61,7 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
         told = f"{methods[0]}: {first.seeds}, {methods[1]}: {second.seeds}"
         raise ConfigError(f"{place}: no seed in common; {told}")
     metrics = [name for name in first.rows[0].metrics if name in second.rows[0].metrics]
-    return comparison_text(_compared(pairs, metrics))
+    return comparison_text(_compared(pairs, metrics, _Answers()))
 
 
 def headline_comparisons(
@@ -77,24 +83,66 @@ def headline_comparisons(
     groups = group_runs(rows, order)
     references = {group.key[:2]: group for group in groups if group.key[2] == against}
     made, alone, without = [], [], []
+    answers, current = _Answers(), None
     for group in groups:
         reference = references.get(group.key[:2])
         if group.key[2] == against:
             continue
+        if current != group.key[:2]:
+            # The dense runs' answers are kept for the other methods of their task, no longer.
+            answers, current = _Answers(), group.key[:2]
         pairs = _shared_seeds(reference, group) if reference else []
         name = "/".join(group.key)
         if not pairs:
             alone.append(name)
-        elif not all(holds_references(row.folder / NAME) for pair in pairs for row in pair):
+        elif not all(answers.have_references(row) for pair in pairs for row in pair):
             without.append(name)
         else:
-            made += _compared(pairs, [group.rows[0].headline_metric])
+            made += _compared(pairs, [group.rows[0].headline_metric], answers)
+            answers.forget(group.rows)
     told = []
     if alone:
         told.append(f"No run of {against} with the same seed: {', '.join(alone)}.")
     if without:
         told.append(f"Predictions without references (rerun evaluate): {', '.join(without)}.")
     return made, told
+
+
+class _Answers:
+    """What the runs of one task answered: each run's read, and scored on the resamples, once."""
+
+    def __init__(self) -> None:
+        self._held: dict[Path, bool] = {}
+        self._read: dict[Path, Predictions] = {}
+        self._resampled: dict[tuple[Path, str], Resampled] = {}
+
+    def have_references(self, row: RunRow) -> bool:
+        """Whether a run's predictions can be compared."""
+        if row.folder not in self._held:
+            self._held[row.folder] = holds_references(row.folder / NAME)
+        return self._held[row.folder]
+
+    def of(self, row: RunRow) -> Predictions:
+        """A run's predictions with their references."""
+        if row.folder not in self._read:
+            count = row.measured("evaluate", "n_examples")
+            self._read[row.folder] = read_predictions(row.folder / NAME, count=count)
+        return self._read[row.folder]
+
+    def forget(self, rows: Iterable[RunRow]) -> None:
+        """Drop what is not needed again: all runs of a task would fill the memory."""
+        for row in rows:
+            self._read.pop(row.folder, None)
+
+    def resampled(self, rows: Sequence[RunRow], metric: str) -> list[Resampled]:
+        """Runs on the same examples, by one metric."""
+        missing = [row for row in rows if (row.folder, metric) not in self._resampled]
+        if missing:
+            sides = [self.of(row).predictions for row in missing]
+            made = resampled(metric, sides, self.of(missing[0]).references)
+            for row, one in zip(missing, made, strict=True):
+                self._resampled[row.folder, metric] = one
+        return [self._resampled[row.folder, metric] for row in rows]
 
 
 def _seed_folders(place: Path, method: str) -> list[Path]:
@@ -109,33 +157,32 @@ def _shared_seeds(first: RunGroup, second: RunGroup) -> list[_Pair]:
     return [(others[row.seed], row) for row in second.rows if row.seed in others]
 
 
-def _compared(pairs: Sequence[_Pair], metrics: Sequence[str]) -> list[Comparison]:
+def _compared(
+    pairs: Sequence[_Pair], metrics: Sequence[str], answers: _Answers
+) -> list[Comparison]:
     """One comparison per metric, over all pairs."""
-    read = [(_predictions_of(first), _predictions_of(second)) for first, second in pairs]
+    read = [(answers.of(first), answers.of(second)) for first, second in pairs]
     examples = read[0][0]
     for side in (side for pair in read for side in pair):
         require_same_examples(examples, side)
-    references = examples.references
-    answers = [(first.predictions, second.predictions) for first, second in read]
     first, second = pairs[0]
     right = _right_tests(read, first.metrics)
+    sides = list(zip(*pairs, strict=True))
     return [
         Comparison(
             key=second.key,
             against=first.method,
             metric=metric,
             seeds=tuple(row.seed for _, row in pairs),
-            examples=len(references),
-            scores=tuple(_mean_score(side, metric) for side in zip(*pairs, strict=True)),
-            difference=paired_difference(metric, answers, references),
+            examples=len(examples.references),
+            scores=tuple(_mean_score(side, metric) for side in sides),
+            difference=difference_between(
+                list(zip(*(answers.resampled(side, metric) for side in sides), strict=True))
+            ),
             right=right,
         )
         for metric in metrics
     ]
-
-
-def _predictions_of(row: RunRow) -> Predictions:
-    return read_predictions(row.folder / NAME, count=row.measured("evaluate", "n_examples"))
 
 
 def _right_tests(

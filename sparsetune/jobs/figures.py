@@ -85,12 +85,13 @@ def _draw_runs(suite: Suite, rows: list[RunRow], output: Path) -> None:
 
 
 def _draw_searches(suite: Suite, results: Path, output: Path) -> None:
-    from sparsetune.reporting.figures import write_mask_distances
+    from sparsetune.reporting.figures import MaskDistances
 
+    sheet = MaskDistances()
     for name in _drawn_searches(suite):
         folder = results / "tickets" / name
         measured = read_record(folder / "record.json", "ticket")["measured"]
-        write_mask_distances(
+        sheet.write(
             folder / "gates.npz",
             output / "masks" / f"{name}.svg",
             title=name,

@@ -4,7 +4,7 @@ From records and saved arrays only. SVG, the same bytes for the same results; ev
 its own marker, so nothing hangs on colour alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
 from sparsetune.reporting.savings import macs_of, mean_effort, saving
 
 _COLUMNS = 4
+_UNITS = ("head", "neuron")
+_SHEET = {**STYLE, "axes.grid": False}
+_PART = 8192
 
 
 def write_scores_against_savings(
@@ -102,7 +105,7 @@ def _panel(
         if method == reference_method:
             axis.axhline(mean, color=GREY, linewidth=0.7, linestyle="--", zorder=0)
     scatter(axis, spots)
-    axis.set_title(f"{pair[0]}, {pair[1]}", fontsize=8)
+    axis.set_title(f"{pair[0]}, {pair[1]}", fontsize=8, y=1.0)
     axis.set_xlabel(f"training MACs saved against {reference_method}, %", fontsize=7)
     unit = ", %" if scale.factor == 100 else ""
     axis.set_ylabel(f"{scale.heading}{unit}", fontsize=7)
@@ -128,17 +131,26 @@ def mask_distances(masks: np.ndarray) -> np.ndarray:
     """
     if masks.ndim != 3 or not len(masks):
         raise DataError(f"masks of a search: got shape {masks.shape}, need (checks, layers, units)")
-    flat = masks.reshape(len(masks), -1).astype(np.float64)
-    # Kept in both, by a product: comparing all pairs at once would take gigabytes.
-    counts = flat.sum(axis=1)
-    differing = (counts[:, None] + counts[None, :] - 2 * flat @ flat.T) / flat.shape[1]
-    kept = flat[-1].mean()
+    flat = masks.reshape(len(masks), -1)
+    counts = flat.sum(axis=1, dtype=np.float64)
+    differing = (counts[:, None] + counts[None, :] - 2 * _kept_in_both(flat)) / flat.shape[1]
+    kept = counts[-1] / flat.shape[1]
     chance = 2 * kept * (1 - kept)
     return differing / chance if chance else differing
 
 
+def _kept_in_both(flat: np.ndarray) -> np.ndarray:
+    """How many units each two of ``(C, N)`` masks share, by a product: float64, ``(C, C)``."""
+    shared = np.zeros((len(flat), len(flat)))
+    # In parts that stay in the cache; float32 counts exactly what a part can hold.
+    for first in range(0, flat.shape[1], _PART):
+        part = flat[:, first : first + _PART].astype(np.float32)
+        shared += part @ part.T
+    return shared
+
+
 def write_mask_distances(gates: Path, path: Path, *, title: str, stops: dict[str, int]) -> None:
-    """Draw how far the masks of a search are apart, heads and neurons side by side.
+    """Draw one search as :class:`MaskDistances` does.
 
     Args:
         gates: ``gates.npz`` of a ticket.
@@ -149,31 +161,68 @@ def write_mask_distances(gates: Path, path: Path, *, title: str, stops: dict[str
     Raises:
         DataError: the file is missing, damaged or holds no search.
     """
+    MaskDistances().write(gates, path, title=title, stops=stops)
+
+
+class MaskDistances:
+    """Draws how far the masks of a search are apart, heads and neurons side by side.
+
+    One sheet serves many searches: setting it up takes longer than drawing on it.
+    """
+
+    def __init__(self) -> None:
+        with mpl.rc_context(_SHEET):
+            self._figure = Figure(figsize=(7.0, 3.4))
+            self._axes = self._figure.subplots(1, 2)
+            for axis, name in zip(self._axes, _UNITS, strict=True):
+                axis.set_aspect("equal")
+                axis.set_xlabel("search step")
+                axis.set_title(f"{name}s", fontsize=8, y=1.0, pad=12)
+            self._axes[0].set_ylabel("search step")
+            shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "Greys")
+            bar = self._figure.colorbar(shades, ax=list(self._axes), shrink=0.8)
+            bar.set_label("mask distance / chance", fontsize=7)
+
+    def write(self, gates: Path, path: Path, *, title: str, stops: Mapping[str, int]) -> None:
+        """Draw one search.
+
+        Args:
+            gates: ``gates.npz`` of a ticket.
+            path: SVG to write.
+            title: what was searched.
+            stops: name -> step at which a stopping rule fires; drawn as a line.
+
+        Raises:
+            DataError: the file is missing, damaged or holds no search.
+        """
+        steps, masks = _read_masks(gates)
+        edges = _edges(steps)
+        with mpl.rc_context(_SHEET):
+            self._figure.suptitle(title, fontsize=9)
+            drawn: list[Any] = []
+            for axis, name in zip(self._axes, _UNITS, strict=True):
+                drawn.append(
+                    axis.pcolormesh(
+                        edges, edges, mask_distances(masks[name]),
+                        cmap="Greys", vmin=0, vmax=1, rasterized=True,
+                    )
+                )  # fmt: skip
+                axis.set(xlim=edges[[0, -1]], ylim=edges[[0, -1]])
+                for label, step in stops.items():
+                    drawn.append(axis.axvline(step, color="#D55E00", linewidth=1.0))
+                    drawn.append(axis.text(step, edges[-1], f" {label}", color="#D55E00",
+                                           fontsize=6, va="bottom"))  # fmt: skip
+            save_svg(self._figure, path)
+        for artist in drawn:
+            artist.remove()
+
+
+def _read_masks(gates: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     try:
         with np.load(gates, allow_pickle=False) as arrays:
-            steps = arrays["steps"]
-            masks = {name: arrays[f"{name}_masks"] for name in ("head", "neuron")}
+            return arrays["steps"], {name: arrays[f"{name}_masks"] for name in _UNITS}
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{gates}: not the history of a search: {error}") from None
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(7.0, 3.4))
-        axes = figure.subplots(1, 2)
-        edges = _edges(steps)
-        for axis, (name, mask) in zip(axes, masks.items(), strict=True):
-            image = axis.pcolormesh(
-                edges, edges, mask_distances(mask), cmap="Greys", vmin=0, vmax=1, rasterized=True
-            )
-            for label, step in stops.items():
-                axis.axvline(step, color="#D55E00", linewidth=1.0)
-                axis.text(step, edges[-1], f" {label}", color="#D55E00", fontsize=6, va="bottom")
-            axis.set_aspect("equal")
-            axis.set_xlabel("search step")
-            axis.set_title(f"{name}s", fontsize=8, pad=12)
-        axes[0].set_ylabel("search step")
-        bar = figure.colorbar(image, ax=list(axes), shrink=0.8)
-        bar.set_label("mask distance / chance", fontsize=7)
-        figure.suptitle(title, fontsize=9)
-        save_svg(figure, path)
 
 
 def _edges(steps: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def _drawn(panels: Mapping[tuple[str, str], Mapping[str, Mapping[str, np.ndarray
         for axis, part in zip(line, PARTS, strict=True):
             values = np.stack([one[part] for one in found.values()])
             image = _heat(axis, 100 * values, numbers=cells <= _MOST_NUMBERS)
-            axis.set_title(f"{part.replace('_', '-')} weights", fontsize=7)
+            axis.set_title(f"{part.replace('_', '-')} weights", fontsize=7, y=1.0)
         line[0].set_yticks(range(len(found)), list(found))
         line[1].set_yticks([])
         line[0].set_ylabel(f"{pair[0]}\n{pair[1]}", fontsize=7)

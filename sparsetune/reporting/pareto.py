@@ -170,7 +170,7 @@ def write_pareto(
         for line, (pair, members) in zip(axes, panels.items(), strict=True):
             for axis, cost in zip(line, ("macs", "trained"), strict=True):
                 _panel(axis, members, cost, styles)
-            line[0].set_title(f"{pair[0]}, {pair[1]}", fontsize=8, loc="left")
+            line[0].set_title(f"{pair[0]}, {pair[1]}", fontsize=8, y=1.0, loc="left")
             line[0].set_ylabel(
                 f"{scale_of(metrics[pair]).heading} minus {reference_method}'s, points"
             )

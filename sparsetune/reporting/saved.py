@@ -60,7 +60,7 @@ def write_saved(
                 _bars(axis, {method: parts[unit] for method, parts in found.items()})
                 axis.set_xlabel(f"{unit} of training saved, % of {reference_method}'s")
                 axis.tick_params(labelbottom=True)
-            line[0].set_title(f"{pair[0]}, {pair[1]}", fontsize=8, loc="left")
+            line[0].set_title(f"{pair[0]}, {pair[1]}", fontsize=8, y=1.0, loc="left")
         _legend(figure)
         generated = any(task.startswith(GENERATED_PREFIX) for _, task in panels)
         footnote(figure, "To the left of 0: costs more. Seconds change from run to run.",
