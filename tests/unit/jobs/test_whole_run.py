@@ -233,7 +233,7 @@ def test_tables_are_written_from_the_records(world, tmp_path):
     )
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     stems = ("headline", "paired", "timings", "savings", "savings-time", "tickets")
-    names = (*stems, "mini-bert/mini-sst2")
+    names = (*stems, "costs", "costs-by-module", "mini-bert/mini-sst2")
     assert found == {f"{name}.{form}" for name in names for form in FORMS}
     for name in ("mini-bert/mini-sst2", "paired"):
         text = (tmp_path / f"{name}.md").read_text()
