@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsetune.cost.macs import MODULES, OPERATORS
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs, links_of
 from sparsetune.reporting.footnotes import NO_REFUSALS, common_notes, mean_of
 from sparsetune.reporting.layout import Column, number_column, percent, text_column, write_table
@@ -20,8 +21,9 @@ _UNIT_NOTE = (
 )
 _LENGTH_NOTE = (
     "Per example: the mean over the evaluation split's sequences at their own lengths (windows for "
-    "spans), padding not counted; for generation one text: its prompt and every step of every "
-    "hypothesis. Padding is what batches of 64, longest first, add to the executed MACs."
+    "spans), padding not counted; for generation one of the method's own texts: its prompt and "
+    "every step of every hypothesis, which the dense model is priced for too. Padding is what "
+    "batches of 64, longest first, add to the executed MACs."
 )
 
 
@@ -191,12 +193,9 @@ def _whole_life_note(groups: Sequence[RunGroup]) -> list[str]:
 
 def _module_columns(groups: Sequence[RunGroup]) -> list[Column]:
     costs = [row.records["cost"]["measured"] for group in groups for row in group.rows]
-    operators = dict.fromkeys(
-        one["operator"] for cost in costs for one in cost.get("macs_by_operator", ())
-    )
-    modules = dict.fromkeys(
+    there = {
         name for cost in costs for name, n in cost["breakdown"].get("effective", {}).items() if n
-    )
+    }
 
     def operator(name: str) -> Callable[[Mapping[str, Any]], float]:
         def share(cost: Mapping[str, Any]) -> float:
@@ -208,8 +207,8 @@ def _module_columns(groups: Sequence[RunGroup]) -> list[Column]:
     def module(name: str) -> Callable[[Mapping[str, Any]], float]:
         return lambda cost: cost["breakdown"]["effective"][name] / cost["macs_dense_per_example"]
 
-    chosen = [(name, operator(name)) for name in operators]
-    chosen += [(name, module(name)) for name in modules]
+    chosen = [(name, operator(name)) for name in OPERATORS]
+    chosen += [(name, module(name)) for name in MODULES if name in there]
     return [
         number_column(f"{name.replace('_', ' ')} %", f"{name}_share", _means(groups, read), percent)
         for name, read in chosen

@@ -17,8 +17,11 @@ OVER = [
 ]  # fmt: skip
 TEXTS = [{"part": "prefill", "dense": 300, "executed": 200, "effective": 100},
          {"part": "decode", "dense": 700, "executed": 600, "effective": 400}]  # fmt: skip
-OPERATORS = [{"operator": "linear", "executed": 900, "effective": 600},
-             {"operator": "attention", "executed": 100, "effective": 100}]  # fmt: skip
+OPERATORS = [
+    {"operator": name, "executed": 900, "effective": effective}
+    for name, effective in
+    (("attention", 100), ("linear", 600), ("low_rank", 0), ("single_entries", 0))
+]  # fmt: skip
 
 
 def costing(**changes):
@@ -82,8 +85,10 @@ def test_operators_and_modules_are_shares_of_the_dense_model(tmp_path):
     assert line["method"] == "dsee"
     shares = {name: value for name, value in line.items() if name.endswith("_share")}
     # 1,000 MACs of the dense model; a module without any is left out.
-    assert shares == {"linear_share": "0.6", "attention_share": "0.1", "query_share": "0.4",
-                      "scores_share": "0.3"}  # fmt: skip
+    assert shares == {
+        "linear_share": "0.6", "attention_share": "0.1", "low_rank_share": "0.0",
+        "single_entries_share": "0.0", "query_share": "0.4", "scores_share": "0.3",
+    }  # fmt: skip
 
 
 def test_records_of_earlier_versions_have_dashes(tmp_path):
