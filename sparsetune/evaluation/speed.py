@@ -15,7 +15,8 @@ from sparsetune.evaluation.split import BATCH_SIZE, EvaluationSplit
 
 _SECONDS = 0.2  # of timed calls, if they are short
 _FEWEST_CALLS, _MOST_CALLS = 3, 50
-_WARM_UP_CALLS = 2
+_MOST_WARM_UP_CALLS = 2
+_LONG_SECONDS = 0.5  # a call that takes so long is warm after one
 
 
 def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list[dict[str, Any]]:
@@ -93,9 +94,11 @@ def _waiting(
 
 def _timed(call: Callable[[], None]) -> dict[str, float | int]:
     """Warm up, and time as many calls as a fraction of a second holds, three at least."""
-    for _ in range(_WARM_UP_CALLS):
+    warmup, once = 0, 0.0
+    while warmup < _MOST_WARM_UP_CALLS and once < _LONG_SECONDS:
         began = time.perf_counter()
         call()
         once = time.perf_counter() - began
+        warmup += 1
     repeats = min(_MOST_CALLS, max(_FEWEST_CALLS, int(_SECONDS / max(once, 1e-9))))
-    return {**measure_latency(call, repeats=repeats, warmup=0), "warmup": _WARM_UP_CALLS}
+    return {**measure_latency(call, repeats=repeats, warmup=0), "warmup": warmup}

@@ -10,6 +10,7 @@ from sparsetune.cost.macs import effective_macs, executed_macs
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Update
 from sparsetune.errors import ModelError
+from sparsetune.evaluation.beam import BeamSettings, search
 
 GPT2 = ModelShape.dense(TINY_GPT2, "generation", 1)
 
@@ -38,6 +39,20 @@ def test_generation_equals_torchs_counter(beams, steps):
         decoding_macs(shape, steps, visible_keys(6, steps), beams=beams),
     )
     assert ours == counted(model, torch.arange(2, 8)[None], beams, steps)
+
+
+def test_a_search_runs_what_is_counted_for_its_own_steps():
+    model = tiny_model("gpt2", task="lm")
+    model.set_attn_implementation("eager")
+    shape = ModelShape.dense(model.config.to_dict(), "generation", 1)
+    prompt = torch.arange(2, 8)[None]
+    batch = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        found = search(model, batch, BeamSettings(1, 9, 1.0, 0), end_token_id=49)
+    (steps,) = found.steps
+    assert steps == 8  # the last of nine tokens is chosen, not run
+    ours = prefill_macs(shape, 6) + decoding_macs(shape, steps, visible_keys(6, steps), beams=1)
+    assert ours == counter.get_total_flops() // 2
 
 
 def test_one_step_by_hand():
