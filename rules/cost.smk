@@ -4,6 +4,7 @@ rule cost:
         "resources/backbones/{backbone}/record.json",
         f"{RESULTS}/runs/{RUN}/model.safetensors",
         f"{RESULTS}/runs/{RUN}/tune.json",
+        f"{RESULTS}/runs/{RUN}/evaluate.json",
         ticket_file,
     output:
         f"{RESULTS}/runs/{RUN}/cost.json",

@@ -22,18 +22,13 @@ rule group_table:
 
 
 rule tables:
-    """The suite's tables: headline, paired tests, savings, tickets; timings stand apart."""
+    """The suite's tables: headline, paired tests, savings, costs, tickets; timings stand apart."""
     input:
         records_of(SUITE.runs),
         [f"{RESULTS}/runs/{run.path}/predictions.parquet" for run in SUITE.runs],
         tickets_of_suite(),
     output:
-        in_report(multiext(f"{RESULTS}/tables/headline", *TABLE_FORMS)),
-        in_report(multiext(f"{RESULTS}/tables/paired", *TABLE_FORMS)),
-        in_report(multiext(f"{RESULTS}/tables/savings", *TABLE_FORMS)),
-        in_report(multiext(f"{RESULTS}/tables/savings-time", *TABLE_FORMS)),
-        in_report(multiext(f"{RESULTS}/tables/timings", *TABLE_FORMS)),
-        in_report(multiext(f"{RESULTS}/tables/tickets", *TABLE_FORMS)),
+        in_report(expand(f"{RESULTS}/tables/{{name}}{{form}}", name=SUITE_TABLES, form=TABLE_FORMS)),
         in_report(
             expand(
                 f"{RESULTS}/tables/published/{{name}}{{form}}",

@@ -1,5 +1,15 @@
 # What can be asked for: the files that a suite, or a part of it, ends in.
 TABLE_FORMS = (".md", ".csv", ".tex", ".html")
+SUITE_TABLES = (
+    "headline",
+    "paired",
+    "savings",
+    "savings-time",
+    "costs",
+    "costs-by-module",
+    "timings",
+    "tickets",
+)
 
 
 def records_of(runs):
@@ -17,5 +27,8 @@ def group_records(wildcards):
 
 def suite_tables():
     groups = [f"{backbone}/{task}" for backbone, task in SUITE.groups()]
-    stems = [*groups, "headline", "paired", "savings", "savings-time", "timings", "tickets"]
-    return [f"{RESULTS}/tables/{stem}{form}" for stem in stems for form in TABLE_FORMS]
+    return [
+        f"{RESULTS}/tables/{stem}{form}"
+        for stem in (*groups, *SUITE_TABLES)
+        for form in TABLE_FORMS
+    ]

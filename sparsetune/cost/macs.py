@@ -16,6 +16,10 @@ MODULES = (
     "embeddings", "query", "key", "value", "scores", "context",
     "attention_output", "ffn_in", "ffn_out", "pooler", "head", "update",
 )  # fmt: skip
+LAYER_MODULES = (*PROJECTIONS, "scores", "context", "update")
+"""Those of :data:`MODULES` that every layer has one of."""
+OPERATORS = ("linear", "attention", "low_rank", "single_entries")
+"""Kinds of products: by a stored weight; of two activations; by U and V; by the values of S2."""
 _RESERVED = ("inference", "total")
 
 
@@ -41,19 +45,12 @@ def executed_macs(shape: ModelShape, tokens: float, update: Update | None = None
     Raises:
         ModelError: ``tokens`` is not above 0, or the update does not fit the model.
     """
-    if not tokens > 0:
-        raise ModelError(f"tokens: got {tokens}, need a length above 0")
+    _check_length(tokens)
     macs: dict[str, float] = dict.fromkeys(MODULES, 0)
-    for _, projection, rows, columns in shape.sites():
-        macs[projection] += tokens * rows * columns
-    for layer in shape.layers:
-        # Scores and context are each, per head, a T x T x head_size product.
-        macs["scores"] += tokens * tokens * layer.heads * layer.head_size
-        macs["context"] += tokens * tokens * layer.heads * layer.head_size
+    for module, values in _by_layer(shape, tokens, update).items():
+        macs[module] = sum(values)
     macs["pooler"] = shape.hidden_size**2 if shape.pooler else 0
     macs["head"] = _head_macs(shape, tokens)
-    for branch in (update or Update.full()).branches(shape):
-        macs["update"] += tokens * branch.products
     return {module: round(value) for module, value in macs.items()}
 
 
@@ -87,6 +84,67 @@ def effective_macs(
     for projection, count in saved.items():
         macs[projection] -= round(tokens * count)
     return macs
+
+
+def macs_by_layer(
+    shape: ModelShape,
+    tokens: float,
+    update: Update | None = None,
+    zeros: Mapping[str, int] | None = None,
+) -> dict[str, list[int]]:
+    """MACs of one sequence in each layer, by module; embeddings, pooler and head are in none.
+
+    Args:
+        shape: the model after any removal.
+        tokens: length T of the sequence, > 0.
+        update: the branches to add; None or full = none.
+        zeros: site key -> zeros that cost nothing; None = executed MACs, in which zeros count.
+
+    Returns:
+        Module of :data:`LAYER_MODULES` -> one number for each layer; over the layers they add up
+        to :func:`executed_macs` or :func:`effective_macs`, exactly if ``tokens`` is whole.
+
+    Raises:
+        ModelError: as :func:`effective_macs`.
+    """
+    _check_length(tokens)
+    macs = _by_layer(shape, tokens, update)
+    for key, count in checked_zeros(shape, zeros).items():
+        _, layer, projection = key.split(".")
+        macs[projection][int(layer)] -= tokens * count
+    return {module: [round(value) for value in values] for module, values in macs.items()}
+
+
+def macs_by_operator(
+    shape: ModelShape,
+    tokens: float,
+    update: Update | None = None,
+    zeros: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """MACs of one sequence by the kind of product; look-ups and element-wise steps are 0.
+
+    Args:
+        shape: the model after any removal.
+        tokens: length T of the sequence, > 0.
+        update: the branches to add; None or full = none.
+        zeros: as in :func:`macs_by_layer`.
+
+    Returns:
+        Operator of :data:`OPERATORS` -> MACs; their sum is that over all modules.
+
+    Raises:
+        ModelError: as :func:`effective_macs`.
+    """
+    macs = effective_macs(shape, tokens, update, zeros)
+    sparse = sum(branch.sparse for branch in (update or Update.full()).branches(shape))
+    attention = macs["scores"] + macs["context"]
+    entries = round(tokens * sparse)
+    return {
+        "linear": sum(macs.values()) - attention - macs["update"],
+        "attention": attention,
+        "low_rank": macs["update"] - entries,
+        "single_entries": entries,
+    }
 
 
 def training_macs(shape: ModelShape, tokens: float, update: Update | None = None) -> dict[str, int]:
@@ -168,6 +226,28 @@ def whole_life_macs(
     life["inference"] = inference_macs * inference_examples
     life["total"] = sum(life.values())
     return life
+
+
+def _check_length(tokens: float) -> None:
+    if not tokens > 0:
+        raise ModelError(f"tokens: got {tokens}, need a length above 0")
+
+
+def _by_layer(shape: ModelShape, tokens: float, update: Update | None) -> dict[str, list[float]]:
+    macs: dict[str, list[float]] = {name: [0] * len(shape.layers) for name in LAYER_MODULES}
+    for key, projection, rows, columns in shape.sites():
+        macs[projection][_layer_of(key)] = tokens * rows * columns
+    for index, layer in enumerate(shape.layers):
+        # Scores and context are each, per head, a T x T x head_size product.
+        macs["scores"][index] = tokens * tokens * layer.heads * layer.head_size
+        macs["context"][index] = macs["scores"][index]
+    for branch in (update or Update.full()).branches(shape):
+        macs["update"][_layer_of(branch.key)] += tokens * branch.products
+    return macs
+
+
+def _layer_of(key: str) -> int:
+    return int(key.split(".")[1])
 
 
 def _head_macs(shape: ModelShape, tokens: float) -> float:

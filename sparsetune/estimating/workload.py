@@ -12,10 +12,9 @@ from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Update
 from sparsetune.errors import ConfigError
 from sparsetune.estimating.sizes import DOCUMENT_TOKENS, TaskSize, after_removal, under_head
-from sparsetune.jobs.cost import update_of
+from sparsetune.jobs.cost import EVALUATION_BATCH, update_of
 from sparsetune.training.plan import steps_in_epoch
 
-EVALUATION_BATCH = 64  # as jobs/evaluate.py
 _KEPT_CHECKPOINTS = 2  # as training/trainer.py
 _COPIES = 3  # values and AdamW's two moments
 
@@ -327,7 +326,7 @@ def _own(run: RunSpec, plan: _Plan, *, measured: bool) -> Iterator[Job]:
     )  # fmt: skip
     after = (f"tune/{run.path}",)
     yield Job(f"evaluate/{run.path}", "evaluate", after, plan.evaluation, **named)
-    yield Job(f"cost/{run.path}", "cost", after, **named)
+    yield Job(f"cost/{run.path}", "cost", (*after, f"evaluate/{run.path}"), **named)
 
 
 def _shapes(run: RunSpec, dense: ModelShape) -> tuple[ModelShape, ModelShape]:

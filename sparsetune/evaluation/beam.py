@@ -7,7 +7,7 @@ not once a beam, and choosing among hypotheses moves booleans instead of keys.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,23 @@ class BeamSettings:
         return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 
 
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        continuations: token ids for each prompt, without the end token.
+        steps: for each prompt the forward passes after the prompt's own. At least as many as
+            its continuation needed: the search goes on until the result is certain, and prompts
+            leave a batch several at a time.
+    """
+
+    continuations: list[list[int]]
+    steps: list[int]
+
+
 def search(
     model: nn.Module, batch: Mapping[str, Tensor], settings: BeamSettings, *, end_token_id: int
-) -> list[list[int]]:
+) -> Found:
     """Continue every prompt with the best of the hypotheses that beam search finds.
 
     A step extends the live hypotheses of a prompt by one token and keeps the ``beams`` most
@@ -57,7 +71,7 @@ def search(
         end_token_id: ends a hypothesis.
 
     Returns:
-        N lists of token ids, at most ``maximum_new_tokens`` long, without the end token.
+        N continuations, at most ``maximum_new_tokens`` long, and their steps.
 
     Source:
         Beam search with the ending, scoring and n-gram rules of the released LoRA code
@@ -70,7 +84,7 @@ def search(
     found = _Search(model, batch, settings, end_token_id)
     while found.step():
         found.forward()
-    return found.best
+    return Found(found.best, found.steps)
 
 
 class _Search:
@@ -104,6 +118,7 @@ class _Search:
         self.scores = torch.full((count, beams), -torch.inf, device=place)
         self.scores[:, 0] = 0.0
         self.best: list[list[int]] = [[] for _ in range(count)]
+        self.steps = [0] * count
         self.best_scores = torch.full((count,), -torch.inf, device=place)
 
     def step(self) -> bool:
@@ -123,6 +138,8 @@ class _Search:
     def forward(self) -> None:
         """Run the model on the last token of every hypothesis."""
         count, beams = self.scores.shape
+        for row in self.rows.tolist():
+            self.steps[row] += 1
         if self.tokens.shape[-1] % _STEPS_BETWEEN_CLEANINGS == 0:
             self._clean_cache()
         own = torch.eye(beams, dtype=torch.bool, device=self.visible.device)

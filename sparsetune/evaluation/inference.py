@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,20 @@ from sparsetune.evaluation.beam import BeamSettings, search
 logger = logging.getLogger(__name__)
 _HYPOTHESES = 320  # prompts x beams in one batch
 _SECONDS_BETWEEN_LINES = 30.0  # of progress, where no terminal shows a bar
+
+
+class Generated(NamedTuple):
+    """Texts in the order of their prompts.
+
+    Attributes:
+        texts: stripped of blanks around them.
+        seconds: of all batches.
+        steps: for each prompt the forward passes after the prompt's own.
+    """
+
+    texts: list[str]
+    seconds: float
+    steps: list[int]
 
 
 def forward_all(
@@ -60,7 +74,7 @@ def generate_all(
     settings: Mapping[str, Any],
     device: str,
     batch_size: int | None = None,
-) -> tuple[list[str], float]:
+) -> Generated:
     """Continue every prompt by beam search, longest first, and give the texts in feature order.
 
     Args:
@@ -73,23 +87,36 @@ def generate_all(
             scores over the vocabulary for every prompt and beam.
 
     Returns:
-        The texts, and the seconds of all batches.
+        The texts, the seconds of all batches, and the steps that each prompt took.
     """
-    texts = [""] * len(features)
+    texts, steps = [""] * len(features), [0] * len(features)
     asked = BeamSettings.of(settings)
 
     def run(indices: list[int], batch: dict[str, Tensor]) -> None:
         found = search(model, batch, asked, end_token_id=tokenizer.eos_token_id)
-        decoded = tokenizer.batch_decode(found, skip_special_tokens=True)
-        for index, text in zip(indices, decoded, strict=True):
-            texts[index] = text.strip()
+        decoded = tokenizer.batch_decode(found.continuations, skip_special_tokens=True)
+        for index, text, taken in zip(indices, decoded, found.steps, strict=True):
+            texts[index], steps[index] = text.strip(), taken
         advance(len(indices))
 
     prompts = batch_size or max(1, _HYPOTHESES // asked.beams)
     place = (prompts, tokenizer.pad_token_id, device)
     with _progress(len(features), "prompts") as advance:
         seconds = _over_batches(features, run, place, model, "left")
-    return texts, seconds
+    return Generated(texts, seconds, steps)
+
+
+@contextmanager
+def inference_mode(model: nn.Module, device: str) -> Iterator[None]:
+    """Everything a forward pass of scoring runs in.
+
+    Args:
+        model: put into evaluation mode, moved to the device and left there.
+        device: ``cpu`` or ``cuda``; CUDA runs in bfloat16 autocast, as in training.
+    """
+    model.to(device).eval()
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        yield
 
 
 @contextmanager
@@ -118,14 +145,13 @@ def _over_batches(
     side: str,
 ) -> float:
     batch_size, pad_token_id, device = place
-    model.to(device).eval()
-    started = time.perf_counter()
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+    with inference_mode(model, device):
+        started = time.perf_counter()
         for indices in _by_length(features, batch_size):
             batch = collate([features[i] for i in indices], pad_token_id=pad_token_id, side=side)
             batch.pop("labels", None)
             run(indices, {key: tensor.to(device) for key, tensor in batch.items()})
-    return time.perf_counter() - started
+        return time.perf_counter() - started
 
 
 def _by_length(features: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[list[int]]:

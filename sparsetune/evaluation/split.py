@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -16,7 +16,22 @@ from sparsetune.evaluation.inference import forward_all, generate_all
 from sparsetune.evaluation.metrics import score
 from sparsetune.evaluation.qa import answers_of
 
-_BATCH_SIZE = 64
+BATCH_SIZE = 64
+"""Sequences in one forward pass; generation fits its own to memory."""
+
+
+class Predicted(NamedTuple):
+    """A model's answers to a split.
+
+    Attributes:
+        values: one label number, score or text for each example.
+        seconds: of all batches.
+        decoding_steps: of each prompt; None where nothing is generated.
+    """
+
+    values: list[Any]
+    seconds: float
+    decoding_steps: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class EvaluationSplit:
             return [[text for text, _ in example.answers] for example in self.examples]
         return [example.label for example in self.examples]
 
-    def predict(self, model: nn.Module, device: str) -> tuple[list[Any], float]:
+    def predict(self, model: nn.Module, device: str) -> Predicted:
         """Predict every example.
 
         Args:
@@ -74,24 +89,25 @@ class EvaluationSplit:
             device: ``cpu`` or ``cuda``.
 
         Returns:
-            One label number, score or text for each example, and the seconds of all batches.
+            The answers, the seconds of all batches, and what generating took.
         """
         if self.task.kind == "generation":
             settings = self.task.generation
-            return generate_all(
+            generated = generate_all(
                 model, self.features, self.tokenizer, settings=settings, device=device
             )
+            return Predicted(*generated)
         outputs, seconds = forward_all(
             model, self.features,
-            batch_size=_BATCH_SIZE, pad_token_id=self.tokenizer.pad_token_id, device=device,
+            batch_size=BATCH_SIZE, pad_token_id=self.tokenizer.pad_token_id, device=device,
         )  # fmt: skip
         if self.task.kind == "span":
             logits = [(start.numpy(), end.numpy()) for start, end in outputs]
-            return answers_of(self.examples, self.features, logits), seconds
+            return Predicted(answers_of(self.examples, self.features, logits), seconds)
         logits = [logits.tolist() for (logits,) in outputs]
-        return predictions_of(logits, self.task.kind), seconds
+        return Predicted(predictions_of(logits, self.task.kind), seconds)
 
     def score(self, model: nn.Module, device: str) -> dict[str, float | None]:
         """The task's metrics of a model; see :meth:`predict` and ``evaluation.metrics.score``."""
-        predictions, _ = self.predict(model, device)
-        return score(self.task.metrics, predictions, self.references)
+        predicted = self.predict(model, device)
+        return score(self.task.metrics, predicted.values, self.references)

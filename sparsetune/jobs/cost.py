@@ -1,6 +1,7 @@
 """Stage ``cost``: parameters, multiply-adds and bytes of one run, counted from shapes.
 
-Neither torch nor the model is loaded; what a device really takes is measured by ``evaluate``.
+Neither torch nor the model is loaded. What only they know comes from ``evaluate``: how long the
+sequences are, how many steps a generation took, and which weights the model multiplies.
 """
 
 import json
@@ -13,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sparsetune.catalog import RunSpec
+from sparsetune.cost.lengths import Lengths
 from sparsetune.cost.macs import (
     TrainingPhase,
     effective_macs,
@@ -22,12 +24,15 @@ from sparsetune.cost.macs import (
 from sparsetune.cost.params import count_parameters, sparsity, sparsity_by_layer
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.stored import as_stored
+from sparsetune.cost.tuned import PUBLISHED_TOKENS, TunedShape, life_over_lengths
 from sparsetune.cost.updates import Update
 from sparsetune.errors import DataError, ModelError
 from sparsetune.jobs.asked import asked_of_run, hashes
 from sparsetune.records import Clock, make_record, read_json, read_record, write_record
 
+EVALUATION_BATCH = 64  # as evaluation/split.py, which imports torch
 WHOLE_LIFE_INFERENCE_EXAMPLES = 100_000  # ours: a modest deployment; the parts are in the record
+_READ = ("model.safetensors", "tune.json", "evaluate.json")
 
 
 def count_cost(
@@ -38,15 +43,17 @@ def count_cost(
     Args:
         spec: the run.
         backbone: the backbone's folder, for its ``config.json``.
-        run: the run's folder, with ``model.safetensors`` and ``tune.json``.
+        run: the run's folder, with ``model.safetensors``, ``tune.json`` and ``evaluate.json``.
         ticket: the run's ``ticket.json``; its search is part of the whole life.
         output: where ``cost.json`` goes.
 
     Raises:
-        DataError: the counted parameters are not those that were trained.
+        DataError: the counted parameters are not those that were trained, or the counted weights
+            not those that the evaluated model multiplies.
     """
     clock = Clock()
     tuned = read_record(run / "tune.json", "tune")["measured"]
+    evaluated = _evaluated(run / "evaluate.json")
     structure, supports, mask_bits = _read_run(run / "model.safetensors")
     config = read_json(backbone / "config.json", what="backbone configuration")
     dense = ModelShape.dense(config, spec.task.kind, spec.task.label_count)
@@ -64,6 +71,8 @@ def count_cost(
     )
     if search:
         phases.insert(0, _search_phase(search, dense))
+    tuned_shape = TunedShape(dense, shape, update, zeros)
+    tuned_shape.check_weights(evaluated["weights_multiplied"])
     measured = {
         **_parameters(shape, update, zeros, trained=tuned["parameters_trained"]),
         # Heads and neurons that were removed count as zeros.
@@ -73,15 +82,24 @@ def count_cost(
         ),
         "search_seconds": search["seconds"] - search["loading_seconds"] if search else 0.0,
         **_macs(dense, shape, update, zeros, phases),
+        **_breakdown(tuned_shape, phases, evaluated),
     }
     record = make_record(
         "cost",
         asked=asked_of_run(spec),
-        inputs=hashes([run / "model.safetensors", run / "tune.json", backbone / "config.json"]),
+        inputs=hashes([*(run / name for name in _READ), backbone / "config.json"]),
         measured=measured,
         where=clock.where(),
     )
     write_record(output / "cost.json", record)
+
+
+def _evaluated(path: Path) -> Mapping[str, Any]:
+    measured = read_record(path, "evaluate")["measured"]
+    for name in ("weights_multiplied", "token_lengths"):
+        if name not in measured:
+            raise DataError(f"{path}: measured.{name}: missing; rerun stage 'evaluate'")
+    return measured
 
 
 def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, int], dict[str, int]]:
@@ -214,3 +232,37 @@ def _macs(
         "whole_life_inference_examples": WHOLE_LIFE_INFERENCE_EXAMPLES,
         "breakdown": {"executed": executed, "effective": effective, "whole_life": life},
     }
+
+
+def _breakdown(
+    tuned: TunedShape, phases: Sequence[TrainingPhase], evaluated: Mapping[str, Any]
+) -> dict[str, Any]:
+    """MACs at the published length, over the real lengths, and where in the model they are.
+
+    Everything that is long is a list, which MLflow's metrics leave to the record.
+    """
+    lengths = {
+        name: Lengths.from_pairs(pairs) for name, pairs in evaluated["token_lengths"].items()
+    }
+    tokens = phases[-1].tokens
+    parts = {
+        f"macs_at_{PUBLISHED_TOKENS}_tokens": tuned.macs(PUBLISHED_TOKENS),
+        "macs_by_layer": tuned.by_layer(tokens),
+        "macs_by_operator": tuned.by_operator(tokens),
+        "macs_whole_life_over_lengths": life_over_lengths(phases, lengths["training"]),
+    }
+    rows = [("training", "none", lengths["training"])]
+    if "decoding" in evaluated:
+        made = tuned.generation(lengths["evaluation"], evaluated["decoding"])
+        parts["macs_per_text"] = [{"part": part, **macs} for part, macs in made.items()]
+    else:
+        padded = lengths["evaluation"].padded(EVALUATION_BATCH)
+        rows += [("evaluation", "none", lengths["evaluation"]), ("evaluation", "batches", padded)]
+    parts["macs_over_lengths"] = [
+        {
+            "split": split, "padding": padding, "sequences": found.sequences,
+            "tokens_mean": round(found.mean, 4), **tuned.over(found),
+        }
+        for split, padding, found in rows
+    ]  # fmt: skip
+    return parts

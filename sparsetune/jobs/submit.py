@@ -38,7 +38,7 @@ def submit(
     tokenizer = load_tokenizer(backbone)
     model = load_tuned(run / "model.safetensors", backbone).model
     answers = {
-        part: EvaluationSplit(spec.task, examples, tokenizer).predict(model, chosen)[0]
+        part: EvaluationSplit(spec.task, examples, tokenizer).predict(model, chosen).values
         for part, examples in tests.items()
     }
     del lock

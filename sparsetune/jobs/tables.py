@@ -8,14 +8,11 @@ from sparsetune.catalog import RunSpec, Suite
 from sparsetune.catalog_files import read_checked
 from sparsetune.errors import ConfigError
 from sparsetune.reporting.collect import RUN_STAGES, collect
+from sparsetune.reporting.costs import write_costs
 from sparsetune.reporting.published import write_published
 from sparsetune.reporting.savings import write_savings
-from sparsetune.reporting.tables import (
-    REFERENCE_METHOD,
-    write_headline,
-    write_task_table,
-    write_timings,
-)
+from sparsetune.reporting.tables import REFERENCE_METHOD, write_headline, write_task_table
+from sparsetune.reporting.timings import write_timings
 
 
 def make_tables(
@@ -26,8 +23,8 @@ def make_tables(
     Args:
         suite: which runs, and in which order.
         results: the suite's results folder.
-        group: ``BACKBONE/TASK``; None = headline, paired tests, savings, timings, what tickets
-            have in common, and the papers' tables with ours beside.
+        group: ``BACKBONE/TASK``; None = headline, paired tests, savings, timings, costs, what
+            tickets have in common, and the papers' tables with ours beside.
         output: folder for the tables.
         definitions: folder of the papers' tables.
 
@@ -52,6 +49,7 @@ def make_tables(
         compared, left_out = headline_comparisons(rows, order=order, against=REFERENCE_METHOD)
         write_paired(compared, output, against=REFERENCE_METHOD, left_out=left_out)
         write_timings(rows, output, order=order, refusals=refusals)
+        write_costs(rows, output, order=order, refusals=refusals)
         write_savings(rows, output, order=order, reference_method=REFERENCE_METHOD)
         write_overlaps(ticket_paths(results, suite), output)
         for name, table in published_tables(suite, definitions).items():

@@ -1,21 +1,19 @@
 """The tables of a suite as Markdown, CSV, LaTeX and HTML, byte-identical for the same results.
 
 All but CSV print percentages with one decimal; CSV keeps fractions at full precision.
-Only the timings table holds a timing, and only HTML names MLflow runs, which a rerun replaces.
+No timing is in them, and only HTML names MLflow runs, which a rerun replaces.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.evaluation.scales import lower_is_better, scale_of
-from sparsetune.reporting.collect import RUN_STAGES, Key, RunGroup, RunRow, group_runs, links_of
+from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs, links_of
 from sparsetune.reporting.epochs import best_epoch_columns, scored_notes
+from sparsetune.reporting.footnotes import NO_REFUSALS, common_notes, mean_of
 from sparsetune.reporting.layout import (
     ABSENT,
     Column,
@@ -27,9 +25,6 @@ from sparsetune.reporting.layout import (
 
 REFERENCE_METHOD = "full"
 """The method that every other one of a task is compared with."""
-
-NO_REFUSALS: Mapping[Key, str] = MappingProxyType({})
-"""For suites in which everything that is asked for can run."""
 
 _NOT_RUN = "not run"
 _SCORES_NOTE = "Scores are percentages, mean ± sample standard deviation over seeds"
@@ -89,7 +84,7 @@ def write_task_table(
         *_scale_notes([headline, *others]),
         *scored_notes(groups),
         *_undefined_notes(groups, [headline, *others]),
-        *_common_notes(groups, order, refusals),
+        *common_notes(groups, order, refusals),
     ]
     columns = _with_refused(columns, [method for *_, method in refusals])
     runs = links_of(groups)
@@ -130,7 +125,7 @@ def write_headline(
             else ABSENT
             for group, method in zip(cells, methods, strict=True)
         ]  # fmt: skip
-        means = [_mean(_scores(group, metric)) if group else None for group in cells]
+        means = [mean_of(_scores(group, metric)) if group else None for group in cells]
         heading = f"{backbone} {task} ({scale_of(metric).heading})"
         targets = [directory / backbone / f"{task}.html" if group else None for group in cells]
         columns.append(Column(heading, texts, [(f"{backbone}/{task}", means)], targets=targets))
@@ -138,59 +133,8 @@ def write_headline(
     notes = [f"{_SCORES_NOTE} (n = {len(seeds)}: {', '.join(map(str, seeds))})."]
     if any(row.collapsed for group in groups for row in group.rows):
         notes.append("A star marks a method with a run that gave every example the same answer.")
-    notes.extend(_common_notes(groups, order, refusals))
+    notes.extend(common_notes(groups, order, refusals))
     return write_table(directory / "headline", "Headline metric", columns, notes)
-
-
-def write_timings(
-    rows: Sequence[RunRow],
-    directory: Path,
-    *,
-    order: Sequence[Key],
-    refusals: Mapping[Key, str] = NO_REFUSALS,
-) -> list[Path]:
-    """Write how long the runs took, on what; two runs of a suite differ here and only here.
-
-    Args:
-        rows: from :func:`sparsetune.reporting.collect.collect`.
-        directory: where ``timings.md``, ``.csv``, ``.tex`` and ``.html`` go.
-        order: (backbone, task, method) of the whole suite, in the order to print.
-        refusals: (backbone, task, method) that the suite asks for and that cannot run -> why.
-
-    Returns:
-        The four files.
-
-    Raises:
-        DataError: as :func:`write_task_table`.
-    """
-    groups = group_runs(rows, order)
-
-    def timing(heading: str, stage: str, name: str, scale: float = 1.0) -> Column:
-        means = [_mean(group.values(stage, name)) for group in groups]
-        return number_column(heading, name, means, lambda value: f"{value / scale:.1f}")
-
-    start_up = [
-        _mean([row.records["tune"]["where"]["start_up_seconds"] for row in group.rows])
-        for group in groups
-    ]
-    columns = [
-        text_column("backbone", "backbone", [group.key[0] for group in groups]),
-        text_column("task", "task", [group.key[1] for group in groups]),
-        text_column("method", "method", [group.key[2] for group in groups]),
-        number_column("seeds", "seeds_count", [len(group.rows) for group in groups]),
-        timing("train s", "tune", "train_seconds"),
-        number_column("start-up s", "start_up_seconds", start_up, lambda value: f"{value:.1f}"),
-        timing("evaluate s", "evaluate", "evaluate_seconds"),
-        timing("examples/s", "evaluate", "examples_per_second"),
-        timing("peak memory MB", "tune", "peak_memory_bytes", 1e6),
-        text_column("device", "device", [", ".join(_devices([group])) for group in groups]),
-    ]
-    notes = [
-        "Means over seeds; start-up is everything before training begins. Timings change from "
-        "run to run: compare them only within one device.",
-        *_common_notes(groups, order, refusals),
-    ]
-    return write_table(directory / "timings", "Timings", columns, notes, runs=links_of(groups))
 
 
 def _one_headline(groups: Sequence[RunGroup]) -> str:
@@ -206,13 +150,6 @@ def _one_headline(groups: Sequence[RunGroup]) -> str:
 
 def _scores(group: RunGroup, metric: str) -> list[float | None]:
     return [row.metrics.get(metric) for row in group.rows]
-
-
-def _mean(values: Sequence[Any]) -> Any:
-    """Mean, exact where all values agree; None if any is undefined."""
-    if any(value is None for value in values):
-        return None
-    return values[0] if len(set(values)) == 1 else statistics.fmean(values)
 
 
 def _deviation(values: Sequence[float | None]) -> float | None:
@@ -240,7 +177,7 @@ def _interval_note(groups: Sequence[RunGroup]) -> str:
 def _score_text(group: RunGroup, metric: str) -> str:
     values = _scores(group, metric)
     deviation = _deviation(values)
-    mean, scale = _mean(values), scale_of(metric)
+    mean, scale = mean_of(values), scale_of(metric)
     spread = "" if deviation is None else f" ± {scale.text(deviation)}"
     return (ABSENT if mean is None else scale.text(mean)) + spread
 
@@ -261,7 +198,7 @@ def _score_column(groups: Sequence[RunGroup], metric: str) -> Column:
         scale.heading,
         [text + bracket for text, bracket in zip(texts, brackets, strict=True)],
         [
-            (f"{metric}_mean", [_mean(values) for values in scores]),
+            (f"{metric}_mean", [mean_of(values) for values in scores]),
             (f"{metric}_sd", [_deviation(values) for values in scores]),
             (f"{metric}_low", [one[0] if one else None for one in intervals]),
             (f"{metric}_high", [one[1] if one else None for one in intervals]),
@@ -270,7 +207,7 @@ def _score_column(groups: Sequence[RunGroup], metric: str) -> Column:
 
 
 def _difference_column(groups: Sequence[RunGroup], metric: str) -> Column:
-    means = {group.key[2]: _mean(_scores(group, metric)) for group in groups}
+    means = {group.key[2]: mean_of(_scores(group, metric)) for group in groups}
     reference = means.get(REFERENCE_METHOD)
     values = [
         None if method == REFERENCE_METHOD or None in (reference, mean) else mean - reference
@@ -285,7 +222,7 @@ def _difference_column(groups: Sequence[RunGroup], metric: str) -> Column:
 
 
 def _count_column(heading: str, name: str, groups: Sequence[RunGroup]) -> Column:
-    means = [_mean(group.values("cost", name)) for group in groups]
+    means = [mean_of(group.values("cost", name)) for group in groups]
     return number_column(heading, name, means, lambda value: f"{value:,.0f}")
 
 
@@ -295,12 +232,12 @@ def _macs_column(kind: str, groups: Sequence[RunGroup]) -> Column:
     for group in groups:
         dense = group.values("cost", "macs_dense_per_example")
         counted = group.values("cost", name)
-        shares.append(_mean([some / whole for some, whole in zip(counted, dense, strict=True)]))
+        shares.append(mean_of([some / whole for some, whole in zip(counted, dense, strict=True)]))
     return number_column(f"{kind} MACs %", f"macs_{kind}_share_of_dense", shares, percent)
 
 
 def _sparsity_column(groups: Sequence[RunGroup]) -> Column:
-    means = [_mean(group.values("cost", "sparsity")) for group in groups]
+    means = [mean_of(group.values("cost", "sparsity")) for group in groups]
     return number_column("sparsity %", "sparsity", means, percent)
 
 
@@ -352,49 +289,3 @@ def _with_refused(columns: Sequence[Column], methods: Sequence[str]) -> list[Col
     texts = {"method": methods, "flag": [_NOT_RUN] * len(methods)}
     widened = [column.with_lines(texts.get(column.heading, absent)) for column in columns]
     return [replace(widened[0], fields=[("method", widened[0].texts)]), *widened[1:]]
-
-
-def _common_notes(
-    groups: Sequence[RunGroup], order: Sequence[Key], refusals: Mapping[Key, str]
-) -> list[str]:
-    notes = []
-    if any(group.key[1].startswith(GENERATED_PREFIX) for group in groups):
-        notes.append(
-            f"Tasks called {GENERATED_PREFIX}... are generated and small: they are not the "
-            "published benchmarks, and their scores compare with nobody else's."
-        )
-    done = {group.key for group in groups}
-    absent = ["/".join(key) for key in dict.fromkeys(order) if key not in done]
-    if absent:
-        notes.append(f"Not run: {', '.join(absent)}.")
-    told = [f"{key[2]} on {key[0]}: not run: {why}." for key, why in refusals.items()]
-    notes.extend(dict.fromkeys(told))
-    seeds = sorted({seed for group in groups for seed in group.seeds})
-    gaps = {"/".join(g.key): [n for n in seeds if n not in g.seeds] for g in groups}
-    missing = [f"{name} ({', '.join(map(str, gap))})" for name, gap in gaps.items() if gap]
-    if missing:
-        notes.append(f"Missing seeds: {', '.join(missing)}.")
-    dirty = ["/".join(g.key) for g in groups if any(_is_dirty(row) for row in g.rows)]
-    if dirty:
-        names = "all of them" if len(dirty) == len(groups) else ", ".join(dirty)
-        notes.append(f"Run from a work tree with uncommitted changes: {names}.")
-    devices = _devices(groups)
-    if len(devices) > 1:
-        notes.append(f"Run on different devices: {', '.join(devices)}.")
-    return notes
-
-
-def _is_dirty(row: RunRow) -> bool:
-    return any(row.records[stage]["where"]["dirty"] for stage in RUN_STAGES)
-
-
-def _devices(groups: Iterable[RunGroup]) -> list[str]:
-    # The cost stage only counts, so where it ran does not matter.
-    return sorted(
-        {
-            str(row.records[stage]["where"]["device"]["name"])
-            for group in groups
-            for row in group.rows
-            for stage in ("tune", "evaluate")
-        }
-    )

@@ -18,6 +18,8 @@ TABLES = (
     "savings",
     "savings-time",
     "timings",
+    "costs",
+    "costs-by-module",
     "tickets",
     "mini-bert/mini-sst2",
 )

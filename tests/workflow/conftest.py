@@ -37,6 +37,7 @@ with open(os.environ["STUB_LOG"], "a") as log:
 if os.environ.get("STUB_FAILS") == f"{command} {given.get('--run')}":
     sys.exit(f"sparsetune {command}: told to fail")
 suite_tables = ["headline", "paired", "timings", "savings", "savings-time", "tickets"]
+suite_tables += ["costs", "costs-by-module"]
 stems = [given["--group"]] if "--group" in given else suite_tables
 names = {
     "dataset": ["record.json"],

@@ -81,7 +81,7 @@ def expected_after_bump(stage):
     if stage in ("tables", "claims", "figures", "track"):
         return sorted(name for name in tables_of(RUNS) if name.startswith(stage))
     if stage in ("evaluate", "cost"):
-        return whole(RUNS, stages=[stage])
+        return whole(RUNS, stages=["cost"] if stage == "cost" else ["evaluate", "cost"])
     first = {
         "dataset": [f"dataset {task}" for task in TASKS],
         "backbone": [f"backbone {backbone}" for backbone in BACKBONES],

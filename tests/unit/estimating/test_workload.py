@@ -167,4 +167,4 @@ def test_a_corpus_of_unknown_length_is_refused(tmp_path):
 def test_evaluation_s_batches_are_those_of_the_stage():
     from sparsetune.evaluation import split
 
-    assert workload.EVALUATION_BATCH == split._BATCH_SIZE
+    assert workload.EVALUATION_BATCH == split.BATCH_SIZE

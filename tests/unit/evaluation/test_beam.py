@@ -38,7 +38,7 @@ def model_that_ends(bias=2.0):
 
 def batched(model, rows, settings):
     with torch.inference_mode():
-        return search(model, batch_of(rows), settings, end_token_id=END)
+        return search(model, batch_of(rows), settings, end_token_id=END).continuations
 
 
 def plain_search(model, prompt, settings):

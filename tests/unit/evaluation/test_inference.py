@@ -32,8 +32,9 @@ def generated(**options):
 
 
 def test_texts_come_in_the_order_of_the_prompts_whatever_the_batches():
-    texts, seconds = generated()
+    texts, seconds, steps = generated()
     assert seconds > 0
+    assert len(steps) == len(texts)
     assert len(set(texts)) > 5
     assert texts == generated(batch_size=1)[0] == generated(batch_size=4)[0]
 
@@ -49,6 +50,22 @@ def test_a_batch_holds_as_many_prompts_as_its_hypotheses_allow(monkeypatch):
     monkeypatch.setattr(inference, "search", watched)
     generated()
     assert sizes == [4, 4, 3]
+
+
+def test_steps_are_the_passes_after_the_prompt_s_own(monkeypatch):
+    calls, inner = [], inference.search
+
+    def watched(model, batch, *args, **kwargs):
+        found = inner(model, batch, *args, **kwargs)
+        calls.append((len(batch["input_ids"][0]), found.steps))
+        return found
+
+    monkeypatch.setattr(inference, "search", watched)
+    steps = generated(batch_size=1).steps
+    # Longest prompts come first, and of equally long ones the earlier.
+    order = sorted(range(11), key=lambda i: -len(prompts()[i]["input_ids"]))
+    assert [taken for _, (taken,) in calls] == [steps[i] for i in order]
+    assert all(0 <= taken < SETTINGS["maximum_new_tokens"] for taken in steps)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

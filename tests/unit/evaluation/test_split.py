@@ -59,7 +59,7 @@ def test_labels_are_predicted_and_scored(monkeypatch):
     outputs = [(torch.tensor([0.0, 1.0]),), (torch.tensor([0.0, 2.0]),)]
     asked = putting_out(monkeypatch, *outputs)
     split = split_of("classification", *given)
-    assert split.predict("model", "cpu") == ([1, 1], 0.5)
+    assert split.predict("model", "cpu") == ([1, 1], 0.5, None)
     assert split.score("model", "cpu") == {"accuracy_fraction": 0.5}
     model, features, options = asked[0]
     assert (model, features, options["device"]) == ("model", [{}, {}], "cpu")

@@ -10,6 +10,7 @@ from sparsetune.errors import ConfigError
 from sparsetune.jobs.backbone import make_backbone
 from sparsetune.jobs.cost import count_cost
 from sparsetune.jobs.dataset import make_dataset
+from sparsetune.jobs.evaluate import evaluate
 from sparsetune.jobs.ticket import TicketJob, make_ticket
 from sparsetune.jobs.tune import TunePaths, tune
 from sparsetune.records import read_json, read_record, write_json
@@ -102,6 +103,8 @@ def shallow(place):
         checkpoints=place.root / "tuning", ticket=output / "ticket.json",
     )  # fmt: skip
     tune(spec, paths, device="cpu", checkpoint_seconds=60)
+    evaluate(spec, dataset=place.dataset, backbone=place.backbone, run=run, output=run,
+             device="cpu")  # fmt: skip
     return spec, run, paths.ticket
 
 

@@ -25,6 +25,7 @@ from sparsetune.jobs.tune import TunePaths, tune
 from sparsetune.records import read_record, sha256_of, write_json
 from sparsetune.reporting.layout import FORMS
 from sparsetune.sparsity.tickets import Ticket
+from sparsetune.tracking.store import as_finals
 
 METHODS = (
     "full", "lora", "adalora", "supra", "dsee-unstructured", "dsee-structured-delta", "magnitude",
@@ -161,6 +162,62 @@ def test_magnitude_pruning_ends_at_its_sparsity_and_costs_both_trainings(world):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_costs_are_told_by_layer_and_by_operator(world, method):
+    cost = read_record(world.run(method) / "cost.json")["measured"]
+    total = cost["macs_effective_per_example"]
+    # Each number is rounded on its own.
+    assert sum(one["effective"] for one in cost["macs_by_operator"]) == pytest.approx(total, abs=9)
+    outside = sum(cost["breakdown"]["effective"][name] for name in ("pooler", "head"))
+    layers = cost["macs_by_layer"]["effective"].values()
+    assert sum(map(sum, layers)) + outside == pytest.approx(total, abs=20)
+    told = read_record(world.run(method) / "evaluate.json")["measured"]
+    assert told["latency_seconds_batch_1"] > 0
+    assert told["speed"][1]["sequences"] == 30
+    numbers = as_finals("cost", cost, ()).keys() | as_finals("evaluate", told, ()).keys()
+    # What MLflow shows of both; the detail stays in the records.
+    assert len(numbers) < 80
+    assert not any(name.startswith(("macs_by", "token_lengths", "speed")) for name in numbers)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_costs_are_expected_over_the_real_lengths(world, method):
+    cost = read_record(world.run(method) / "cost.json")["measured"]
+    told = read_record(world.run(method) / "evaluate.json")["measured"]
+    training, evaluation, padded = cost["macs_over_lengths"]
+    assert training["tokens_mean"] == pytest.approx(cost["tokens_per_example_mean"])
+    # Only attention grows with the square of the length, so it alone costs more than at the mean.
+    lengths = [n for n, count in told["token_lengths"]["training"] for _ in range(count)]
+    growth = sum(n * n for n in lengths) / len(lengths) / training["tokens_mean"] ** 2
+    attention = cost["macs_by_operator"][1]["effective"]
+    more = training["effective"] - cost["macs_effective_per_example"]
+    assert more == pytest.approx(attention * (growth - 1), abs=20)
+    assert evaluation["sequences"] == padded["sequences"] == told["n_examples"]
+    # All 30 are one batch, as long as its longest.
+    assert padded["tokens_mean"] == told["token_lengths"]["evaluation"][-1][0]
+    assert evaluation["executed"] <= padded["executed"] < cost["macs_at_128_tokens"]["executed"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda told: told.pop("token_lengths"), "token_lengths: missing; rerun stage 'evaluate'"),
+        (lambda told: told["weights_multiplied"].append(["adapter", 7]),
+         "adapter: counted 0 multiplied weights, the evaluated model has 7"),
+    ],
+)  # fmt: skip
+def test_a_cost_that_does_not_fit_the_evaluated_model_is_refused(world, tmp_path, edit, message):
+    for name in ("model.safetensors", "tune.json"):
+        shutil.copy(world.run("full") / name, tmp_path)
+    record = read_record(world.run("full") / "evaluate.json")
+    edit(record["measured"])
+    write_json(tmp_path / "evaluate.json", record)
+    spec = next(run for run in world.suite.runs if run.method.id == "full")
+    with pytest.raises(DataError, match=message):
+        count_cost(spec, backbone=world.backbone, run=tmp_path, ticket=None, output=tmp_path)
+    assert not (tmp_path / "cost.json").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_history_has_the_curves_of_all_phases(world, method):
     with (world.run(method) / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -233,7 +290,7 @@ def test_tables_are_written_from_the_records(world, tmp_path):
     )
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     stems = ("headline", "paired", "timings", "savings", "savings-time", "tickets")
-    names = (*stems, "mini-bert/mini-sst2")
+    names = (*stems, "costs", "costs-by-module", "mini-bert/mini-sst2")
     assert found == {f"{name}.{form}" for name in names for form in FORMS}
     for name in ("mini-bert/mini-sst2", "paired"):
         text = (tmp_path / f"{name}.md").read_text()

@@ -7,7 +7,8 @@ from unit.reporting.runs import scoring, write_run
 
 from sparsetune.errors import DataError
 from sparsetune.reporting.collect import collect
-from sparsetune.reporting.tables import write_headline, write_task_table, write_timings
+from sparsetune.reporting.tables import write_headline, write_task_table
+from sparsetune.reporting.timings import write_timings
 
 ORDER = [("mini-bert", "mini-sst2", method) for method in ("full", "lora", "dsee-unstructured")]
 SCORES = {"full": [0.9, 0.86], "lora": [0.85], "dsee-unstructured": [0.5]}

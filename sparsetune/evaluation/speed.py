@@ -1,0 +1,104 @@
+"""How fast a tuned model answers, on the device of the run; numbers for the timings table only."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsetune.cost.timing import measure_latency
+from sparsetune.data.encoding import collate
+from sparsetune.evaluation.beam import BeamSettings, search
+from sparsetune.evaluation.inference import inference_mode
+from sparsetune.evaluation.split import BATCH_SIZE, EvaluationSplit
+
+_SECONDS = 0.2  # of timed calls, if they are short
+_FEWEST_CALLS, _MOST_CALLS = 3, 50
+_MOST_WARM_UP_CALLS = 2
+_LONG_SECONDS = 0.5  # a call that takes so long is warm after one
+
+
+def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list[dict[str, Any]]:
+    """Time one sequence alone, and a batch of 64: those in the middle of the split's lengths.
+
+    A call is a forward pass, padded to its longest sequence; for generation it is the whole
+    search, and a prompt alone is timed only: batches there are as large as memory is meant for.
+
+    Args:
+        split: with at least one example.
+        model: with the head that the task needs; moved to ``device`` and left there in evaluation
+            mode.
+        device: ``cpu`` or ``cuda``; a call ends when the device is done.
+
+    Returns:
+        For each batch: ``sequences`` (fewer than 64 in a smaller split), ``tokens`` it is padded
+        to, ``threads`` of torch, ``sequences_per_second`` (median), and what
+        :func:`sparsetune.cost.timing.measure_latency` gives, in seconds.
+    """
+    generates = split.task.kind == "generation"
+    call = _searching(split) if generates else _forward
+    measured = []
+    for size in (1,) if generates else (1, BATCH_SIZE):
+        chosen = middle(split.features, size)
+        side = "left" if generates else "right"
+        batch = collate(chosen, pad_token_id=split.tokenizer.pad_token_id, side=side)
+        batch.pop("labels", None)
+        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+        with inference_mode(model, device):
+            taken = _timed(lambda inputs=inputs: _waiting(call, model, inputs, device))
+        measured.append(
+            {
+                "sequences": len(chosen),
+                "tokens": inputs["input_ids"].shape[1],
+                "threads": torch.get_num_threads(),
+                "sequences_per_second": round(len(chosen) / taken["latency_median_seconds"], 3),
+                **{name: round(value, 6) for name, value in taken.items()},
+            }
+        )
+    return measured
+
+
+def middle(features: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """The features in the middle of a split's lengths, the same for every model of a task.
+
+    Args:
+        features: with ``input_ids``.
+        count: how many, >= 1; all if there are fewer.
+    """
+    ordered = sorted(features, key=lambda feature: len(feature["input_ids"]))
+    first = max(0, (len(ordered) - count) // 2)
+    return ordered[first : first + count]
+
+
+def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+    model(**inputs)
+
+
+def _searching(split: EvaluationSplit) -> Callable[[nn.Module, Mapping[str, torch.Tensor]], None]:
+    settings, end = BeamSettings.of(split.task.generation), split.tokenizer.eos_token_id
+
+    def run(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+        search(model, inputs, settings, end_token_id=end)
+
+    return run
+
+
+def _waiting(
+    call: Callable[..., None], model: nn.Module, inputs: Mapping[str, torch.Tensor], device: str
+) -> None:
+    call(model, inputs)
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _timed(call: Callable[[], None]) -> dict[str, float | int]:
+    """Warm up, and time as many calls as a fraction of a second holds, three at least."""
+    warmup, once = 0, 0.0
+    while warmup < _MOST_WARM_UP_CALLS and once < _LONG_SECONDS:
+        began = time.perf_counter()
+        call()
+        once = time.perf_counter() - began
+        warmup += 1
+    repeats = min(_MOST_CALLS, max(_FEWEST_CALLS, int(_SECONDS / max(once, 1e-9))))
+    return {**measure_latency(call, repeats=repeats, warmup=0), "warmup": warmup}

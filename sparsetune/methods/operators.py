@@ -1,0 +1,90 @@
+"""Which of a model's weights are multiplied, looked up in the model itself.
+
+The cost stage counts from shapes alone. This is the other side of its ledger: every parameter of
+the model that was really run is either multiplied, known to be free, or refused by name.
+"""
+
+import re
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from sparsetune.errors import ModelError
+from sparsetune.models.anatomy import Anatomy, task_head_parameters
+from sparsetune.sparsity.dsee import DseeBranch, DseeLinear
+
+_FREE_MODULES = (nn.Embedding, nn.LayerNorm)  # looked up, or element by element
+_MATRICES = (nn.Linear, Conv1D)
+# Below a wrapped projection, as PEFT names them; what only scales costs nothing.
+_BRANCHES = re.compile(r"(lora_[AB]|supertuning_lora_[AB]|supertuning_values)(\..+)?")
+_SCALES = re.compile(r"(lora_E|ranknum|ia3_l)(\..+)?")
+_LANGUAGE_HEAD = "lm_head"
+
+
+def multiplied_weights(model: nn.Module) -> dict[str, int]:
+    """Count the weights that a token's products go through, by module.
+
+    Args:
+        model: BERT, RoBERTa or GPT-2 with a task head, smaller or not, with any of our updates.
+
+    Returns:
+        Projection, ``pooler``, ``head`` or ``update`` -> weights, biases not counted; modules
+        without any are absent. GPT-2's fused matrix counts as the three that it holds.
+
+    Raises:
+        ModelError: a module has parameters and its cost is not known; named by its path.
+    """
+    at: dict[str, list[str]] = {}  # path of a stored matrix -> the projections that it holds
+    for site in Anatomy.of(model).sites():
+        at.setdefault(site.path, []).append(site.projection)
+    heads = {name.rpartition(".")[0] for name in task_head_parameters(model)}
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if not own or type(module) in _FREE_MODULES:
+            continue
+        site = next((site for site in _upwards(path) if site in at), None)
+        if site is not None:
+            held = _of_projection(module, path[len(site) + 1 :], at[site])
+        else:
+            held = _outside_layers(module, path, heads)
+        if held is None:
+            count = sum(parameter.numel() for parameter in own.values())
+            raise ModelError(
+                f"{path or 'the model itself'}: a {type(module).__name__} with {count} parameters "
+                "whose cost is not known; nothing that multiplies may go uncounted"
+            )
+        for name, weights in held.items():
+            found[name] = found.get(name, 0) + weights
+    return found
+
+
+def _upwards(path: str) -> list[str]:
+    """The path and those of the modules around it."""
+    names = path.split(".")
+    return [".".join(names[:count]) for count in range(len(names), 0, -1)]
+
+
+def _of_projection(module: nn.Module, rest: str, projections: list[str]) -> dict[str, int] | None:
+    """What is multiplied at a projection or below it; None = not known."""
+    if type(module) is DseeBranch:
+        return {"update": sum(parameter.numel() for parameter in module.parameters())}
+    if rest in ("", "base_layer") and type(module) in (*_MATRICES, DseeLinear):
+        part = module.weight.numel() // len(projections)
+        return dict.fromkeys(projections, part)
+    if _SCALES.fullmatch(rest):
+        return {}
+    if _BRANCHES.fullmatch(rest) and type(module) in (nn.Linear, nn.ParameterDict):
+        return {"update": sum(parameter.numel() for parameter in module.parameters())}
+    return None
+
+
+def _outside_layers(module: nn.Module, path: str, heads: set[str]) -> dict[str, int] | None:
+    """Likewise for what no layer holds: BERT's pooler, and the head of the task."""
+    if type(module) not in _MATRICES:
+        return None
+    if path in heads or path == _LANGUAGE_HEAD:
+        return {"head": module.weight.numel()}
+    if path.endswith("pooler.dense"):
+        return {"pooler": module.weight.numel()}
+    return None
