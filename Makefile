@@ -37,6 +37,8 @@ bench: $(READY)
 	python benchmarks/earlybert.py
 	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors
 	python benchmarks/generation.py
+	snakemake --cores all resources/datasets/mini-sst2/record.json resources/backbones/mini-bert/record.json
+	python benchmarks/tracking.py
 
 lint: $(READY)
 	ruff format --check .

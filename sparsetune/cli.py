@@ -16,7 +16,7 @@ from sparsetune import __version__, cli_estimate, cli_mirror
 from sparsetune.catalog import Catalogue, RunSpec, Suite
 from sparsetune.catalog_files import suite_content
 from sparsetune.cli_options import OPTIONAL, OPTIONAL_FOR, OPTIONS, OneLineParser
-from sparsetune.errors import ConfigError, SparsetuneError
+from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
 from sparsetune.stages import STAGES
 
 LOCK_FILE = "revisions.lock.yaml"
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None = the process's own.
 
     Returns:
-        Exit code: 0; 2 for a mistake in the input; 3 when training cannot go on.
+        Exit code: 0; 2 for a mistake in the input; 3 when training cannot go on or the disk is
+        full.
     """
     # Imports allocate much and free little: collecting in between costs up to a sixth of start-up.
     gc.disable()
@@ -42,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["TOKENIZERS_PARALLELISM"] = str(arguments.threads > 1).lower()
     try:
         arguments.call(arguments)
-    except SparsetuneError as error:
-        if arguments.debug:
+    except Exception as error:
+        if arguments.debug or not (isinstance(error, SparsetuneError) or is_full_disk(error)):
             raise
         print(f"sparsetune {arguments.command}: {_one_line(error)}", file=sys.stderr)
-        return error.exit_code
+        return getattr(error, "exit_code", DiskError.exit_code)
     return 0
 
 
@@ -221,7 +222,8 @@ def _track(arguments: argparse.Namespace) -> None:
         if problem:
             print(f"sparsetune track: warning: {problem}", file=sys.stderr)
         return
-    report = track_suite(suite, results=arguments.results, resources=arguments.resources)
+    places = {"results": arguments.results, "resources": arguments.resources}
+    report = track_suite(suite, **places, attempt=arguments.attempt)
     print(f"MLflow: {report.published} published, {report.unchanged} unchanged")
     for problem in report.problems:
         print(f"sparsetune track: warning: {problem}", file=sys.stderr)
@@ -354,6 +356,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--debug", action="store_true", help="show tracebacks")
     commands.choices["track"].add_argument(
         "--prepare", action="store_true", help="only create the store, before parallel jobs start"
+    )
+    commands.choices["track"].add_argument(
+        "--attempt", default="first", help="name of this attempt, for the record"
     )
     cli_mirror.add_options(commands.choices["mirror"])
     cli_estimate.add_options(commands.choices["estimate"])

@@ -3,6 +3,9 @@
 The CLI prints the message and exits with the class's code; everything else is a defect of ours.
 """
 
+import errno
+import os
+
 
 class SparsetuneError(Exception):
     """Base of every expected error.
@@ -35,3 +38,20 @@ class TrainingError(SparsetuneError):
     """Training cannot go on: a loss that is not finite, a device that is not there."""
 
     exit_code = 3
+
+
+class DiskError(SparsetuneError):
+    """There is no room left to write to; what was written before is whole."""
+
+    exit_code = 3
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an exception says that a disk, or a quota of one, is full.
+
+    Args:
+        error: from Python or from a library that has only the system's words.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)

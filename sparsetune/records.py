@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, DiskError, is_full_disk
 from sparsetune.stages import STAGES
 from sparsetune.validation import first_violation
 
@@ -51,14 +51,19 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         A path beside it to write to: it becomes ``path`` at the end, or is deleted if the
         writing failed.
+
+    Raises:
+        DiskError: the disk is full; the message names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if is_full_disk(error):
+            raise DiskError(f"{path}: no room to write it; make some and run again") from error
         raise
 
 
@@ -105,7 +110,8 @@ class Clock:
 
     def ready(self) -> None:
         """Mark the end of imports and loading: work starts now."""
-        self.start_up_seconds = round(time.time() - _process_start(), 3)
+        # The kernel counts in hundredths of a second: a process may seem to begin later than now.
+        self.start_up_seconds = round(max(0.0, time.time() - _process_start()), 3)
 
     def where(self, device: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The record's ``where`` part: code, packages, machine and times."""

@@ -43,6 +43,7 @@ DIGEST_TAG = "sparsetune.published_digest"
 """Digest of everything the run was published from; set last."""
 
 _TEXT_COLUMN = "phase"
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,11 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
         entries: what to publish.
 
     Returns:
-        Counts and problems; trouble with one entry never stops the others.
+        Counts and problems; trouble with one entry never stops the others, but a store that has
+        failed for a minute in all is left alone: thousands of entries would wait for it in vain.
     """
     chosen = list(entries)
+    uri = without_password(store_uri(results))
     try:
         store = open_store(results, suite)
         groups = (entry.key.group for entry in chosen if entry.key.group)
@@ -114,15 +117,20 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
         for run in store.runs():
             present.setdefault(run.data.tags.get(RUN_KEY_TAG, ""), []).append(run)
     except Exception as error:
-        problem = f"{without_password(store_uri(results))}: {one_line(error)}"
-        return PublishReport(0, 0, (problem,))
-    changed, problems = [], []
-    for entry in chosen:
+        return PublishReport(0, 0, (f"{uri}: {one_line(error)}",))
+    changed, problems, lost_seconds = [], [], 0.0
+    for number, entry in enumerate(chosen, start=1):
         older = present.get(entry.key.text, [])
+        began = time.monotonic()
         try:
             changed.append(_publish_one(store, entry, older, parents.get(entry.key.group)))
         except Exception as error:
             problems.append(f"{entry.key.text}: {one_line(error)}")
+            lost_seconds += time.monotonic() - began
+        if lost_seconds > _PATIENCE_SECONDS and number < len(chosen):
+            left = len(chosen) - number
+            problems.append(f"{uri}: failed for {lost_seconds:.0f} s, {left} entries not tried")
+            break
     return PublishReport(sum(changed), len(changed) - sum(changed), tuple(problems))
 
 

@@ -8,15 +8,15 @@ import hashlib
 import json
 import os
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.stages import STAGES
+from sparsetune.tracking.connection import SQLITE, client_of, is_ready, is_served, make_ready
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,25 +32,12 @@ COMMIT_TAG = "mlflow.source.git.commit"
 PARENT_LINK_TAG = "mlflow.parentRunId"
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
-_SQLITE = "sqlite:///"
-_LOCK_SECONDS = 10.0
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
 _PARAM_CHARACTERS = 6000
 _NAME_CHARACTERS = 250
 _PROBLEM_CHARACTERS = 300
 _PAGE_RUNS = 1000
-
-# An unreachable server must cost seconds, not the quarter of an hour MLflow would retry for; its
-# own log would put tracebacks on stderr for trouble that is reported in one line here.
-_ENVIRONMENT_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -172,7 +159,7 @@ def store_uri(results: Path) -> str:
         ``MLFLOW_TRACKING_URI`` if it is set, else the SQLite file ``mlflow.db`` in ``results``.
     """
     chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    return chosen or f"{_SQLITE}{(results / 'mlflow.db').resolve()}"
+    return chosen or f"{SQLITE}{(results / 'mlflow.db').resolve()}"
 
 
 def prepare(results: Path, suite: str, groups: Iterable[tuple[str, str]]) -> None:
@@ -201,28 +188,25 @@ def open_store(results: Path, suite: str) -> Store:
     """Open the store and the suite's experiment; make what is missing, one process at a time.
 
     Raises:
-        DataError: MLflow is not installed, or the SQLite file is something else.
-        mlflow.exceptions.MlflowException: anything MLflow refuses.
+        DataError: MLflow or the driver is not installed, or the SQLite file is something else.
+        Exception: anything MLflow or the database refuses, in their own words.
     """
     uri = store_uri(results)
-    database = _sqlite_file(uri)
-    _refuse_damaged(database)
-    if database is None or _has_content(database):
-        client = _client(uri)
+    if is_ready(uri):
+        client = client_of(uri)
         experiment = client.get_experiment_by_name(suite)
         if experiment is not None:
             return Store(client, _usable(experiment))
     with _one_process(results):
-        if database is not None and not _has_content(database):
-            _create_database(database)
-        client = _client(uri)
+        if not is_ready(uri):
+            make_ready(uri)
+        client = client_of(uri)
         experiment = client.get_experiment_by_name(suite)
         if experiment is not None:
             return Store(client, _usable(experiment))
         # Without a server MLflow would put artifacts below whatever folder the job runs in.
-        served = uri.startswith(("http://", "https://", "databricks"))
         folder = (results / "mlartifacts" / suite).resolve()
-        location = None if served else folder.as_uri()
+        location = None if is_served(uri) else folder.as_uri()
         tags = {EXPERIMENT_KIND_TAG: "custom_model_development"}
         return Store(client, client.create_experiment(suite, artifact_location=location, tags=tags))
 
@@ -324,16 +308,6 @@ def without_password(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
-def _client(uri: str) -> "MlflowClient":
-    for name, value in _ENVIRONMENT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    try:
-        from mlflow import MlflowClient
-    except ImportError as error:
-        raise DataError(f"mlflow cannot be imported: {error}; is it installed?") from error
-    return MlflowClient(tracking_uri=uri)
-
-
 def _usable(experiment: Any) -> str:
     if experiment.lifecycle_stage != "active":
         raise DataError(
@@ -346,41 +320,6 @@ def _usable(experiment: Any) -> str:
 def _parent_ids(store: Store) -> dict[tuple[str, str], str]:
     parents = store.runs(sparsetune__parent="true")
     return {(p.data.tags["backbone"], p.data.tags["task"]): p.info.run_id for p in parents}
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    path = uri.removeprefix(_SQLITE)
-    return Path(path) if path not in (uri, "", ":memory:") else None
-
-
-def _has_content(database: Path) -> bool:
-    return database.exists() and database.stat().st_size > 0
-
-
-def _refuse_damaged(database: Path | None) -> None:
-    # Asked of SQLite itself: MLflow retries a file that cannot be opened for an hour and more.
-    if database is None or not database.exists():
-        return
-    if not database.is_file():
-        raise DataError(f"{database}: not a file, need an SQLite database; move it away")
-    address = f"{database.resolve().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, timeout=_LOCK_SECONDS)) as connection:
-        try:
-            connection.execute("PRAGMA schema_version")
-        except sqlite3.OperationalError:
-            raise  # locked by somebody else, who may let go
-        except sqlite3.DatabaseError as error:
-            raise DataError(f"{database}: not a usable SQLite database: {error}") from error
-
-
-def _create_database(database: Path) -> None:
-    # Built aside and renamed: a job killed half-way would leave a schema MLflow cannot mend.
-    database.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in database.parent.glob(f".{database.name}.*.partial"):
-        abandoned.unlink(missing_ok=True)
-    partial = database.with_name(f".{database.name}.{os.getpid()}.partial")
-    _client(f"{_SQLITE}{partial.resolve()}").get_experiment_by_name("Default")
-    partial.replace(database)
 
 
 @contextmanager

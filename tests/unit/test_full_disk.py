@@ -1,0 +1,47 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from sparsetune import cli
+from sparsetune.errors import DataError, DiskError, is_full_disk
+from sparsetune.records import replacing, write_json
+
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
+# safetensors has no number, only the system's words.
+IN_WORDS = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+QUOTA = OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def write_half(path, error):
+    with replacing(path) as partial:
+        partial.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [NO_ROOM, IN_WORDS, QUOTA])
+def test_full_disk_names_the_file_keeps_the_old_one_and_leaves_no_part(tmp_path, error):
+    path = tmp_path / "record.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(DiskError, match=r"record\.json: no room to write it"):
+        write_half(path, error)
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+    assert path.read_text() == '{\n "a": 1\n}\n'
+
+
+def test_other_trouble_is_not_taken_for_a_full_disk(tmp_path):
+    assert not is_full_disk(DataError("a.json: no such record"))
+    assert not is_full_disk(PermissionError(errno.EACCES, "Permission denied"))
+    with pytest.raises(PermissionError):
+        write_half(tmp_path / "x", PermissionError(errno.EACCES, "Permission denied"))
+
+
+@pytest.mark.parametrize("error", [NO_ROOM, IN_WORDS, DiskError("a/b: no room to write it")])
+def test_command_line_tells_a_full_disk_in_one_line(monkeypatch, capsys, error):
+    def fail(_):
+        raise error
+
+    call = (fail, *cli._COMMANDS["show"][1:])
+    monkeypatch.setitem(cli._COMMANDS, "show", call)
+    assert cli.main(["show", "--results", str(Path())]) == 3
+    assert capsys.readouterr().err == f"sparsetune show: {error}\n"
