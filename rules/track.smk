@@ -11,6 +11,10 @@ rule track:
     """MLflow completed from records: what live logging missed, final metrics, artifacts."""
     input:
         records_of(SUITE.runs),
+        # Attached to the suite's own MLflow run.
+        suite_tables(),
+        rules.claims.output,
+        rules.figures.output,
     output:
         f"{RESULTS}/track.json",
     log:

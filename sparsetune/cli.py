@@ -229,6 +229,15 @@ def _track(arguments: argparse.Namespace) -> None:
         print(f"sparsetune track: warning: {problem}", file=sys.stderr)
 
 
+def _links(arguments: argparse.Namespace) -> None:
+    from sparsetune.tracking.store import experiments, store_uri
+    from sparsetune.tracking.views import LOCAL_ADDRESS, links
+
+    uri = store_uri(arguments.results)
+    address = uri if uri.startswith(("http://", "https://")) else LOCAL_ADDRESS
+    print("\n".join(links(experiments(arguments.results), address)))
+
+
 def _check(arguments: argparse.Namespace) -> None:
     suite = _suite(arguments)
     print(f"suite {suite.id}: {len(suite.runs)} runs, {len(suite.groups())} tables; all valid")
@@ -334,6 +343,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str,
     "track": (_track, "complete MLflow from records", ("--config", "--results", "--resources")),
     "check": (_check, "validate a suite and everything it names", ("--config",)),
     "estimate": (_estimate, "tell what a suite will take, before it runs", ()),
+    "links": (_links, "print where MLflow shows each suite's runs", ("--results",)),
     "show": (_show, "print a suite's headline table", ("--results",)),
     "mirror": (_mirror, "write a folder that replaces the hub for a suite", ()),
 }  # fmt: skip
@@ -358,7 +368,7 @@ def _parser() -> argparse.ArgumentParser:
         "--prepare", action="store_true", help="only create the store, before parallel jobs start"
     )
     commands.choices["track"].add_argument(
-        "--attempt", default="first", help="name of this attempt, for the record"
+        "--attempt", help="name of this attempt, for the record; else the next one's"
     )
     cli_mirror.add_options(commands.choices["mirror"])
     cli_estimate.add_options(commands.choices["estimate"])

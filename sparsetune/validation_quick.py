@@ -54,7 +54,7 @@ def _compiled(schema: Mapping[str, Any]) -> QuickCheck:
 
 
 def _keyword(name: str, told: Any) -> QuickCheck:
-    """One keyword; those of texts and numbers refuse anything else, which the library may accept."""
+    """One keyword; those of texts and numbers refuse anything else; the library may accept it."""
     match name:
         case "type":
             kinds = [_TYPES[kind] for kind in ([told] if isinstance(told, str) else told)]

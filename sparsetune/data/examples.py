@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "files_of",
     "read_examples",
+    "split_files",
 ]
 
 Split = Literal["train", "evaluation"]
@@ -67,8 +68,28 @@ def files_of(directory: Path, task: Any) -> list[Path]:
         DataError: a file is missing; the message lists what is there.
         ConfigError: the layout is unknown.
     """
-    layout = _layout(task)
-    return [*layout.files(directory, task, "train"), *layout.files(directory, task, "evaluation")]
+    return [
+        *split_files(directory, task, "train"),
+        *split_files(directory, task, "evaluation"),
+    ]
+
+
+def split_files(directory: Path, task: Any, split: Split) -> list[Path]:
+    """Files that one split of a task is read from.
+
+    Args:
+        directory: the folder that holds the files.
+        task: catalogue entry, as for :func:`files_of`.
+        split: ``train`` or ``evaluation``.
+
+    Returns:
+        Existing files.
+
+    Raises:
+        DataError: a file is missing; the message lists what is there.
+        ConfigError: the layout is unknown.
+    """
+    return _layout(task).files(directory, task, split)
 
 
 def check(directory: Path, task: Any) -> dict[str, Any]:

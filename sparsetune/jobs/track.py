@@ -1,32 +1,24 @@
 """Stage ``track``: MLflow completed from records, so that every run is there exactly once."""
 
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparsetune.catalog import RunSpec, Suite
-from sparsetune.errors import DataError
+from sparsetune.errors import SparsetuneError
+from sparsetune.evaluation.scales import scale_of
+from sparsetune.jobs.suite_pages import suite_pages
 from sparsetune.jobs.tables import record_paths
-from sparsetune.records import Clock, make_record, read_record, write_record
-from sparsetune.tracking import Entry, PublishReport, RunKey, prepare, publish
-
-FIRST = "first"
-
-
-def next_attempt(record: Path) -> str:
-    """Name the next attempt to publish: the last one's name unless that left something out.
-
-    Snakemake compares it with the name it ran the stage with, and so repeats the stage until
-    MLflow is complete, and no more.
-
-    Args:
-        record: the suite's ``track.json``; may be missing.
-    """
-    try:
-        last = read_record(record, "track")
-    except DataError:
-        return FIRST
-    if last["measured"]["problems"]:
-        return f"after {last['where']['ended']}"
-    return last["measured"].get("attempt", FIRST)
+from sparsetune.jobs.track_data import TaskData, task_data
+from sparsetune.records import Clock, make_record, write_record
+from sparsetune.reporting.collect import RunRow, collect
+from sparsetune.reporting.headline import Headline, RunId, headlines
+from sparsetune.reporting.tables import REFERENCE_METHOD
+from sparsetune.tracking import Entry, PublishReport, RunKey, descriptions, prepare, publish
+from sparsetune.tracking.attempts import next_attempt
+from sparsetune.tracking.inputs import DataInput
+from sparsetune.tracking.suite_run import publish_experiment, publish_suite
 
 
 def prepare_store(suite: Suite, *, results: Path) -> str | None:
@@ -37,28 +29,43 @@ def prepare_store(suite: Suite, *, results: Path) -> str | None:
     """
     try:
         prepare(results, suite.id, suite.groups())
+        methods = list(dict.fromkeys(run.key for run in suite.runs))
+        publish_experiment(results, suite.id, descriptions.suite_note(suite), methods)
     except Exception as error:  # whatever a tracker does, it must not stop training
         return " ".join(str(error).split())[:300] or type(error).__name__
     return None
 
 
 def track_suite(
-    suite: Suite, *, results: Path, resources: Path, attempt: str = FIRST
+    suite: Suite, *, results: Path, resources: Path, attempt: str | None = None
 ) -> PublishReport:
     """Publish every run, ticket, support and backbone of a suite, and write ``track.json``.
+
+    Parent runs get means over seeds, and the suite's own run what is there of tables, claims,
+    figures and report.
 
     Args:
         suite: which runs.
         results: the folder of all results: the store is there, and the suite's folder.
-        resources: the folder with the backbones.
-        attempt: from :func:`next_attempt`, before this stage's last record was deleted.
+        resources: the folder with data sets and backbones.
+        attempt: from :func:`next_attempt` before this stage's last record was deleted; None if
+            it was not.
 
     Returns:
         Counts and problems; a tracker that is down is a problem, never an exception.
     """
     clock = Clock()
     clock.ready()
-    report = publish(results, suite.id, _entries(suite, results / suite.id, resources))
+    folder = results / suite.id
+    rows = _rows(suite, folder)
+    numbers = headlines(rows, reference_method=REFERENCE_METHOD)
+    data = {run.task.id: task_data(run.task, resources / "datasets") for run in suite.runs}
+    report = publish(
+        results, suite.id, _Entries(suite, folder, resources, rows, numbers, data).all()
+    )
+    problems = report.problems
+    if report.published or report.unchanged:
+        problems += publish_suite(results, suite.id, suite_pages(suite, folder, numbers))
     record = make_record(
         "track",
         asked={"suite": suite.id},
@@ -66,56 +73,94 @@ def track_suite(
         measured={
             "published": report.published,
             "unchanged": report.unchanged,
-            "problems": list(report.problems),
-            "attempt": attempt,
+            "problems": list(problems),
+            "attempt": attempt or next_attempt(folder / "track.json"),
         },
         where=clock.where(),
     )
-    write_record(results / suite.id / "track.json", record)
-    return report
+    write_record(folder / "track.json", record)
+    return PublishReport(report.published, report.unchanged, problems)
 
 
-def _entries(suite: Suite, folder: Path, resources: Path) -> list[Entry]:
-    entries = {}
+def _rows(suite: Suite, folder: Path) -> list[RunRow]:
+    rows = []
     for run in suite.runs:
-        for entry in (
-            _backbone_entry(suite, run, resources),
-            _support_entry(suite, run, folder),
-            _ticket_entry(suite, run, folder),
-            _run_entry(suite, run, folder),
-        ):
-            if entry is not None:
-                entries.setdefault(entry.key.text, entry)
-    return list(entries.values())
+        # A run that does not fit together is published without headline; ``tables`` refuses it
+        # by name.
+        with suppress(SparsetuneError):
+            (row,) = collect(record_paths(folder, run))
+            headlines([row], reference_method=REFERENCE_METHOD)
+            scale_of(row.headline_metric)
+            rows.append(row)
+    return rows
 
 
-def _run_entry(suite: Suite, run: RunSpec, folder: Path) -> Entry:
-    records = tuple(record_paths(folder, run))
-    place = folder / "runs" / run.path
-    key = RunKey("tune", suite.id, run.backbone.id, run.task.id, run.method.id, run.seed)
-    history = place / "history.csv"
-    return Entry(key, records, history, (*records, place / "predictions.parquet", history))
+@dataclass(frozen=True)
+class _Entries:
+    """What of a suite is published: every run, and each thing that its runs share once."""
 
+    suite: Suite
+    folder: Path
+    resources: Path
+    rows: list[RunRow]
+    numbers: dict[RunId, Headline]
+    data: dict[str, TaskData | None]
 
-def _backbone_entry(suite: Suite, run: RunSpec, resources: Path) -> Entry:
-    record = resources / "backbones" / run.backbone.id / "record.json"
-    return Entry(RunKey("backbone", suite.id, run.backbone.id), (record,), None, (record,))
+    def all(self) -> list[Entry]:
+        """Entries, in suite order."""
+        known = {(*row.key, row.seed): row for row in self.rows}
+        entries: dict[str, Entry] = {}
+        for run in self.suite.runs:
+            for entry in (
+                self._backbone(run),
+                self._support(run),
+                self._ticket(run),
+                self._run(run, known.get((*run.key, run.seed))),
+            ):
+                if entry is not None:
+                    entries.setdefault(entry.key.text, entry)
+        return list(entries.values())
 
+    def _run(self, run: RunSpec, row: RunRow | None) -> Entry:
+        records = tuple(record_paths(self.folder, run))
+        place = self.folder / "runs" / run.path
+        history = place / "history.csv"
+        return Entry(
+            RunKey("tune", self.suite.id, *run.key, run.seed),
+            records,
+            history,
+            (*records, place / "predictions.parquet", history),
+            headline=self.numbers.get((*run.key, run.seed), {}),
+            tags={"metric": scale_of(row.headline_metric).heading} if row else {},
+            note=descriptions.run_note(run, place),
+            data=self._data(run, row.records["tune"]["inputs"] if row else {}),
+        )
 
-def _support_entry(suite: Suite, run: RunSpec, folder: Path) -> Entry | None:
-    if run.support is None:
-        return None
-    record = folder / "support" / run.backbone.id / run.support.id / "record.json"
-    key = RunKey("support", suite.id, run.backbone.id, label=run.support.id)
-    return Entry(key, (record,), None, (record,))
+    def _backbone(self, run: RunSpec) -> Entry:
+        folder = self.resources / "backbones" / run.backbone.id
+        record = folder / "record.json"
+        note = descriptions.backbone_note(run.backbone, folder)
+        key = RunKey("backbone", self.suite.id, run.backbone.id)
+        return Entry(key, (record,), None, (record,), note=note)
 
+    def _support(self, run: RunSpec) -> Entry | None:
+        if run.support is None:
+            return None
+        place = self.folder / "support" / run.backbone.id / run.support.id
+        record = place / "record.json"
+        key = RunKey("support", self.suite.id, run.backbone.id, label=run.support.id)
+        note = descriptions.support_note(run, place)
+        return Entry(key, (record,), None, (record,), note=note)
 
-def _ticket_entry(suite: Suite, run: RunSpec, folder: Path) -> Entry | None:
-    if run.ticket is None:
-        return None
-    place = folder / "tickets" / run.ticket_path
-    key = RunKey(
-        "ticket", suite.id, run.backbone.id, run.task.id, seed=run.seed, label=run.ticket.id
-    )
-    record = place / "record.json"
-    return Entry(key, (record,), None, (record, place / "ticket.json", place / "gates.npz"))
+    def _ticket(self, run: RunSpec) -> Entry | None:
+        if run.ticket is None:
+            return None
+        place = self.folder / "tickets" / run.ticket_path
+        key = RunKey("ticket", self.suite.id, *run.key[:2], seed=run.seed, label=run.ticket.id)
+        record = place / "record.json"
+        files = (record, place / "ticket.json", place / "gates.npz")
+        return Entry(key, (record,), None, files, note=descriptions.ticket_note(run, place))
+
+    def _data(self, run: RunSpec, inputs: Mapping[str, str]) -> tuple[DataInput, ...]:
+        data = self.data.get(run.task.id)
+        return data.used_by(inputs) if data else ()

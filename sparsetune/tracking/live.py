@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sparsetune.errors import DataError
+from sparsetune.tracking.names import as_finals, as_params, flatten
 from sparsetune.tracking.store import (
     CURVES_TAG,
     CurveDigest,
     RunKey,
     Store,
-    as_finals,
-    as_params,
-    flatten,
     one_line,
     open_store,
     store_uri,
@@ -173,7 +171,6 @@ class _Writer:
         self._opened = self._hopeless = self._failing = False
         self._points: list[Any] = []
         self._sent, self._unusable = CurveDigest(), 0
-        self._curves: set[str] = set()
         self._ending: _Ending | None = None
         self._ended = threading.Event()
         self._next_attempt = 0.0
@@ -233,7 +230,6 @@ class _Writer:
         for name, value in flatten(row.values).items():
             try:
                 self._points.append(Metric(name, float(value), row.time_ms, int(row.step)))
-                self._curves.add(name)
             except (TypeError, ValueError):
                 self._unusable += 1
 
@@ -273,7 +269,7 @@ class _Writer:
             except queue.Empty:
                 break
         self._send()
-        finals = as_finals(self._key.stage, self._ending.metrics, self._curves)
+        finals = as_finals(self._key.stage, self._ending.metrics)
         now = _now_ms()
         last = [Metric(name, value, now, 0) for name, value in finals.items()]
         complete = {} if self._losses() else {CURVES_TAG: self._sent.text}

@@ -9,25 +9,25 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetune.errors import DataError
 from sparsetune.records import digest_of, read_record, sha256_of
 from sparsetune.stages import STAGES
+from sparsetune.tracking.inputs import DataInput
+from sparsetune.tracking.names import as_finals, as_params, flatten
 from sparsetune.tracking.store import (
     COMMIT_TAG,
     CURVES_TAG,
+    NOTE_TAG,
     PARENT_LINK_TAG,
     RUN_KEY_TAG,
     CurveDigest,
     RunKey,
     Store,
-    as_finals,
-    as_params,
     ensure_parents,
-    flatten,
     one_line,
     open_store,
     store_uri,
@@ -35,12 +35,15 @@ from sparsetune.tracking.store import (
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 RECORD_TAG = "sparsetune.record_sha256"
 """Sha256 of the run's first record."""
 DIGEST_TAG = "sparsetune.published_digest"
 """Digest of everything the run was published from; set last."""
+
+SOURCE_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "sparsetune {}"}
+"""Without them the list of runs opens on an empty column."""
 
 _TEXT_COLUMN = "phase"
 _PATIENCE_SECONDS = 60.0
@@ -56,12 +59,21 @@ class Entry:
         history: CSV with a ``step`` column, then one column per metric; an empty cell = absent,
             and the text column ``phase`` is left out.
         artifacts: files to attach; their names must differ.
+        headline: metrics to show first, under names without a slash. They may change with other
+            runs' records: the last value counts.
+        tags: beside those of the key.
+        note: description, in Markdown.
+        data: the data that the run used.
     """
 
     key: RunKey
     records: tuple[Path, ...]
     history: Path | None = None
     artifacts: tuple[Path, ...] = ()
+    headline: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    data: tuple[DataInput, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,7 @@ def _publish_one(store: Store, entry: Entry, older: list["Run"], parent: str | N
     live = next((run for run in older if _is_whole(run, wanted)), None)
     if live is not None:
         run_id = live.info.run_id
-        _fill(store, run_id, entry, wanted, present=set(live.data.metrics))
+        _fill(store, run_id, entry, wanted, present=live.data.metrics)
     else:
         run_id = _make(store, entry, wanted)
     # Last, so that an interrupted call is noticed and done again.
@@ -166,8 +178,9 @@ def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
     run_id = run.info.run_id
     try:
         points = (Metric(n, value, wanted.ended_ms, step) for n, value, step in wanted.points)
+        # MLflow lists metrics as they came: the headline first.
+        _fill(store, run_id, entry, wanted, present={})
         store.send(run_id, metrics=points, tags={CURVES_TAG: wanted.curves})
-        _fill(store, run_id, entry, wanted, present=set())
         store.client.set_terminated(run_id, "FINISHED", end_time=wanted.ended_ms)
     except Exception:
         with suppress(Exception):
@@ -176,17 +189,36 @@ def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
     return run_id
 
 
-def _fill(store: Store, run_id: str, entry: Entry, wanted: _Wanted, *, present: set[str]) -> None:
+def _fill(
+    store: Store, run_id: str, entry: Entry, wanted: _Wanted, *, present: Mapping[str, float]
+) -> None:
     from mlflow.entities import Metric
 
-    finals = [
+    finals = latest(entry.headline, present)
+    finals += [
         Metric(name, value, wanted.ended_ms, 0)
         for name, value in wanted.finals.items()
         if name not in present
     ]
     store.send(run_id, metrics=finals, params=wanted.params, tags=wanted.tags)
+    if entry.data:
+        store.client.log_inputs(run_id, [one.as_mlflow() for one in entry.data])
     for path in entry.artifacts:
         store.client.log_artifact(run_id, str(path))
+
+
+def latest(wanted: Mapping[str, float], present: Mapping[str, float]) -> list["Metric"]:
+    """Points that make ``wanted`` the values that MLflow shows.
+
+    Args:
+        wanted: metric name -> value.
+        present: what the run shows now.
+    """
+    from mlflow.entities import Metric
+
+    # Of two points at one step MLflow shows the later one.
+    now = int(time.time() * 1000)
+    return [Metric(n, value, now, 0) for n, value in wanted.items() if present.get(n) != value]
 
 
 def _is_finished(run: "Run") -> bool:
@@ -194,15 +226,16 @@ def _is_finished(run: "Run") -> bool:
 
 
 def _is_whole(run: "Run", wanted: _Wanted) -> bool:
-    """Whether a live run belongs to this very record, has all its curves and contradicts nothing.
+    """Whether a run belongs to this very record, has all its curves and contradicts nothing.
 
     MLflow refuses to change a param and appends to a metric, so a run that says something else
     cannot be mended.
     """
     tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    published = DIGEST_TAG in tags and tags.get(RECORD_TAG) == wanted.tags[RECORD_TAG]
     return (
         _is_finished(run)
-        and run.info.run_id == wanted.live_run_id
+        and (run.info.run_id == wanted.live_run_id or published)
         and tags.get(CURVES_TAG) == wanted.curves
         and all(params.get(name, value) == value for name, value in wanted.params.items())
         and all(metrics.get(name, value) == value for name, value in wanted.finals.items())
@@ -220,7 +253,9 @@ def _digest(entry: Entry) -> str:
     if not entry.records:
         raise DataError("no record given, need at least one")
     sums = [sha256_of(path) if path.is_file() else _missing(path) for path in sources]
-    return digest_of([STAGES["track"], entry.key.tags(), sums, names])
+    data = [[one.name, one.context, one.digest] for one in entry.data]
+    shown = [dict(entry.headline), dict(entry.tags), entry.note, data]
+    return digest_of([STAGES["track"], entry.key.tags(), sums, names, shown])
 
 
 def _missing(path: Path) -> str:
@@ -232,7 +267,6 @@ def _wanted(entry: Entry, parent: str | None) -> _Wanted:
     points = _read_history(entry.history) if entry.history else []
     params: dict[str, str] = {}
     finals: dict[str, float] = {}
-    names = {name for name, _, _ in points}
     curves = CurveDigest()
     for point in points:
         curves.add(*point)
@@ -241,7 +275,7 @@ def _wanted(entry: Entry, parent: str | None) -> _Wanted:
         for name, value in as_params(record["asked"].get("settings", {})).items():
             if params.setdefault(name, value) != value:
                 params[f"{stage}.{name}"] = value
-        finals.update(as_finals(stage, record["measured"], names | set(finals)))
+        finals.update(as_finals(stage, record["measured"]))
     first = records[0]
     started, ended = (_milliseconds(first["where"][name]) for name in ("started", "ended"))
     return _Wanted(
@@ -259,7 +293,10 @@ def _wanted(entry: Entry, parent: str | None) -> _Wanted:
 def _tags(entry: Entry, record: Mapping[str, Any], parent: str | None) -> dict[str, str]:
     asked, where = record["asked"], record["where"]
     told = {
+        **{name: text.format(entry.key.stage) for name, text in SOURCE_TAGS.items()},
+        **entry.tags,
         **entry.key.tags(),
+        NOTE_TAG: entry.note or None,
         "digest": asked.get("digest"),
         "device": where["device"]["name"],
         "stage_version": asked["stage_version"],

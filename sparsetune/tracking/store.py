@@ -5,7 +5,6 @@ Everything goes through an explicit client; MLflow's global "active run" is neve
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from sparsetune.tracking.connection import SQLITE, client_of, is_ready, is_serve
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Experiment, Metric, Run
 
 RUN_KEY_TAG = "sparsetune.run_key"
 PARENT_TAG = "sparsetune.parent"
@@ -30,12 +29,12 @@ EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 """Tells the UI that an experiment holds training runs, not traces of language models."""
 COMMIT_TAG = "mlflow.source.git.commit"
 PARENT_LINK_TAG = "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
+"""Description of a run or an experiment, in Markdown."""
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
-_PARAM_CHARACTERS = 6000
-_NAME_CHARACTERS = 250
 _PROBLEM_CHARACTERS = 300
 _PAGE_RUNS = 1000
 
@@ -162,6 +161,27 @@ def store_uri(results: Path) -> str:
     return chosen or f"{SQLITE}{(results / 'mlflow.db').resolve()}"
 
 
+def experiments(results: Path) -> list["Experiment"]:
+    """The suites that the store holds, in the order in which they were made.
+
+    Args:
+        results: the folder of all results.
+
+    Raises:
+        DataError: there is no store yet, or it cannot be used; the message says why in one line.
+    """
+    uri = store_uri(results)
+    try:
+        if not is_ready(uri):
+            raise DataError(f"{without_password(uri)}: not made yet; runs make it: `make reproduce`")
+        found = list(client_of(uri).search_experiments(order_by=["creation_time ASC"]))
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{without_password(uri)}: {one_line(error)}") from error
+    return [one for one in found if EXPERIMENT_KIND_TAG in one.tags]
+
+
 def prepare(results: Path, suite: str, groups: Iterable[tuple[str, str]]) -> None:
     """Make the database, the experiment and its parent runs before parallel jobs start.
 
@@ -231,49 +251,6 @@ def ensure_parents(
             store.client.set_terminated(run.info.run_id, "FINISHED")
             ids[backbone, task] = run.info.run_id
     return ids
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping -> one level, names joined by dots and made of characters MLflow takes."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = re.sub(r"[^\w\-. :/]", "_", f"{prefix}{name}")[:_NAME_CHARACTERS]
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{path}."))
-        else:
-            flat[path] = value
-    return flat
-
-
-def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as MLflow params: flat, text, cut to what MLflow stores.
-
-    Lists are JSON with sorted keys: a record, whose keys are sorted, gives the live run's text.
-    """
-    return {name: _as_text(value)[:_PARAM_CHARACTERS] for name, value in flatten(settings).items()}
-
-
-def _as_text(value: object) -> str:
-    return json.dumps(value, sort_keys=True) if isinstance(value, list | tuple) else str(value)
-
-
-def as_finals(
-    stage: str, measured: Mapping[str, Any], taken: Mapping[str, Any] | Iterable[str]
-) -> dict[str, float]:
-    """Numeric leaves of a record's ``measured`` under readable names.
-
-    Args:
-        stage: put before a name that is already taken.
-        measured: nested; lists, text and booleans are left to the record itself.
-        taken: names in use by curves or by earlier records.
-    """
-    used = set(taken)
-    numbers = {
-        name: float(value)
-        for name, value in flatten(measured).items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return {(f"{stage}.{name}" if name in used else name): v for name, v in numbers.items()}
 
 
 class CurveDigest:

@@ -1,6 +1,7 @@
 """Debian's Chromium without a window, asked over its own debugging protocol."""
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import subprocess
@@ -45,6 +46,11 @@ class Page:
                 await asyncio.sleep(0.1)
         return found
 
+    async def picture(self, file):
+        """Write what the window shows as PNG."""
+        told = await self._ask("Page.captureScreenshot", format="png")
+        file.write_bytes(base64.b64decode(told["data"]))
+
     async def point_at(self, x, y):
         """Move the mouse."""
         for nudge in (3, 0):
@@ -58,9 +64,10 @@ class Page:
 
 
 @contextlib.asynccontextmanager
-async def opened(file, profile):
-    """Open a local file in a browser of its own; yields the :class:`Page`."""
-    command = [str(CHROMIUM), *_FLAGS, f"--user-data-dir={profile}", file.absolute().as_uri()]
+async def opened(place, profile):
+    """Open a local file or an address in a browser of its own; yields the :class:`Page`."""
+    address = place.absolute().as_uri() if isinstance(place, Path) else place
+    command = [str(CHROMIUM), *_FLAGS, f"--user-data-dir={profile}", address]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             async with asyncio.timeout(_SECONDS):
@@ -70,8 +77,8 @@ async def opened(file, profile):
             async with aiohttp.ClientSession() as session:
                 async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
                     pages = [one for one in await answer.json() if one["type"] == "page"]
-                address = pages[0]["webSocketDebuggerUrl"]
-                async with session.ws_connect(address, max_msg_size=0) as socket:
+                door = pages[0]["webSocketDebuggerUrl"]
+                async with session.ws_connect(door, max_msg_size=0) as socket:
                     yield Page(socket)
         finally:
             process.terminate()

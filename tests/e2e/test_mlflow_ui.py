@@ -107,7 +107,7 @@ def test_server_shows_one_finished_run_per_key_with_its_curve(server):
     assert sorted(run["info"]["run_name"] for run in runs) == sorted(key.text for key in KEYS)
     for run in runs:
         assert as_dict(run["data"]["params"]) == {"rank": "8"}
-        assert as_dict(run["data"]["metrics"])["accuracy_fraction"] == 0.5
+        assert as_dict(run["data"]["metrics"])["tune/accuracy_fraction"] == 0.5
         run_id = run["info"]["run_id"]
         history = ask(server, f"metrics/get-history?run_id={run_id}&metric_key=loss")["metrics"]
         assert [(p["step"], p["value"]) for p in history] == [(n, 1 / (n + 1)) for n in range(5)]

@@ -1,0 +1,160 @@
+import socket
+import sys
+import time
+
+import pytest
+from unit.tracking.runs import (
+    CURVES,
+    KEY,
+    MEASURED,
+    client_of,
+    curve,
+    live,
+    locked,
+    runs_of,
+)
+
+from sparsetune.errors import DataError
+from sparsetune.tracking import LiveRun, Pace, RunKey, TrackingOutcome, prepare, publish
+from sparsetune.tracking.store import Store
+
+
+def test_live_run_arrives_whole_under_its_parent(results):
+    prepare(results, "mini", [("tiny", "rte")])
+    outcome = live(results, metrics=MEASURED)
+    (run,) = runs_of(results)
+    assert outcome == TrackingOutcome(run.info.run_id, None)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "tiny/rte/lora/seed-1")
+    assert run.data.params == {"train.rate": "2e-05", "train.epochs": "3", "rank": "8"}
+    assert curve(results, run, "loss") == [(0, 1.0), (10, 0.5)]
+    assert run.data.metrics["tune/train_seconds"] == 2.5
+    parent = client_of(results).get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.info.run_name == "tiny/rte"
+
+
+def test_live_run_without_prepare_makes_what_it_needs(results):
+    assert live(results, status="FAILED").problem is None
+    assert [run.info.status for run in runs_of(results)] == ["FAILED"]
+
+
+def test_rerun_replaces_finished_and_stale_runs_of_its_key_only(results):
+    other = RunKey("tune", "mini", "tiny", "rte", "lora", 2)
+    live(results), live(results, key=other)
+    client = client_of(results)
+    experiment = client.get_experiment_by_name("mini").experiment_id
+    client.create_run(experiment, tags=KEY.tags())  # what a killed job leaves: RUNNING
+    outcome = live(results, history=CURVES, curves=[(20, {"loss": 0.25})])
+    mine = [r for r in runs_of(results) if r.data.tags["sparsetune.run_key"] == KEY.text]
+    assert [run.info.run_id for run in mine] == [outcome.run_id]
+    assert curve(results, mine[0], "loss") == [(0, 1.0), (10, 0.5), (20, 0.25)]
+    assert len(runs_of(results)) == 2
+
+
+def test_full_queue_drops_counts_and_never_waits(results):
+    with locked(results / "mlflow.db"):
+        run = LiveRun(results, KEY, {}, tags={}, pace=Pace(queue_rows=5, flush_seconds=0.01))
+        began = time.perf_counter()
+        for step in range(5000):
+            run.log(step, {"loss": 1.0})
+        assert time.perf_counter() - began < 2.0
+    outcome = run.finish()
+    assert "logged steps dropped" in outcome.problem
+    assert "sparsetune.curves" not in runs_of(results)[0].data.tags
+
+
+def test_value_that_is_no_number_is_told_and_the_rest_arrives(results):
+    outcome = live(results, curves=[(1, {"loss": 2.0, "bad": "x"})])
+    assert "1 values were not numbers" in outcome.problem
+    assert curve(results, runs_of(results)[0], "loss") == [(1, 2.0)]
+
+
+def test_locked_database_costs_finish_no_more_than_its_limit(results):
+    prepare(results, "mini", [])
+    run = LiveRun(results, KEY, {}, tags={}, pace=Pace(finish_seconds=0.5))
+    with locked(results / "mlflow.db"):
+        run.log(0, {"loss": 1.0})
+        began = time.perf_counter()
+        outcome = run.finish()
+        assert time.perf_counter() - began < 1.5
+    assert "gave up after 0.5 s" in outcome.problem
+    run._thread.join(30)  # the lock is gone: what was given up still arrives
+    assert [run.info.status for run in runs_of(results)] == ["FINISHED"]
+
+
+def make_directory(path):
+    path.mkdir()
+
+
+def make_rubbish(path):
+    path.write_bytes(b"not a database" * 99)
+
+
+def make_truncated(path):
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+
+
+@pytest.mark.parametrize("damage", [make_directory, make_rubbish, make_truncated])
+def test_unusable_store_is_a_problem_not_an_exception(tmp_path, damage):
+    damage(tmp_path / "mlflow.db")
+    began = time.perf_counter()
+    outcome = live(tmp_path, pace=Pace(finish_seconds=1.0))
+    assert time.perf_counter() - began < 4.0
+    assert outcome.run_id is None
+    assert "mlflow.db" in outcome.problem
+    assert "\n" not in outcome.problem
+
+
+def test_writing_goes_on_after_a_passing_failure(results, monkeypatch):
+    real, answers = Store.send, iter([OSError("disk is busy")])
+
+    def send_after_trouble(self, run_id, **what):
+        if "params" not in what and (trouble := next(answers, None)):
+            raise trouble
+        real(self, run_id, **what)
+
+    monkeypatch.setattr(Store, "send", send_after_trouble)
+    curves = [(step, {"loss": 1.0 + step}) for step in range(3000)]
+    outcome = live(results, curves=curves[1:], history=curves[:1], pace=Pace(0.0, 0.02))
+    assert outcome.problem is None
+    (run,) = runs_of(results)
+    assert run.data.tags["sparsetune.curves"].startswith("3000-")
+    assert [step for step, _ in curve(results, run, "loss")] == list(range(3000))
+
+
+def test_server_that_never_answers_costs_no_more_than_the_limit(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        began = time.perf_counter()
+        outcome = live(tmp_path, pace=Pace(finish_seconds=0.5))
+        assert time.perf_counter() - began < 1.5
+    assert (outcome.run_id, "gave up after 0.5 s" in outcome.problem) == (None, True)
+
+
+def test_unreachable_server_is_a_problem_for_live_prepare_and_publish(tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
+    outcome = live(tmp_path, pace=Pace(finish_seconds=3.0))
+    assert outcome.run_id is None
+    assert f"127.0.0.1:{port}" in outcome.problem
+    assert "secret" not in outcome.problem
+    with pytest.raises(DataError, match=r"http://\*\*\*@127"):
+        prepare(tmp_path, "mini", [])
+    report = publish(tmp_path, "mini", [])
+    assert (report.published, len(report.problems)) == (0, 1)
+
+
+def test_missing_mlflow_is_a_problem(results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    outcome = live(results)
+    assert outcome.run_id is None
+    assert "mlflow cannot be imported" in outcome.problem
+
+
+def test_deleted_experiment_is_told_with_the_remedy(results):
+    prepare(results, "mini", [])
+    client = client_of(results)
+    client.delete_experiment(client.get_experiment_by_name("mini").experiment_id)
+    assert "mlflow experiments restore" in live(results).problem

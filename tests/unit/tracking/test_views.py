@@ -1,0 +1,97 @@
+import json
+
+import pytest
+from unit.tracking.runs import client_of
+
+from sparsetune.errors import DataError
+from sparsetune.tracking import descriptions, prepare
+from sparsetune.tracking.store import experiments
+from sparsetune.tracking.suite_run import VIEWS_HERE, publish_experiment
+from sparsetune.tracking.views import VIEW_TAG, VIEWS, links, view_links
+
+METHODS = [("tiny", "rte", "full"), ("tiny", "rte", "lora")]
+
+
+def state_of(view, groups=()):
+    return json.loads(json.dumps(view.state(groups)))
+
+
+def view(name):
+    return next(view for view in VIEWS if view.id == name)
+
+
+def test_runs_open_on_who_they_are_and_the_four_headline_numbers():
+    assert state_of(view("runs"))["selectedColumns"] == [
+        "tags.`backbone`", "tags.`task`", "tags.`method`",
+        "metrics.`score_percent`", "metrics.`macs_effective_percent`",
+        "metrics.`parameters_trained`", "metrics.`time_saved_percent`",
+        "tags.`metric`", "tags.`seed`",
+    ]  # fmt: skip
+    assert state_of(view("runs"))["searchFilter"] == "tags.stage = 'tune'"
+
+
+def test_methods_open_folded_unless_they_are_too_many_for_a_tag():
+    grouped = state_of(view("methods"), METHODS)
+    assert [key["groupByData"] for key in grouped["groupBy"]["groupByKeys"]] == [
+        "backbone", "task", "method"
+    ]  # fmt: skip
+    assert grouped["groupsExpanded"] == {
+        "tag.backbone.tiny,tag.task.rte,tag.method.full": False,
+        "tag.backbone.tiny,tag.task.rte,tag.method.lora": False,
+    }
+    many = [("roberta-large", "mnli-mismatched", f"earlybert-heads-{n}") for n in range(1000)]
+    for one in VIEWS:
+        for groups in (many, many[:150]):
+            assert len(json.dumps(json.dumps(one.state(groups)))) < 18_000
+
+
+def test_charts_set_score_against_every_cost():
+    state = state_of(view("charts"))
+    assert [card["xaxis"]["key"] for card in state["compareRunCharts"]] == [
+        "macs_effective_percent", "parameters_trained", "time_saved_percent"
+    ]  # fmt: skip
+    assert {card["yaxis"]["key"] for card in state["compareRunCharts"]} == {"score_percent"}
+    assert "compareRunsMode=CHART" in view("charts").page("1")
+
+
+def test_experiment_gets_views_and_description_once(results, monkeypatch):
+    prepare(results, "mini", [])
+    publish_experiment(results, "mini", f"Two runs. Open: {VIEWS_HERE}", METHODS)
+    (experiment,) = [one for one in experiments(results) if one.name == "mini"]
+    tags = experiment.tags
+    stored = json.loads(tags[f"{VIEW_TAG}runs"])
+    assert (stored["name"], json.loads(stored["state"])) == ("Runs", state_of(view("runs")))
+    told = tags["mlflow.note.content"]
+    assert told == f"Two runs. Open: {view_links(experiment.experiment_id)}"
+    assert "[Methods](#/experiments/" in told
+
+    written = []
+    monkeypatch.setattr(
+        type(client_of(results)), "set_experiment_tag", lambda *given: written.append(given)
+    )
+    publish_experiment(results, "mini", f"Two runs. Open: {VIEWS_HERE}", METHODS)
+    assert written == []
+
+
+def test_links_name_each_suite_and_view(results):
+    prepare(results, "mini", [])
+    assert links(experiments(results), "http://127.0.0.1:5000") == []
+    publish_experiment(results, "mini", "", METHODS)
+    found = [one for one in experiments(results) if one.name == "mini"]
+    title, first, *_ = links(found, "http://127.0.0.1:5000/")
+    assert title == "Suite mini:"
+    page = VIEWS[0].page(found[0].experiment_id)
+    assert first.split() == ["Runs:", f"http://127.0.0.1:5000/{page}"]
+
+
+def test_store_that_is_not_there_is_told_and_not_made(tmp_path):
+    with pytest.raises(DataError, match=r"mlflow.db: no such file; .*make reproduce"):
+        experiments(tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_long_descriptions_keep_whole_lines():
+    told = descriptions.within_limit(["x" * 100] * 200)
+    assert len(told) <= 8000
+    assert set(told.splitlines()) == {"x" * 100, "…"}
+    assert descriptions.within_limit(["a", "b"]) == "a\nb"
