@@ -140,7 +140,7 @@ class TunedShape:
                 )
 
 
-def life_over_lengths(
+def training_over_lengths(
     phases: Sequence[TrainingPhase], lengths: Lengths
 ) -> list[dict[str, int | str]]:
     """MACs of each phase if its sequences are as long as the training split's.

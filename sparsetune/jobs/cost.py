@@ -24,7 +24,7 @@ from sparsetune.cost.macs import (
 from sparsetune.cost.params import count_parameters, sparsity, sparsity_by_layer
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.stored import as_stored
-from sparsetune.cost.tuned import PUBLISHED_TOKENS, TunedShape, life_over_lengths
+from sparsetune.cost.tuned import PUBLISHED_TOKENS, TunedShape, training_over_lengths
 from sparsetune.cost.updates import Update
 from sparsetune.errors import DataError, ModelError
 from sparsetune.jobs.asked import asked_of_run, hashes
@@ -249,7 +249,7 @@ def _breakdown(
         f"macs_at_{PUBLISHED_TOKENS}_tokens": tuned.macs(PUBLISHED_TOKENS),
         "macs_by_layer": tuned.by_layer(tokens),
         "macs_by_operator": tuned.by_operator(tokens),
-        "macs_whole_life_over_lengths": life_over_lengths(phases, lengths["training"]),
+        "macs_training_over_lengths": training_over_lengths(phases, lengths["training"]),
     }
     rows = [("training", "none", lengths["training"])]
     if "decoding" in evaluated:

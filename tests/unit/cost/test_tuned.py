@@ -10,7 +10,7 @@ from sparsetune.cost.decoding import decoding_macs, prefill_macs, visible_keys
 from sparsetune.cost.lengths import Lengths
 from sparsetune.cost.macs import TrainingPhase, training_macs
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.cost.tuned import TunedShape, life_over_lengths
+from sparsetune.cost.tuned import TunedShape, training_over_lengths
 from sparsetune.cost.updates import Update
 from sparsetune.errors import DataError
 from sparsetune.models.anatomy import Anatomy
@@ -122,12 +122,12 @@ def test_generation_is_its_prompts_and_its_steps():
         assert found["decode"][kind] == round(sum(text[1] for text in texts) / 2)
 
 
-def test_a_life_over_lengths_adds_up_phases_of_one_name():
+def test_training_over_lengths_adds_up_phases_of_one_name():
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
     phase = TrainingPhase("train", 10, 99, shape, Update.full())
     search = TrainingPhase("search", 4, 99, shape, Update.full())
     mean = round(sum(sum(training_macs(shape, n).values()) for n in (2, 5, 5)) / 3)
-    assert life_over_lengths([search, phase, phase], Lengths.of([2, 5, 5])) == [
+    assert training_over_lengths([search, phase, phase], Lengths.of([2, 5, 5])) == [
         {"phase": "search", "macs": 4 * mean}, {"phase": "train", "macs": 20 * mean},
     ]  # fmt: skip
 

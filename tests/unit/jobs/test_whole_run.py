@@ -191,6 +191,11 @@ def test_costs_are_expected_over_the_real_lengths(world, method):
     attention = cost["macs_by_operator"][1]["effective"]
     more = training["effective"] - cost["macs_effective_per_example"]
     assert more == pytest.approx(attention * (growth - 1), abs=20)
+    at_mean = cost["breakdown"]["whole_life"]
+    phases = {one["phase"]: one["macs"] for one in cost["macs_training_over_lengths"]}
+    assert phases.keys() == at_mean.keys() - {"inference", "total"}
+    phases.pop("search", None)  # half an epoch, whose mean is its own
+    assert all(1 < macs / at_mean[name] < growth for name, macs in phases.items())
     assert evaluation["sequences"] == padded["sequences"] == told["n_examples"]
     # All 30 are one batch, as long as its longest.
     assert padded["tokens_mean"] == told["token_lengths"]["evaluation"][-1][0]
