@@ -25,9 +25,9 @@ SCORES = {"full": 81.5, "lora": 79.25}
 START_SECONDS = 90
 # As they stand on the page, whatever their order in its code.
 HEADERS = """
-[...document.querySelectorAll('.ag-header-cell-text')]
+[...document.querySelectorAll('.ag-header-cell')]
   .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)
-  .map(cell => cell.innerText)
+  .map(cell => cell.innerText.trim())
 """
 TEXT = "document.body.innerText"
 ROWS = "document.querySelectorAll('.ag-center-cols-container .ag-row').length"
