@@ -10,11 +10,11 @@ STAGES: dict[str, int] = {
     "support": 2,
     "ticket": 2,
     "tune": 3,
-    "evaluate": 2,
-    "cost": 3,
-    "tables": 4,
+    "evaluate": 3,
+    "cost": 4,
+    "tables": 5,
     "claims": 1,
     "figures": 2,
-    "track": 1,
+    "track": 2,
 }
 """Stage name -> version, in the order in which data flows."""

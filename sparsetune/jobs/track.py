@@ -59,7 +59,8 @@ def track_suite(
     folder = results / suite.id
     rows = _rows(suite, folder)
     numbers = headlines(rows, reference_method=REFERENCE_METHOD)
-    data = {run.task.id: task_data(run.task, resources / "datasets") for run in suite.runs}
+    tasks = {run.task.id: run.task for run in suite.runs}
+    data = {name: task_data(task, resources / "datasets") for name, task in tasks.items()}
     report = publish(
         results, suite.id, _Entries(suite, folder, resources, rows, numbers, data).all()
     )

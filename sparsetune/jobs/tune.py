@@ -28,7 +28,8 @@ from sparsetune.records import (
 )
 from sparsetune.sparsity.tickets import Ticket
 from sparsetune.tracking import LiveRun, RunKey, TrackingOutcome
-from sparsetune.tracking.store import COMMIT_TAG
+from sparsetune.tracking.descriptions import run_note
+from sparsetune.tracking.store import COMMIT_TAG, NOTE_TAG, source_tags
 from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.phases import Workplace, peak_memory_bytes, run_phases
 from sparsetune.training.scoring import EpochScoring, curve_of, score_point
@@ -160,7 +161,13 @@ def _live_run(spec: RunSpec, paths: TunePaths) -> LiveRun | None:
     if paths.results is None:
         return None
     key = RunKey("tune", spec.suite, spec.backbone.id, spec.task.id, spec.method.id, spec.seed)
-    tags = {"digest": spec.digest, COMMIT_TAG: git_state()["commit"] or "unknown"}
+    place = paths.results / spec.suite / "runs" / spec.path
+    tags = {
+        **source_tags(key.stage),
+        "digest": spec.digest,
+        COMMIT_TAG: git_state()["commit"] or "unknown",
+        NOTE_TAG: run_note(spec, place),
+    }
     return LiveRun(paths.results, key, spec.settings(), tags=tags)
 
 

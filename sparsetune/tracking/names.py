@@ -23,11 +23,40 @@ def flatten(tree: Mapping[str, Any], prefix: str = "", *, joint: str = ".") -> d
 
 
 def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as MLflow params: flat, text, cut to what MLflow stores.
+    """Settings as MLflow params: flat, text, cut to what MLflow stores; None is left out.
 
-    Lists are JSON with sorted keys: a record, whose keys are sorted, gives the live run's text.
+    What stands in a list under names, as phases do, is a param of its own, so that runs can be
+    compared and searched by it. Other lists are JSON with sorted keys: a record, whose keys are
+    sorted, gives the live run's text.
+
+    Example:
+        >>> as_params({"phases": [{"name": "train", "epochs": 3.0}], "labels": ["a", "b"]})
+        {'phases.names': 'train', 'phases.train.epochs': '3.0', 'labels': '["a", "b"]'}
     """
-    return {name: _as_text(value)[:_PARAM_CHARACTERS] for name, value in flatten(settings).items()}
+    flat = flatten(_without_named_lists(settings))
+    return {
+        n: _as_text(value)[:_PARAM_CHARACTERS] for n, value in flat.items() if value is not None
+    }
+
+
+def _without_named_lists(tree: Mapping[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            told[name] = _without_named_lists(value)
+        elif _is_named(value):
+            members = {one["name"]: {k: v for k, v in one.items() if k != "name"} for one in value}
+            told[name] = {"names": ", ".join(members), **_without_named_lists(members)}
+        else:
+            told[name] = value
+    return told
+
+
+def _is_named(value: object) -> bool:
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    names = [one.get("name") if isinstance(one, Mapping) else None for one in value]
+    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
 
 
 def _as_text(value: object) -> str:

@@ -30,6 +30,7 @@ from sparsetune.tracking.store import (
     ensure_parents,
     one_line,
     open_store,
+    source_tags,
     store_uri,
     without_password,
 )
@@ -41,9 +42,6 @@ RECORD_TAG = "sparsetune.record_sha256"
 """Sha256 of the run's first record."""
 DIGEST_TAG = "sparsetune.published_digest"
 """Digest of everything the run was published from; set last."""
-
-SOURCE_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "sparsetune {}"}
-"""Without them the list of runs opens on an empty column."""
 
 _TEXT_COLUMN = "phase"
 _PATIENCE_SECONDS = 60.0
@@ -293,7 +291,7 @@ def _wanted(entry: Entry, parent: str | None) -> _Wanted:
 def _tags(entry: Entry, record: Mapping[str, Any], parent: str | None) -> dict[str, str]:
     asked, where = record["asked"], record["where"]
     told = {
-        **{name: text.format(entry.key.stage) for name, text in SOURCE_TAGS.items()},
+        **source_tags(entry.key.stage),
         **entry.tags,
         **entry.key.tags(),
         NOTE_TAG: entry.note or None,

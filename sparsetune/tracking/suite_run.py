@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsetune.records import digest_of, sha256_of
-from sparsetune.tracking.publish import DIGEST_TAG, SOURCE_TAGS, latest
-from sparsetune.tracking.store import NOTE_TAG, Store, one_line, open_store
+from sparsetune.tracking.publish import DIGEST_TAG, latest
+from sparsetune.tracking.store import NOTE_TAG, Store, one_line, open_store, source_tags
 from sparsetune.tracking.views import view_links, view_tags
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 VIEWS_HERE = "{views}"
 """In an experiment's description: where the links to its saved views go."""
 SUITE_TAG = "sparsetune.suite_run"
-_SOURCE = {name: text.format("track") for name, text in SOURCE_TAGS.items()}
 _ATTACHED_TAG = "sparsetune.attached."
 
 
@@ -149,7 +148,7 @@ def _show(store: Store, run: "Run", standing: Standing) -> None:
             path.write_text(text, encoding="utf-8")
             store.client.log_artifact(run_id, str(path))
     # Last, so that an interrupted call is noticed and done again.
-    store.send(run_id, tags={**_SOURCE, NOTE_TAG: standing.note, DIGEST_TAG: digest})
+    store.send(run_id, tags={**source_tags("track"), NOTE_TAG: standing.note, DIGEST_TAG: digest})
 
 
 def _attach(store: Store, run: "Run", room: str, paths: Sequence[Path]) -> None:

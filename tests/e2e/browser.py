@@ -46,6 +46,17 @@ class Page:
                 await asyncio.sleep(0.1)
         return found
 
+    async def go(self, address):
+        """Open another address."""
+        await self._ask("Page.navigate", url=address)
+
+    async def resize(self, width, height):
+        """Make the window another size."""
+        await self._ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
+
     async def picture(self, file):
         """Write what the window shows as PNG."""
         told = await self._ask("Page.captureScreenshot", format="png")

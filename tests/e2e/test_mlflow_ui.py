@@ -1,5 +1,6 @@
 """The store we write, seen through a real MLflow server: its REST API and its page."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,25 +10,27 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from e2e.browser import CHROMIUM, opened
+from unit.tracking.runs import write_entry
 
-from sparsetune.tracking import LiveRun, Pace, RunKey, prepare, store_uri
+from sparsetune.cli import main
+from sparsetune.tracking import LiveRun, Pace, RunKey, prepare, publish, store_uri
+from sparsetune.tracking.suite_run import VIEWS_HERE, publish_experiment
 
-CHROMIUM = Path("/usr/bin/chromium")
-CHROMIUM_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 KEYS = [RunKey("tune", "mini", "tiny", "rte", method, 1) for method in ("full", "lora")]
+SCORES = {"full": 81.5, "lora": 79.25}
 START_SECONDS = 90
+# As they stand on the page, whatever their order in its code.
+HEADERS = """
+[...document.querySelectorAll('.ag-header-cell')]
+  .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)
+  .map(cell => cell.innerText.trim())
+"""
+TEXT = "document.body.innerText"
+ROWS = "document.querySelectorAll('.ag-center-cols-container .ag-row').length"
 
 
 def free_port():
@@ -43,6 +46,25 @@ def fill(results):
         for step in range(5):
             run.log(step, {"loss": 1.0 / (step + 1)})
         assert run.finish(metrics={"accuracy_fraction": 0.5}).problem is None
+
+
+def fill_with_views(results):
+    """A suite as `track` leaves it, where the pages that `make ui` prints can be opened."""
+    keys = [RunKey("tune", "seen", "tiny", "rte", method, 1) for method in SCORES]
+    entries = [
+        replace(
+            write_entry(results / key.text, key=key),
+            headline={
+                "score_percent": SCORES[key.method], "macs_effective_percent": 75.5,
+                "parameters_trained": 12345.0, "time_saved_percent": 30.25,
+            },
+            tags={"metric": "accuracy"},
+        )
+        for key in keys
+    ]  # fmt: skip
+    assert publish(results, "seen", entries).problems == ()
+    methods = [(key.backbone, key.task, key.method) for key in keys]
+    publish_experiment(results, "seen", f"2 runs. Open: {VIEWS_HERE}", methods)
 
 
 def wait_until_up(address, server, log):
@@ -61,6 +83,7 @@ def server(tmp_path_factory):
     """Address of an MLflow server over a store that our code made."""
     results = tmp_path_factory.mktemp("results")
     fill(results)
+    fill_with_views(results)
     address, log = f"http://127.0.0.1:{(port := free_port())}", results / "server.log"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--backend-store-uri", store_uri(results)]
@@ -135,13 +158,42 @@ def test_live_run_through_the_server_replaces_the_one_in_the_file(
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.fixture
+def pages(server, tmp_path, monkeypatch, capsys):
+    """Name -> address, as `make ui` prints them."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert main(["links", "--results", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["Suite", "seen:"]
+    return {name.rstrip(":"): address for name, address in lines[1:]}
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
-def test_runs_page_can_be_drawn(server, tmp_path):
-    picture = tmp_path / "runs.png"
-    page = f"{server}/#/experiments/{experiment_id(server)}/runs"
-    command = [str(CHROMIUM), *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--window-size=1400,900", "--virtual-time-budget=20000"]
-    command += [f"--screenshot={picture}", page]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    assert picture.read_bytes().startswith(b"\x89PNG")
+def test_printed_links_open_runs_methods_and_charts(pages, tmp_path):
+    async def visit():
+        told = {}
+        async with opened("about:blank", tmp_path / "profile") as browser:
+            await browser.resize(2400, 1000)
+            await browser.go(pages["Runs"])
+            await browser.until(f"{TEXT}.includes('79.25')")
+            told["headers"] = await browser.value(HEADERS)
+            told["runs"] = await browser.value(TEXT)
+            await browser.go(pages["Methods"])
+            await browser.until(f"{TEXT}.includes('task: rte, method: lora')")
+            told["lines"] = await browser.value(ROWS)
+            await browser.go(pages["Charts"])
+            await browser.until(rf"/Score against cost\s*\(3\)/.test({TEXT})")
+            await browser.picture(tmp_path / "charts.png")
+        return told
+
+    told = asyncio.run(visit())
+    assert [name for name in told["headers"] if name] == [
+        "Run Name", "Created", "backbone", "task", "method", "score_percent",
+        "macs_effective_percent", "parameters_trained", "time_saved_percent", "metric", "seed",
+        "Duration",
+    ]  # fmt: skip
+    for part in ("2 runs. Open: Runs · Methods · Charts", "81.5", "75.5", "12345", "30.25"):
+        assert part in told["runs"]
+    assert told["lines"] == len(SCORES)  # folded: no line for a single seed
+    assert (tmp_path / "charts.png").read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from unit.tracking.runs import MEASURED
 
 from sparsetune.tracking.names import as_finals, as_params, flatten
@@ -10,10 +11,26 @@ def test_nested_settings_become_dotted_names_that_mlflow_takes():
 
 
 def test_params_of_a_record_are_those_of_the_live_run():
-    live = {"method": {"phases": ({"name": "train", "epochs": 3.0},)}, "seed": 1}
+    phases = ({"name": "search", "epochs": 1.0}, {"name": "train", "epochs": 3.0})
+    live = {"method": {"phases": phases, "not_for": ({"b": 2, "a": 1},)}, "seed": 1}
     recorded = json.loads(json.dumps(live, sort_keys=True))
     assert as_params(recorded) == as_params(live)
-    assert as_params(live) == {"method.phases": '[{"epochs": 3.0, "name": "train"}]', "seed": "1"}
+    assert as_params(live) == {
+        "method.phases.names": "search, train",
+        "method.phases.search.epochs": "1.0",
+        "method.phases.train.epochs": "3.0",
+        "method.not_for": '[{"a": 1, "b": 2}]',
+        "seed": "1",
+    }
+
+
+def test_settings_without_a_value_are_no_params():
+    assert as_params({"limits": {"train_examples": None}, "rate": 0}) == {"rate": "0"}
+
+
+@pytest.mark.parametrize("listed", [[], [{"name": "a"}, {"name": "a"}], [{"x": 1}], ["name"]])
+def test_list_without_names_of_its_own_stays_whole(listed):
+    assert as_params({"list": listed}) == {"list": json.dumps(listed)}
 
 
 def test_final_metrics_are_numbers_in_a_section_of_their_stage():

@@ -85,7 +85,7 @@ def test_links_name_each_suite_and_view(results):
 
 
 def test_store_that_is_not_there_is_told_and_not_made(tmp_path):
-    with pytest.raises(DataError, match=r"mlflow.db: no such file; .*make reproduce"):
+    with pytest.raises(DataError, match=r"mlflow.db: not made yet; .*make reproduce"):
         experiments(tmp_path)
     assert not (tmp_path / "mlflow.db").exists()
 
