@@ -13,7 +13,7 @@ STAGES: dict[str, int] = {
     "evaluate": 3,
     "cost": 4,
     "tables": 5,
-    "claims": 1,
+    "claims": 2,
     "figures": 2,
     "track": 2,
 }

@@ -28,8 +28,8 @@ _NOTES = (
     "within noise otherwise. One interval in twenty misses the true value.",
     "The interval is of the mean difference of pairs: same backbone, task and seed. It comes from "
     "the spread of the seeds where every place (a backbone and task) has two, else from the spread "
-    "between places, else, for a single pair, from the intervals of both scores over their "
-    "examples. Counted quantities have no noise. More seeds in the suite narrow an interval.",
+    "between places, and is never narrower than the noise of the examples, which is all that a "
+    "single pair has. Counted quantities have no noise. More seeds narrow an interval.",
     "At small scale a verdict is about what a method does on small backbones and generated tasks. "
     "It confirms or refutes the mechanism there, and no number of the papers.",
 )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sparsetune.catalog_claims import Claim
 from sparsetune.catalog_rules import GENERATED_PREFIX
 from sparsetune.reporting.collect import Key, RunGroup
+from sparsetune.reporting.intervals import Range
 from sparsetune.reporting.overlaps import KeptUnits, share_in_common
 from sparsetune.reporting.savings import (
     macs_of,
@@ -58,7 +59,8 @@ class Cell:
         seeds: of the pairs.
         left: one value per seed, in the quantity's unit.
         right: likewise; the claim's number where it names one.
-        left_range: value, low and high of a single run over its examples; None if not recorded.
+        left_range: mean over the seeds of value, low and high of the runs over their examples;
+            None if not recorded.
         right_range: likewise.
         collapsed: how many of the runs gave every example the same answer.
         one_task: False where ``task`` stands for several, or for none.
@@ -70,8 +72,8 @@ class Cell:
     seeds: tuple[int, ...]
     left: tuple[float, ...]
     right: tuple[float, ...]
-    left_range: tuple[float, float, float] | None = None
-    right_range: tuple[float, float, float] | None = None
+    left_range: Range | None = None
+    right_range: Range | None = None
     collapsed: int = 0
     one_task: bool = True
 
@@ -149,11 +151,11 @@ def _runs_cell(claim: Claim, left: RunGroup, evidence: Evidence) -> Cell:
     if not seeds:
         raise _LeftOutError(f"{backbone}/{task}", "no seed for which both are defined")
     rows = [row for side in (left, right) if side for row in side.rows if row.seed in seeds]
-    single = claim.quantity == "score" and right is not None and len(seeds) == 1
+    scored = claim.quantity == "score" and right is not None
     return Cell(
         backbone, task, _scale(claim, backbone, (task,)), seeds,
         tuple(lefts[seed] for seed in seeds), tuple(rights[seed] for seed in seeds),
-        _range(left, seeds[0]) if single else None, _range(right, seeds[0]) if single else None,
+        _range(left, seeds) if scored else None, _range(right, seeds) if scored else None,
         collapsed=sum(row.collapsed for row in rows) if claim.quantity == "score" else 0,
     )  # fmt: skip
 
@@ -188,16 +190,22 @@ def _fractions(
     return [saving(effort(row), dense).whole for row in group.rows]
 
 
-def _range(group: RunGroup, seed: int) -> tuple[float, float, float] | None:
-    """A run's headline metric with its interval over the examples, where it was recorded."""
-    row = next(row for row in group.rows if row.seed == seed)
-    metric = row.headline_metric
-    found = (row.records["evaluate"]["measured"].get("intervals") or {}).get(metric)
-    if found is None:
-        return None
-    # Rounding may leave the value a hair outside.
-    value, (low, high) = row.metrics[metric], found
-    return 100 * value, 100 * min(low, value), 100 * max(high, value)
+def _range(group: RunGroup, seeds: Sequence[int]) -> Range | None:
+    """The headline metric with its interval over the examples, where every run recorded one.
+
+    Seeds answer the same examples, so their intervals are averaged: more seeds do not narrow them.
+    """
+    ranges = []
+    for row in (row for row in group.rows if row.seed in seeds):
+        metric = row.headline_metric
+        found = (row.records["evaluate"]["measured"].get("intervals") or {}).get(metric)
+        if found is None:
+            return None
+        # Rounding may leave the value a hair outside.
+        value, (low, high) = row.metrics[metric], found
+        ranges.append((100 * value, 100 * min(low, value), 100 * max(high, value)))
+    value, low, high = (statistics.fmean(part) for part in zip(*ranges, strict=True))
+    return value, low, high
 
 
 def _check_settings(claim: Claim, groups: Sequence[RunGroup]) -> None:

@@ -1,4 +1,4 @@
-"""The interval of a mean difference: from seeds, from tasks, or from the examples of two runs.
+"""The interval of a mean difference: from seeds, from tasks, or from the examples of the runs.
 
 Pure mathematics on lists of numbers; what a difference is of is not known here.
 """
@@ -6,10 +6,12 @@ Pure mathematics on lists of numbers; what a difference is of is not known here.
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 LEVEL = 0.95
+Range = tuple[float, float, float]
+"""A value and the lower and upper end of its interval."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Interval:
         over: what varied: ``seeds``, ``tasks`` or ``examples``; ``nothing`` if the numbers are
             counted and exact, or if nothing tells the noise.
         freedom: degrees of freedom of Student's t; None without it.
+        widened: whether the noise of the examples is larger and stands instead.
     """
 
     mean: float
@@ -30,6 +33,7 @@ class Interval:
     high: float | None
     over: Literal["seeds", "tasks", "examples", "nothing"]
     freedom: float | None = None
+    widened: bool = False
 
 
 def over_seeds(cells: Sequence[Sequence[float]]) -> Interval:
@@ -103,34 +107,68 @@ def over_tasks(cells: Sequence[Sequence[float]]) -> Interval:
     return _around(statistics.fmean(means), error, len(means) - 1, "tasks")
 
 
-def over_examples(left: tuple[float, float, float], right: tuple[float, float, float]) -> Interval:
-    """Interval of the difference of two runs, from each one's own interval over its examples.
+def over_examples(cells: Sequence[tuple[Range, Range]]) -> Interval:
+    """Interval of the mean difference over cells, from each score's own interval over its examples.
 
-    The noise of seeds is not in it. Both runs answer the same examples, which this leaves out:
-    where their mistakes agree, the true interval is narrower.
+    The noise of seeds is not in it. Both sides of a cell answer the same examples, which this
+    leaves out: where their mistakes agree, the true interval is narrower.
 
     Args:
-        left: value, low and high of one run, low <= value <= high.
-        right: likewise of the other.
+        cells: left and right of each, at least one; value, low and high with
+            low <= value <= high.
 
     Returns:
-        ``left - right`` and its interval at the level of the two given ones.
+        The mean of ``left - right`` and its interval at the level of the given ones.
+
+    Raises:
+        ValueError: no cell.
 
     Source:
         Zou and Donner 2008, "Construction of confidence limits about effect measures", Statistics
-        in Medicine 27, equation 5 (MOVER).
+        in Medicine 27, equation 5 (MOVER), for a linear combination of independent estimates.
     Differs:
         Nothing.
 
     Example:
-        >>> found = over_examples((90.0, 87.0, 93.0), (80.0, 76.0, 84.0))
+        >>> found = over_examples([((90.0, 87.0, 93.0), (80.0, 76.0, 84.0))])
         >>> found.low, found.mean, found.high
         (5.0, 10.0, 15.0)
     """
-    mean = left[0] - right[0]
-    below = math.hypot(left[0] - left[1], right[2] - right[0])
-    above = math.hypot(left[2] - left[0], right[0] - right[1])
-    return Interval(mean, mean - below, mean + above, "examples")
+    if not cells:
+        raise ValueError("need at least one cell")
+    mean = statistics.fmean(left[0] - right[0] for left, right in cells)
+    below = math.hypot(
+        *(part for left, right in cells for part in (left[0] - left[1], right[2] - right[0]))
+    )
+    above = math.hypot(
+        *(part for left, right in cells for part in (left[2] - left[0], right[0] - right[1]))
+    )
+    return Interval(mean, mean - below / len(cells), mean + above / len(cells), "examples")
+
+
+def widened_to(interval: Interval, examples: Interval) -> Interval:
+    """Make an interval from few numbers no narrower than the examples alone allow.
+
+    Two or three differences may agree by chance, and then their spread says that there is no noise.
+
+    Args:
+        interval: of seeds or tasks.
+        examples: of the same mean, from :func:`over_examples`.
+
+    Returns:
+        The union of both.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> widened_to(over_tasks([[1.0], [1.0]]), Interval(1.0, -2.0, 4.0, "examples")).low
+        -2.0
+    """
+    low, high = min(interval.low, examples.low), max(interval.high, examples.high)
+    return replace(
+        interval, low=low, high=high, widened=(low, high) != (interval.low, interval.high)
+    )
 
 
 def _around(mean: float, error: float, freedom: float, over: Literal["seeds", "tasks"]) -> Interval:

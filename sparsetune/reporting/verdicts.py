@@ -8,7 +8,13 @@ from typing import Literal
 
 from sparsetune.catalog_claims import Claim
 from sparsetune.reporting.evidence import SCALES, Cell, Evidence, Scale, cells_of
-from sparsetune.reporting.intervals import Interval, over_examples, over_seeds, over_tasks
+from sparsetune.reporting.intervals import (
+    Interval,
+    over_examples,
+    over_seeds,
+    over_tasks,
+    widened_to,
+)
 
 Verdict = Literal["holds", "fails", "within noise", "not tested at this scale"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "within noise", "not tested at this scale")
@@ -80,7 +86,8 @@ def interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
     """The mean difference over the cells, with its noise.
 
     Counted quantities have none. Else the seeds tell it where every cell has two; else the spread
-    between the tasks; else, for one pair of runs, their intervals over the examples.
+    between the tasks; neither is narrower than the noise of the examples, where that is known,
+    and it alone is left for one pair of runs.
 
     Args:
         claim: what is compared.
@@ -90,13 +97,13 @@ def interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
     mean = statistics.fmean(statistics.fmean(cell) for cell in differences)
     if claim.measure.counted:
         return Interval(mean, mean, mean, "nothing")
-    if min(map(len, differences)) > 1:
-        return over_seeds(differences)
-    if len(cells) > 1:
-        return over_tasks(differences)
-    if len(differences[0]) == 1 and cells[0].left_range and cells[0].right_range:
-        return over_examples(cells[0].left_range, cells[0].right_range)
-    return Interval(mean, None, None, "nothing")
+    ranges = [(cell.left_range, cell.right_range) for cell in cells]
+    examples = over_examples(ranges) if all(map(all, ranges)) else None
+    if len(cells) == 1 == len(differences[0]):
+        return examples or Interval(mean, None, None, "nothing")
+    spread = over_seeds if min(map(len, differences)) > 1 else over_tasks
+    found = spread(differences)
+    return widened_to(found, examples) if examples else found
 
 
 def allowed(claim: Claim) -> tuple[float, float]:
@@ -149,11 +156,12 @@ def _how(claim: Claim, interval: Interval, cells: Sequence[Cell]) -> str:
         single = [statistics.fmean(cell.differences) for cell in cells]
         good = sum(low <= one <= high for one in single)
         return f"counted, without noise; so in {good} of {len(cells)}"
+    widened = ", widened to the noise of the examples" if interval.widened else ""
     match interval.over:
         case "seeds":
-            return f"spread of {seeds} seeds in {places}"
+            return f"spread of {seeds} seeds in {places}{widened}"
         case "tasks":
-            return f"spread of {places}, {seeds} seed{'s' if most > 1 else ''} each"
+            return f"spread of {places}, {seeds} seed{'s' if most > 1 else ''} each{widened}"
     return "one pair of runs; noise of the examples only, not of seeds"
 
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparsetune.reporting.intervals import over_examples, over_seeds, over_tasks
+from sparsetune.reporting.intervals import (
+    Interval,
+    over_examples,
+    over_seeds,
+    over_tasks,
+    widened_to,
+)
 
 
 def test_one_cell_is_students_t_by_hand():
@@ -58,20 +64,42 @@ def test_tasks_that_disagree_widen_the_interval():
 
 def test_examples_by_hand():
     # Below: 3 down on the left, 4 up on the right = 5; above: 12 up and 5 down = 13.
-    found = over_examples((90, 87, 102), (80, 75, 84))
+    found = over_examples([((90, 87, 102), (80, 75, 84))])
     assert (found.low, found.mean, found.high) == (5, 10, 23)
 
 
 def test_examples_of_equal_symmetric_intervals_add_in_quadrature():
     # Two independent normals with standard error 1: the difference has sqrt 2.
     half = stats.norm.ppf(0.975)
-    found = over_examples((1.0, 1 - half, 1 + half), (0.0, -half, half))
+    found = over_examples([((1.0, 1 - half, 1 + half), (0.0, -half, half))])
     expected = stats.norm(1, math.sqrt(2)).interval(0.95)
     assert (found.low, found.high) == pytest.approx(expected)
 
 
+def test_examples_of_several_cells_by_hand():
+    # Half-widths 5 and 12 below, mean of two: 13 / 2; above 3 and 4: 5 / 2. Means 10 and 20.
+    cells = [((90, 85, 93), (80, 80, 80)), ((70, 58, 74), (50, 50, 50))]
+    found = over_examples(cells)
+    assert (found.low, found.mean, found.high) == (15 - 6.5, 15, 17.5)
+
+
+def test_examples_of_equal_cells_narrow_with_the_square_root_of_their_number():
+    one = over_examples([((1.0, 0.0, 2.0), (0.0, -1.0, 1.0))])
+    four = over_examples([((1.0, 0.0, 2.0), (0.0, -1.0, 1.0))] * 4)
+    assert one.high - one.mean == pytest.approx(2 * (four.high - four.mean))
+
+
+@pytest.mark.parametrize(("low", "high", "expected", "widened"), [
+    (0.0, 2.0, (0.0, 2.0), False), (-1.0, 1.5, (-1.0, 2.0), True), (-1.0, 3.0, (-1.0, 3.0), True),
+    (0.5, 1.5, (0.0, 2.0), False),
+])  # fmt: skip
+def test_interval_is_no_narrower_than_the_examples(low, high, expected, widened):
+    found = widened_to(Interval(1.0, 0.0, 2.0, "tasks", 1.0), Interval(1.0, low, high, "examples"))
+    assert ((found.low, found.high), found.widened, found.over) == (expected, widened, "tasks")
+
+
 @pytest.mark.parametrize(("interval", "cells"), [
-    (over_seeds, []), (over_seeds, [[1.0, 2.0], [1.0]]), (over_tasks, [[1.0]]),
+    (over_examples, []), (over_seeds, []), (over_seeds, [[1.0, 2.0], [1.0]]), (over_tasks, [[1.0]]),
     (over_tasks, [[1.0], []]),
 ])  # fmt: skip
 def test_too_little_is_refused(interval, cells):

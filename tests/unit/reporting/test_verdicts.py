@@ -117,6 +117,17 @@ def test_one_pair_is_decided_by_its_intervals_over_the_examples(suite):
     assert (found.verdict, found.interval.over) == ("holds", "examples")
 
 
+def test_places_that_agree_by_chance_are_as_noisy_as_their_examples(suite):
+    def measured(value):
+        return scoring(value, intervals={"accuracy_fraction": [value - 0.03, value + 0.03]})
+
+    places = [pair([measured(0.85)], [measured(0.80)], task=task) for task in ("mini-a", "mini-b")]
+    found = judge(claim(), suite({**places[0], **places[1]}))
+    # Each difference 3 * sqrt 2 points either way, their mean 3.
+    assert (found.interval.low, found.interval.high) == pytest.approx((2.0, 8.0))
+    assert found.reason == "spread of 2 places, 1 seed each, widened to the noise of the examples"
+
+
 def test_published_places_decide_alone_and_generated_ones_never_beside_real_ones(suite):
     generated = pair([0.9, 0.9], [0.8, 0.8])
     real = pair([0.7, 0.7], [0.8, 0.8], backbone="minilm", task="qnli")
