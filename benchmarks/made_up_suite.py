@@ -39,7 +39,9 @@ CONFIG = {
     "runs": [
         {
             "backbones": list(SHAPES),
-            "tasks": "cola mnli mrpc qnli qqp rte sst2 stsb wnli squad".split(),
+            "tasks": [
+                *("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli", "squad"),
+            ],
             "methods": [
                 *("full", "full-2ep", "lora", "bitfit", "ia3", "adalora", "supra", "magnitude"),
                 *("imp", "earlybert", "earlybert-random", "dsee", "dsee-n16", "dsee-no-s2"),
@@ -50,7 +52,7 @@ CONFIG = {
     ],
 }
 SPARSITY = {"none": 0.0, "ticket": 0.3}
-WORDS = "a city of old stone near the river where two roads meet".split()
+WORDS = ("city", "old", "stone", "near", "the", "river", "where", "two", "roads", "meet")
 CHECKS = 100
 WHERE = {
     "commit": "c" * 40,
@@ -183,7 +185,7 @@ def _counted(run, tuned):
     train = {phase["name"]: 3 * effective * phase["examples_seen"] for phase in tuned["phases"]}
     life = {**train, "inference": 100_000 * effective, "search": 3200 * dense}
     parts = [sparsity * (0.6 + 0.8 * layer / layers) for layer in range(layers)]
-    executed = {name: dense // 6 for name in ("query", "key", "value", "context", "ffn_in")}
+    executed = dict.fromkeys(("query", "key", "value", "context", "ffn_in"), dense // 6)
     return {
         "parameters_total": whole, "parameters_trained": trained,
         "parameters_trained_with_head": trained + 1538, "stored_bytes": 4 * trained,

@@ -7,6 +7,7 @@ from typing import Any
 from sparsetune.catalog import RunSpec, Suite
 from sparsetune.catalog_files import read_checked
 from sparsetune.errors import ConfigError
+from sparsetune.jobs.garbage import seldom_collected
 from sparsetune.reporting.collect import RUN_STAGES, collect
 from sparsetune.reporting.published import write_published
 from sparsetune.reporting.savings import write_savings
@@ -18,6 +19,7 @@ from sparsetune.reporting.tables import (
 )
 
 
+@seldom_collected()
 def make_tables(
     suite: Suite, *, results: Path, group: str | None, output: Path, definitions: Path
 ) -> None:
