@@ -38,6 +38,7 @@ ui: $(READY)
 
 bench: $(READY)
 	python benchmarks/workflow.py
+	python benchmarks/reporting.py
 	python benchmarks/dsee.py
 	python benchmarks/earlybert.py
 	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors

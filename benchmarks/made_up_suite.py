@@ -40,16 +40,7 @@ CONFIG = {
         {
             "backbones": list(SHAPES),
             "tasks": [
-                "cola",
-                "mnli",
-                "mrpc",
-                "qnli",
-                "qqp",
-                "rte",
-                "sst2",
-                "stsb",
-                "wnli",
-                "squad",
+                *("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli", "squad"),
             ],
             "methods": [
                 *("full", "full-2ep", "lora", "bitfit", "ia3", "adalora", "supra", "magnitude"),
@@ -61,7 +52,7 @@ CONFIG = {
     ],
 }
 SPARSITY = {"none": 0.0, "ticket": 0.3}
-WORDS = ["a", "city", "of", "old", "stone", "near", "the", "river", "where", "two", "roads", "meet"]
+WORDS = ("city", "old", "stone", "near", "the", "river", "where", "two", "roads", "meet")
 CHECKS = 100
 WHERE = {
     "commit": "c" * 40,

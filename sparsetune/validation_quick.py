@@ -44,7 +44,9 @@ def quick_check(schema: Mapping[str, Any]) -> QuickCheck | None:
         return None
 
 
-def _compiled(schema: Mapping[str, Any]) -> QuickCheck:
+def _compiled(schema: Any) -> QuickCheck:
+    if not isinstance(schema, Mapping):
+        raise _UnknownKeywordError(schema)
     keywords = {key: value for key, value in schema.items() if key not in _NOTES}
     parts = {"required", "properties", "additionalProperties"}
     checks = [_keyword(key, value) for key, value in keywords.items() if key not in parts]
@@ -54,7 +56,7 @@ def _compiled(schema: Mapping[str, Any]) -> QuickCheck:
 
 
 def _keyword(name: str, told: Any) -> QuickCheck:
-    """One keyword; those of texts and numbers refuse anything else; the library may accept it."""
+    """One keyword; those of texts and numbers refuse other values, which the library accepts."""
     match name:
         case "type":
             kinds = [_TYPES[kind] for kind in ([told] if isinstance(told, str) else told)]

@@ -227,16 +227,20 @@ def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> McNema
         >>> mcnemar([True, True, True, False], [False, False, False, False]).p_value
         0.25
     """
-    # scipy.stats takes longer to import than most evaluations take to score.
-    from scipy.stats import binomtest
-
     if len(first_right) != len(second_right):
         raise DataError(f"answers: got {len(first_right)} and {len(second_right)}, need as many")
     first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    apart = only_first + only_second
-    p_value = float(binomtest(only_first, apart).pvalue) if apart else 1.0
-    return McNemar(only_first, only_second, p_value)
+    return McNemar(only_first, only_second, _p_of_a_fair_coin(only_first, only_second))
+
+
+@functools.lru_cache(maxsize=4096)
+def _p_of_a_fair_coin(heads: int, tails: int) -> float:
+    """Exact and two-sided; kept, since the same few counts come again and again in a suite."""
+    # scipy.stats takes longer to import than most evaluations take to score.
+    from scipy.stats import binomtest
+
+    return float(binomtest(heads, heads + tails).pvalue) if heads + tails else 1.0
 
 
 def _on_resamples(forms: Sequence[Form], examples: int, plan: Resampling) -> np.ndarray:

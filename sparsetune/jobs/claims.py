@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sparsetune.catalog import Catalogue, Suite
 from sparsetune.catalog_claims import read_claims
+from sparsetune.jobs.garbage import seldom_collected
 from sparsetune.jobs.tables import record_paths, ticket_paths
 from sparsetune.records import Clock, make_record, read_record, sha256_of, write_record
 from sparsetune.reporting.collect import collect, group_runs
@@ -12,6 +13,7 @@ from sparsetune.reporting.tables import REFERENCE_METHOD
 CLAIMS_FILE = "claims.yaml"
 
 
+@seldom_collected()
 def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources: Path) -> None:
     """Judge every claim and write ``claims.md``, ``.html``, ``.csv`` and ``.json``.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsetune.catalog import Suite
+from sparsetune.jobs.garbage import seldom_collected
 from sparsetune.jobs.tables import record_paths
 from sparsetune.records import read_record
 from sparsetune.reporting.collect import RunRow, collect, group_runs
@@ -28,6 +29,7 @@ def figure_names(suite: Suite) -> list[str]:
     return names + [f"masks/{name}.svg" for name in _drawn_searches(suite)]
 
 
+@seldom_collected()
 def make_figures(suite: Suite, *, results: Path, output: Path) -> None:
     """Draw every figure of a suite.
 

@@ -7,6 +7,7 @@ from typing import Any
 from sparsetune.catalog import RunSpec, Suite
 from sparsetune.catalog_files import read_checked
 from sparsetune.errors import ConfigError
+from sparsetune.jobs.garbage import seldom_collected
 from sparsetune.reporting.collect import RUN_STAGES, collect
 from sparsetune.reporting.costs import write_costs
 from sparsetune.reporting.published import write_published
@@ -15,6 +16,7 @@ from sparsetune.reporting.tables import REFERENCE_METHOD, write_headline, write_
 from sparsetune.reporting.timings import write_timings
 
 
+@seldom_collected()
 def make_tables(
     suite: Suite, *, results: Path, group: str | None, output: Path, definitions: Path
 ) -> None:

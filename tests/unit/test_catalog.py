@@ -378,3 +378,22 @@ def test_gpt2_is_tuned_on_published_texts_with_the_lora_line_settings(repository
                     assert found == [8, 5.0, 0.1]
         other = catalogue.method(method, backbone_id="mini-gpt2", task_id="mini-e2e")
         assert not any("label_smoothing" in phase for phase in other.phases)
+
+
+def test_a_method_is_resolved_once_for_all_seeds(repository, monkeypatch):
+    resolved = []
+    method = Catalogue.method
+    monkeypatch.setattr(
+        Catalogue, "method", lambda self, one, **at: resolved.append(one) or method(self, one, **at)
+    )
+    config = {
+        "suite": "seeds", "description": "x", "device": "cpu", "mirror": None, "seeds": [1, 2, 3],
+        "limits": {"train_examples": None, "evaluation_examples": None},
+        "runs": [{"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["full", "lora"]}],
+    }  # fmt: skip
+    catalogue = Catalogue(repository / "config")
+    suite = catalogue.suite(config, origin="test")
+    assert resolved == ["full", "lora"]
+    for run in suite.runs:
+        alone = catalogue.run((*run.key, run.seed), suite="seeds", limits=config["limits"])
+        assert (run, run.digest) == (alone, alone.digest)

@@ -8,6 +8,7 @@ from unit.reporting.runs import scoring, write_run
 from sparsetune.cli import main
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.evaluation.predictions import write_predictions
+from sparsetune.jobs import compare as compare_job
 from sparsetune.jobs.compare import compare_methods, headline_comparisons
 from sparsetune.reporting.collect import collect
 from sparsetune.reporting.paired import write_paired
@@ -131,3 +132,23 @@ def test_suite_without_comparisons_still_has_its_table(tmp_path):
     assert (made, left_out) == ([], [])
     paths = write_paired(made, tmp_path, against="full", left_out=left_out)
     assert "Against full, paired" in paths[0].read_text()
+
+
+def test_every_run_is_read_and_resampled_once(tmp_path, monkeypatch):
+    methods = ["full", "lora", "dsee", "bitfit"]
+    for seed in (1, 2):
+        for right, method in enumerate(methods, start=4):
+            write(tmp_path, method, right, seed=seed)
+    read, scored = [], []
+    reader, resampler = compare_job.read_predictions, compare_job.resampled
+    monkeypatch.setattr(
+        compare_job, "read_predictions", lambda path, **_: read.append(path) or reader(path, **_)
+    )
+    monkeypatch.setattr(
+        compare_job, "resampled", lambda *told: scored.extend(told[1]) or resampler(*told)
+    )
+    rows = collect(sorted(tmp_path.glob("runs/*/*/*/*")))
+    order = [("mini-bert", "mini-sst2", method) for method in methods]
+    made, left_out = headline_comparisons(rows, order=order, against="full")
+    assert ([one.key[2] for one in made], left_out) == (methods[1:], [])
+    assert len(read) == len(set(read)) == len(scored) == 8

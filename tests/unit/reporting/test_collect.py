@@ -5,6 +5,7 @@ import pytest
 from unit.reporting.runs import write_run
 
 from sparsetune.errors import DataError
+from sparsetune.reporting import collect as collect_module
 from sparsetune.reporting.collect import collect, group_runs
 
 
@@ -16,6 +17,17 @@ def test_records_of_a_run_are_joined_and_runs_sorted(tmp_path):
     assert [(row.method, row.seed) for row in rows] == [("full", 0), ("lora", 2), ("lora", 10)]
     assert rows[0].measured("cost", "parameters_trained") == 12_345
     assert rows[0].headline_metric == "accuracy_fraction"
+
+
+def test_each_record_is_read_once_however_many_runs(tmp_path, monkeypatch):
+    read = []
+    reader = collect_module.read_record
+    monkeypatch.setattr(
+        collect_module, "read_record", lambda path, stage: read.append(path) or reader(path, stage)
+    )
+    folders = [write_run(tmp_path, seed=seed) for seed in range(12)]
+    collect([folder / f"{stage}.json" for folder in folders for stage in ("tune", "evaluate")])
+    assert len(read) == len(set(read)) == 3 * len(folders)
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "cost", "tune"])
