@@ -18,6 +18,7 @@ from sparsetune.catalog_files import suite_content
 from sparsetune.cli_options import OPTIONAL, OPTIONAL_FOR, OPTIONS, OneLineParser
 from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
 from sparsetune.stages import STAGES
+from sparsetune.tracking.attempts import FIRST
 
 LOCK_FILE = "revisions.lock.yaml"
 
@@ -358,7 +359,7 @@ def _parser() -> argparse.ArgumentParser:
         "--prepare", action="store_true", help="only create the store, before parallel jobs start"
     )
     commands.choices["track"].add_argument(
-        "--attempt", default="first", help="name of this attempt, for the record"
+        "--attempt", default=FIRST, help="name of this attempt, for the record"
     )
     cli_mirror.add_options(commands.choices["mirror"])
     cli_estimate.add_options(commands.choices["estimate"])

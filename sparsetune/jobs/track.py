@@ -3,30 +3,10 @@
 from pathlib import Path
 
 from sparsetune.catalog import RunSpec, Suite
-from sparsetune.errors import DataError
 from sparsetune.jobs.tables import record_paths
-from sparsetune.records import Clock, make_record, read_record, write_record
+from sparsetune.records import Clock, make_record, write_record
 from sparsetune.tracking import Entry, PublishReport, RunKey, prepare, publish
-
-FIRST = "first"
-
-
-def next_attempt(record: Path) -> str:
-    """Name the next attempt to publish: the last one's name unless that left something out.
-
-    Snakemake compares it with the name it ran the stage with, and so repeats the stage until
-    MLflow is complete, and no more.
-
-    Args:
-        record: the suite's ``track.json``; may be missing.
-    """
-    try:
-        last = read_record(record, "track")
-    except DataError:
-        return FIRST
-    if last["measured"]["problems"]:
-        return f"after {last['where']['ended']}"
-    return last["measured"].get("attempt", FIRST)
+from sparsetune.tracking.attempts import FIRST
 
 
 def prepare_store(suite: Suite, *, results: Path) -> str | None:
@@ -51,7 +31,7 @@ def track_suite(
         suite: which runs.
         results: the folder of all results: the store is there, and the suite's folder.
         resources: the folder with the backbones.
-        attempt: from :func:`next_attempt`, before this stage's last record was deleted.
+        attempt: its name from ``next_attempt``, before this stage's last record was deleted.
 
     Returns:
         Counts and problems; a tracker that is down is a problem, never an exception.

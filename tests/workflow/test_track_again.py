@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparsetune.jobs.track import next_attempt
 from sparsetune.records import Clock, make_record, write_record
+from sparsetune.tracking.attempts import next_attempt
 
 
 def write_track(path, *, problems=(), attempt="first", minute=0):
