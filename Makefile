@@ -16,8 +16,7 @@ reproduce: $(READY)
 	snakemake --cores all --logger rich
 	@sparsetune show --results results/mini
 
-# One file for one suite, in MLflow as well; CONFIG names another. Nothing is run, and no network
-# is needed.
+# One file for one suite, in MLflow as well; CONFIG names another. Nothing is run; no network is needed.
 CONFIG ?= config/config.yaml
 report: $(READY)
 	@suite=$$(sed -n 's/^suite: *//p' $(CONFIG)) && \
@@ -28,23 +27,16 @@ report: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
 
-# A server that MLFLOW_TRACKING_URI names runs already.
 ui: $(READY)
 	@sparsetune links --results results
-	@echo 'In the page: tick runs and press Compare, or open one for its description, curves, data and'
-	@echo 'files. "Views" beside the title lists these pages; the assistant at the right closes for good with x.'
 	@case "$$MLFLOW_TRACKING_URI" in http*) ;; *) echo "Ctrl-C ends the server." && mlflow ui \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" --host 127.0.0.1 --port 5000;; esac
 
 bench: $(READY)
-	python benchmarks/workflow.py
-	python benchmarks/reporting.py
-	python benchmarks/dsee.py
-	python benchmarks/earlybert.py
-	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors
-	python benchmarks/generation.py
-	snakemake --cores all resources/datasets/mini-sst2/record.json resources/backbones/mini-bert/record.json
-	python benchmarks/tracking.py
+	for name in workflow reporting dsee earlybert; do python benchmarks/$$name.py || exit 1; done
+	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors \
+	  resources/datasets/mini-sst2/record.json resources/backbones/mini-bert/record.json
+	for name in generation tracking; do python benchmarks/$$name.py || exit 1; done
 
 lint: $(READY)
 	ruff format --check .

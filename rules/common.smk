@@ -11,9 +11,9 @@ from sparsetune.catalog_files import read_checked
 from sparsetune.errors import SparsetuneError
 from sparsetune.jobs.figures import figure_names
 from sparsetune.jobs.tables import published_tables, record_paths, ticket_paths
-from sparsetune.tracking.attempts import next_attempt
 from sparsetune.records import digest_of
 from sparsetune.stages import STAGES
+from sparsetune.tracking.attempts import FIRST, next_attempt
 
 ENVIRONMENT = "../environment.yml"
 CATALOGUE = Catalogue(Path("config"), mirror=config.get("mirror"))

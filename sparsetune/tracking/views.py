@@ -112,6 +112,13 @@ VIEWS = (
 )  # fmt: skip
 """What is stored with every experiment; the first is the one to begin with."""
 
+WHAT_TO_CLICK = (
+    "In the page: tick runs and press Compare, or open one for its description, curves, data and",
+    'files. "Views" beside the title lists these pages; the assistant at the right closes for good '
+    "with x.",
+)
+"""For the terminal, below the links."""
+
 
 def view_tags(experiment: "Experiment", groups: Sequence[Sequence[str]]) -> dict[str, str]:
     """Experiment tags that are missing or that say something else.

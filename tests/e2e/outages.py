@@ -65,6 +65,7 @@ class KilledServer:
                     return
             except OSError:
                 time.sleep(0.1)
+        self.close()
         pytest.fail(f"the server did not start:\n{log.read_text()[-2000:]}")
 
     def close(self):
@@ -147,7 +148,9 @@ class KilledPostgres:
         if os.geteuid() == 0:  # as which it refuses to run
             shutil.chown(self._home, "nobody")
         data = self._home / "data"
-        self._run("initdb", "-D", data, "-U", "us", "-A", "trust", "--no-sync", "-E", "UTF8")
+        self._run(
+            "initdb", "-D", data, "-U", "us", "-A", "trust", "--no-sync", "--locale=C", "-E", "UTF8"
+        )
         options = f"-p {port} -h 127.0.0.1 -k {self._home} -c fsync=off"
         self._start = ("-D", data, "-w", "-l", self._home / "log", "-o", options, "start")
         self._stop = ("-D", data, "-w", "-m", "immediate", "stop")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 from e2e.outages import FullDisk
@@ -10,6 +11,8 @@ from unit.jobs.tiny_catalogue import small_catalogue
 from sparsetune.records import read_record
 
 pytestmark = pytest.mark.slow
+EPOCHS = 8.0  # long enough for the disk to fill up in the middle
+STARTED_STEPS = 3
 
 
 @pytest.fixture
@@ -40,3 +43,40 @@ def test_stage_that_finds_no_room_says_so_and_succeeds_once_there_is(disk, tmp_p
     disk.end()
     assert dataset(tmp_path, output).returncode == 0
     assert read_record(output / "record.json", "dataset")["measured"]
+
+
+def tune(project, disk):
+    return project.start(
+        "tune", "--run", "mini-bert/mini-sst2/full/seed-1", "--dataset-dir", "resources/dataset",
+        "--backbone-dir", "resources/backbone", "--output", disk.results / "run",
+        "--checkpoints", disk.results / "work", "--results", disk.results,
+        "--checkpoint-seconds", "0", "--device", "cpu", "--threads", "1",
+    )  # fmt: skip
+
+
+def steps_kept(disk):
+    complete = disk.results.glob("work/*/phase-0/checkpoint-*/complete.json")
+    return max((int(path.parent.name.partition("-")[2]) for path in complete), default=0)
+
+
+def test_training_that_runs_out_of_room_goes_on_from_its_checkpoint(project, disk):
+    project.sparsetune("dataset", "--task", "mini-sst2", "--output", "resources/dataset")
+    project.sparsetune(
+        "backbone", "--backbone", "mini-bert", "--output", "resources/backbone",
+        "--checkpoints", "work/backbone", "--device", "cpu", "--threads", "1",
+    )  # fmt: skip
+    process = tune(project, disk)
+    while steps_kept(disk) < STARTED_STEPS and process.poll() is None:
+        time.sleep(0.01)
+    disk.begin()
+    assert process.wait(timeout=120) == 3
+    told = (project.folder / "tune.log").read_text()
+    assert "Traceback" not in told
+    assert told.splitlines()[-1].startswith("sparsetune tune: ")
+    kept = steps_kept(disk)
+    assert kept >= STARTED_STEPS
+    assert not list((disk.results / "run").glob("*"))
+    disk.end()
+    assert tune(project, disk).wait(timeout=120) == 0
+    (phase,) = read_record(disk.results / "run" / "tune.json", "tune")["measured"]["phases"]
+    assert phase["resumed_at_step"] == kept
