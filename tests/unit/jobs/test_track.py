@@ -113,7 +113,7 @@ def test_parent_has_a_line_for_each_method_and_the_suite_its_claims(places, suit
     assert [line.split("|")[1].strip() for line in table[2:4]] == list(METHODS)
     overview = runs["suite tiny"]
     assert overview.data.metrics == {"claims/holds": 2.0, "claims/within_noise": 1.0}
-    assert "claims that got *holds*: 2" in overview.data.tags["mlflow.note.content"]
+    assert "- claims, holds: 2" in overview.data.tags["mlflow.note.content"]
 
 
 def test_run_made_from_other_data_names_none_and_a_broken_run_has_no_headline(places, suite):
