@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sparsetune.catalog import RunSpec, Suite
 from sparsetune.errors import SparsetuneError
@@ -11,7 +12,7 @@ from sparsetune.evaluation.scales import scale_of
 from sparsetune.jobs.suite_pages import suite_pages
 from sparsetune.jobs.tables import record_paths
 from sparsetune.jobs.track_data import TaskData, task_data
-from sparsetune.records import Clock, make_record, write_record
+from sparsetune.records import Clock, make_record, read_record, write_record
 from sparsetune.reporting.collect import RunRow, collect
 from sparsetune.reporting.headline import Headline, RunId, headlines
 from sparsetune.reporting.tables import REFERENCE_METHOD
@@ -160,8 +161,20 @@ class _Entries:
         key = RunKey("ticket", self.suite.id, *run.key[:2], seed=run.seed, label=run.ticket.id)
         record = place / "record.json"
         files = (record, place / "ticket.json", place / "gates.npz")
-        return Entry(key, (record,), None, files, note=descriptions.ticket_note(run, place))
+        note = descriptions.ticket_note(run, place)
+        entry = Entry(key, (record,), None, files, note=note)
+        with suppress(SparsetuneError):  # publishing tells what is missing or damaged
+            told = read_record(record, "ticket")
+            data = self._data(run, told["inputs"])
+            return replace(entry, headline=_kept(told["measured"]), data=data)
+        return entry
 
     def _data(self, run: RunSpec, inputs: Mapping[str, str]) -> tuple[DataInput, ...]:
         data = self.data.get(run.task.id)
         return data.used_by(inputs) if data else ()
+
+
+def _kept(measured: Mapping[str, Any]) -> dict[str, float]:
+    """How much of the model a ticket keeps, all layers together."""
+    names = {"heads_kept": "kept_heads", "neurons_kept": "kept_neurons"}
+    return {name: float(sum(measured[of])) for name, of in names.items() if of in measured}

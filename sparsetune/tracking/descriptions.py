@@ -130,7 +130,7 @@ def overview_note(suite: Suite, verdicts: Mapping[str, int], rooms: Iterable[str
         verdicts: verdict -> claims that have it; empty if none was judged yet.
         rooms: what is attached, by name.
     """
-    judged = [f"- claims that got *{name}*: {count}" for name, count in verdicts.items()]
+    judged = [f"- claims, {name}: {count}" for name, count in verdicts.items()]
     attached = [f"- {room}" for room in rooms]
     return "\n".join(
         [

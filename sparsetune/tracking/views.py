@@ -21,7 +21,8 @@ _RUN_NAME = "attributes.`Run Name`"
 _WIDTHS = {
     "backbone": 115, "task": 100, "method": 160, "label": 160, "seed": 60, "metric": 90,
     "score_percent": 135, "macs_effective_percent": 170, "parameters_trained": 145,
-    "time_saved_percent": 145,
+    "time_saved_percent": 145, "heads_kept": 100, "neurons_kept": 115,
+    "ticket/search_seconds": 170, "ticket/stopping/settled_step": 220,
 }  # fmt: skip
 _NAME_WIDTH = {False: 190, True: 500}
 """Of the name's column, by whether it holds what runs are grouped by."""
@@ -108,7 +109,10 @@ VIEWS = (
     View("charts", "Charts", _RUNS, _WHOLE,
          charts=tuple((name, "score_percent") for _, name in _HEADLINE[1:])),
     View("tickets", "Tickets", "tags.stage = 'ticket'",
-         tuple(("tags", name) for name in ("backbone", "task", "label", "seed"))),
+         (*(("tags", name) for name in ("backbone", "task", "label", "seed")),
+          *(("metrics", name) for name in
+            ("heads_kept", "neurons_kept", "ticket/search_seconds",
+             "ticket/stopping/settled_step")))),
 )  # fmt: skip
 """What is stored with every experiment; the first is the one to begin with."""
 

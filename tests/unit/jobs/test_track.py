@@ -113,7 +113,7 @@ def test_parent_has_a_line_for_each_method_and_the_suite_its_claims(places, suit
     assert [line.split("|")[1].strip() for line in table[2:4]] == list(METHODS)
     overview = runs["suite tiny"]
     assert overview.data.metrics == {"claims/holds": 2.0, "claims/within_noise": 1.0}
-    assert "claims that got *holds*: 2" in overview.data.tags["mlflow.note.content"]
+    assert "- claims, holds: 2" in overview.data.tags["mlflow.note.content"]
 
 
 def test_run_made_from_other_data_names_none_and_a_broken_run_has_no_headline(places, suite):
@@ -140,3 +140,27 @@ def test_store_that_cannot_be_opened_is_told_once(places, suite):
     report = track_suite(suite, results=results, resources=resources)
     assert (report.published, len(report.problems)) == (0, 1)
     assert json.loads((results / "tiny/track.json").read_text())["measured"]["problems"]
+
+
+def test_ticket_tells_what_it_keeps_and_which_data_it_was_searched_on(places):
+    results, resources = places
+    suite = Catalogue(ROOT / "config").suite(suite_config("earlybert"), origin="test")
+    data = write_shared(resources)
+    folder = results / "tiny/tickets/mini-bert/mini-sst2/earlybert/seed-1"
+    folder.mkdir(parents=True)
+    for name in ("ticket.json", "gates.npz"):
+        (folder / name).write_bytes(b"{}")
+    record = {
+        "asked": {"stage": "ticket", "stage_version": 1, "digest": "d" * 16, "settings": {}},
+        "inputs": {"resources/datasets/mini-sst2/record.json": data},
+        "measured": {"kept_heads": [3, 4], "kept_neurons": [20, 30], "search_seconds": 1.5},
+        "where": WHERE,
+    }
+    (folder / "record.json").write_text(json.dumps(record))
+    (problem,) = track_suite(suite, results=results, resources=resources).problems
+    assert problem.startswith("mini-bert/mini-sst2/earlybert/seed-1: ")  # it was not trained yet
+    ticket = runs_of(results)["ticket/mini-bert/mini-sst2/earlybert/seed-1"]
+    assert ticket.data.metrics == {
+        "heads_kept": 7.0, "neurons_kept": 50.0, "ticket/search_seconds": 1.5
+    }  # fmt: skip
+    assert len(ticket.inputs.dataset_inputs) == 2
