@@ -16,25 +16,20 @@ reproduce: $(READY)
 	snakemake --cores all --logger rich
 	@sparsetune show --results results/mini
 
-# One file for one suite, in MLflow as well; CONFIG names another. Nothing is run, and no network
-# is needed.
+# One file for one suite, in MLflow as well; CONFIG names another. Nothing is run, no network needed.
 CONFIG ?= config/config.yaml
 report: $(READY)
 	@suite=$$(sed -n 's/^suite: *//p' $(CONFIG)) && \
 	snakemake --configfile $(CONFIG) --report results/$$suite/report.html && \
-	sparsetune track --config $(CONFIG) --results results --resources resources && \
-	echo "Open results/$$suite/report.html in a browser."
+	sparsetune track --config $(CONFIG) --results results --resources resources && echo "Open results/$$suite/report.html."
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
 
-# A server that MLFLOW_TRACKING_URI names runs already.
 ui: $(READY)
 	@sparsetune links --results results
-	@echo 'In the page: tick runs and press Compare, or open one for its description, curves, data and'
-	@echo 'files. "Views" beside the title lists these pages; the assistant at the right closes for good with x.'
-	@case "$$MLFLOW_TRACKING_URI" in http*) ;; *) echo "Ctrl-C ends the server." && mlflow ui \
-	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" --host 127.0.0.1 --port 5000;; esac
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "That server runs already." ;; *) mlflow ui --host 127.0.0.1 --port 5000 \
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}";; esac
 
 bench: $(READY)
 	python benchmarks/workflow.py

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 VIEW_TAG = "mlflow.sharedViewState."
 LOCAL_ADDRESS = "http://127.0.0.1:5000"
+ADVICE = (
+    "Tick runs and press Compare, or open one for its description, curves, data and files.",
+    "The list beside the title leads to these pages too; an assistant at the right goes with x.",
+)
+"""What to do with the pages."""
 
 _ORDER = "tags.`mlflow.runName`"
 _ALL = {"startTime": "ALL", "lifecycleFilter": "Active", "modelVersionFilter": "All Runs"}
