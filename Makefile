@@ -16,21 +16,20 @@ reproduce: $(READY)
 	snakemake --cores all --logger rich
 	@sparsetune show --results results/mini
 
-# One file for one suite, in MLflow as well; CONFIG names another. Nothing is run; no network is needed.
+# One file for one suite, in MLflow as well; CONFIG names another. Nothing is run, no network needed.
 CONFIG ?= config/config.yaml
 report: $(READY)
 	@suite=$$(sed -n 's/^suite: *//p' $(CONFIG)) && \
 	snakemake --configfile $(CONFIG) --report results/$$suite/report.html && \
-	sparsetune track --config $(CONFIG) --results results --resources resources && \
-	echo "Open results/$$suite/report.html in a browser."
+	sparsetune track --config $(CONFIG) --results results --resources resources && echo "Open results/$$suite/report.html."
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
 
 ui: $(READY)
 	@sparsetune links --results results
-	@case "$$MLFLOW_TRACKING_URI" in http*) ;; *) echo "Ctrl-C ends the server." && mlflow ui \
-	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" --host 127.0.0.1 --port 5000;; esac
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "That server runs already." ;; *) mlflow ui --host 127.0.0.1 --port 5000 \
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}";; esac
 
 bench: $(READY)
 	for name in workflow reporting dsee earlybert; do python benchmarks/$$name.py || exit 1; done

@@ -231,11 +231,11 @@ def _track(arguments: argparse.Namespace) -> None:
 
 def _links(arguments: argparse.Namespace) -> None:
     from sparsetune.tracking.store import experiments, store_uri
-    from sparsetune.tracking.views import LOCAL_ADDRESS, WHAT_TO_CLICK, links
+    from sparsetune.tracking.views import ADVICE, LOCAL_ADDRESS, links
 
     uri = store_uri(arguments.results)
     address = uri if uri.startswith(("http://", "https://")) else LOCAL_ADDRESS
-    print("\n".join([*links(experiments(arguments.results), address), *WHAT_TO_CLICK]))
+    print("\n".join([*links(experiments(arguments.results), address), *ADVICE]))
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 VIEW_TAG = "mlflow.sharedViewState."
 LOCAL_ADDRESS = "http://127.0.0.1:5000"
+ADVICE = (
+    "Tick runs and press Compare, or open one for its description, curves, data and files.",
+    "The list beside the title leads to these pages too; an assistant at the right goes with x.",
+)
+"""What to do with the pages."""
 
 _ORDER = "tags.`mlflow.runName`"
 _ALL = {"startTime": "ALL", "lifecycleFilter": "Active", "modelVersionFilter": "All Runs"}
@@ -115,13 +120,6 @@ VIEWS = (
              "ticket/stopping/settled_step")))),
 )  # fmt: skip
 """What is stored with every experiment; the first is the one to begin with."""
-
-WHAT_TO_CLICK = (
-    "In the page: tick runs and press Compare, or open one for its description, curves, data and",
-    'files. "Views" beside the title lists these pages; the assistant at the right closes for good '
-    "with x.",
-)
-"""For the terminal, below the links."""
 
 
 def view_tags(experiment: "Experiment", groups: Sequence[Sequence[str]]) -> dict[str, str]:

@@ -165,7 +165,7 @@ def pages(server, tmp_path, monkeypatch, capsys):
     assert main(["links", "--results", str(tmp_path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["Suite", "seen:"]
-    return {name.rstrip(":"): address for name, address in lines[1:]}
+    return {line[0].rstrip(":"): line[1] for line in lines[1:] if line[1].startswith(server)}
 
 
 @pytest.mark.browser
