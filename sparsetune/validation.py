@@ -6,15 +6,18 @@ The schemas stand in ``workflow/schemas``; an installed package carries a copy o
 import difflib
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import jsonschema
 from jsonschema.exceptions import best_match
 
-from sparsetune.validation_quick import QuickCheck, quick_check
+# Read by the thousand and nearly always right, which compiled code finds out twenty times faster.
+# It knows JSON Schema up to draft 7, so only schemas without a later word may stand here.
+_COMPILED = ("record",)
 
 
 @functools.cache
@@ -30,8 +33,16 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 
 
 @functools.cache
-def _quick(name: str) -> QuickCheck | None:
-    return quick_check(_schema(name))
+def _compiled(name: str) -> Callable[[Any], Any]:
+    return fastjsonschema.compile(_schema(name), use_default=False)
+
+
+def _is_plainly_right(schema: str, value: Any) -> bool:
+    try:
+        _compiled(schema)(value)
+    except fastjsonschema.JsonSchemaException:
+        return False
+    return True
 
 
 def first_violation(schema: str, value: Any) -> str | None:
@@ -44,8 +55,7 @@ def first_violation(schema: str, value: Any) -> str | None:
     Returns:
         ``key: what was received; what is allowed``, or None if the value satisfies the schema.
     """
-    quick = _quick(schema)
-    if quick is not None and quick(value):
+    if schema in _COMPILED and _is_plainly_right(schema, value):
         return None
     error = best_match(_validator(schema).iter_errors(value))
     return None if error is None else _told(error)
