@@ -9,6 +9,10 @@ from typing import Self
 
 from sparsetune.errors import DataError
 
+EVALUATION_BATCH = 64
+"""Sequences in one forward pass of ``evaluate``; generation fits its own to memory. It stands here
+since counting needs it without torch."""
+
 
 @dataclass(frozen=True)
 class Lengths:

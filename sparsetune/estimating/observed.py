@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sparsetune.estimating.workload import EVALUATION_BATCH, Work
+from sparsetune.cost.lengths import EVALUATION_BATCH
+from sparsetune.estimating.workload import Work
 from sparsetune.records import read_record
 
 DEVICE_STAGES = ("backbone", "ticket", "tune", "evaluate")

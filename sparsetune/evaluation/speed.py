@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.cost.timing import measure_latency
 from sparsetune.data.encoding import collate
 from sparsetune.evaluation.beam import BeamSettings, search
 from sparsetune.evaluation.inference import inference_mode
-from sparsetune.evaluation.split import BATCH_SIZE, EvaluationSplit
+from sparsetune.evaluation.split import EvaluationSplit
 
 _SECONDS = 0.2  # of timed calls, if they are short
 _FEWEST_CALLS, _MOST_CALLS = 3, 50
@@ -39,7 +40,7 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
     generates = split.task.kind == "generation"
     call = _searching(split) if generates else _forward
     measured = []
-    for size in (1,) if generates else (1, BATCH_SIZE):
+    for size in (1,) if generates else (1, EVALUATION_BATCH):
         chosen = middle(split.features, size)
         side = "left" if generates else "right"
         batch = collate(chosen, pad_token_id=split.tokenizer.pad_token_id, side=side)

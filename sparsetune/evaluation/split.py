@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from sparsetune.catalog import Task
+from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.data.encoding import encode
 from sparsetune.data.examples import read_examples
 from sparsetune.evaluation.classification import predictions_of
 from sparsetune.evaluation.inference import forward_all, generate_all
 from sparsetune.evaluation.metrics import score
 from sparsetune.evaluation.qa import answers_of
-
-BATCH_SIZE = 64
-"""Sequences in one forward pass; generation fits its own to memory."""
 
 
 class Predicted(NamedTuple):
@@ -99,7 +97,7 @@ class EvaluationSplit:
             return Predicted(*generated)
         outputs, seconds = forward_all(
             model, self.features,
-            batch_size=BATCH_SIZE, pad_token_id=self.tokenizer.pad_token_id, device=device,
+            batch_size=EVALUATION_BATCH, pad_token_id=self.tokenizer.pad_token_id, device=device,
         )  # fmt: skip
         if self.task.kind == "span":
             logits = [(start.numpy(), end.numpy()) for start, end in outputs]

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sparsetune.catalog import RunSpec
-from sparsetune.cost.lengths import Lengths
+from sparsetune.cost.lengths import EVALUATION_BATCH, Lengths
 from sparsetune.cost.macs import (
     TrainingPhase,
     effective_macs,
@@ -30,7 +30,6 @@ from sparsetune.errors import DataError, ModelError
 from sparsetune.jobs.asked import asked_of_run, hashes
 from sparsetune.records import Clock, make_record, read_json, read_record, write_record
 
-EVALUATION_BATCH = 64  # as evaluation/split.py, which imports torch
 WHOLE_LIFE_INFERENCE_EXAMPLES = 100_000  # ours: a modest deployment; the parts are in the record
 _READ = ("model.safetensors", "tune.json", "evaluate.json")
 

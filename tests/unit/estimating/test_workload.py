@@ -6,7 +6,6 @@ import pytest
 from sparsetune.catalog import Catalogue
 from sparsetune.catalog_files import read_yaml
 from sparsetune.errors import ConfigError
-from sparsetune.estimating import workload
 from sparsetune.estimating.sizes import TaskSize, backbone_shapes, task_size
 from sparsetune.estimating.workload import Sizes, jobs_of, passes
 from sparsetune.training.plan import make_plan
@@ -162,9 +161,3 @@ def test_a_corpus_of_unknown_length_is_refused(tmp_path):
     suite = CATALOGUE.suite(read_yaml(CONFIG / "config.yaml"), origin="config.yaml")
     with pytest.raises(ConfigError, match=r"mini-bert: phase pretraining: .* unknown length"):
         jobs_of(type(suite)("s", "cpu", None, (run,)), sizes)
-
-
-def test_evaluation_s_batches_are_those_of_the_stage():
-    from sparsetune.evaluation import split
-
-    assert workload.EVALUATION_BATCH == split.BATCH_SIZE

@@ -30,7 +30,7 @@ def test_the_middle_lengths_are_chosen_whatever_the_order():
 
 
 def test_one_sequence_and_a_batch_are_timed_after_a_warm_up(monkeypatch):
-    monkeypatch.setattr(speed, "BATCH_SIZE", 4)
+    monkeypatch.setattr(speed, "EVALUATION_BATCH", 4)
     model, shapes = tiny_model("bert"), []
     inner = model.forward
     model.forward = lambda **inputs: (
