@@ -32,13 +32,10 @@ ui: $(READY)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" --host 127.0.0.1 --port 5000
 
 bench: $(READY)
-	python benchmarks/workflow.py
-	python benchmarks/dsee.py
-	python benchmarks/earlybert.py
-	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors
-	python benchmarks/generation.py
-	snakemake --cores all resources/datasets/mini-sst2/record.json resources/backbones/mini-bert/record.json
-	python benchmarks/tracking.py
+	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors \
+	  resources/datasets/mini-sst2/record.json resources/backbones/mini-bert/record.json
+	for name in workflow dsee earlybert generation tracking; do \
+	  python benchmarks/$$name.py || exit 1; done
 
 lint: $(READY)
 	ruff format --check .
