@@ -32,10 +32,10 @@ ui: $(READY)
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}";; esac
 
 bench: $(READY)
-	for name in workflow reporting dsee earlybert; do python benchmarks/$$name.py || exit 1; done
 	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors \
 	  resources/datasets/mini-sst2/record.json resources/backbones/mini-bert/record.json
-	for name in generation tracking; do python benchmarks/$$name.py || exit 1; done
+	for name in workflow reporting dsee earlybert generation tracking; do \
+	  python benchmarks/$$name.py || exit 1; done
 
 lint: $(READY)
 	ruff format --check .
