@@ -1,12 +1,3 @@
-onstart:
-    # Eight jobs on a fresh SQLite store break each other, so it is made before they start.
-    # A store that cannot be made is told, never fatal: records are the truth.
-    shell(
-        f"sparsetune track --prepare {SUITE_OPTION} --results results"
-        " || echo 'MLflow store not ready; runs go on without it' >&2"
-    )
-
-
 rule track:
     """MLflow completed from records: what live logging missed, final metrics, artifacts."""
     input:

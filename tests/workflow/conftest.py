@@ -166,12 +166,12 @@ def workplace(tmp_path, repository):
 
 @pytest.fixture(scope="session")
 def finished_calls(tmp_path_factory, repository):
-    """A workplace where the small suite was run, and the calls that it took."""
+    """A workplace where the small suite was run, the calls that it took, and what was printed."""
     work = make_workplace(tmp_path_factory.mktemp("finished") / "work", repository)
-    done = work.snakemake()
+    done = work.snakemake("--verbose")
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-3000:])
-    return work, work.calls()
+    return work, work.calls(), done.stderr
 
 
 @pytest.fixture

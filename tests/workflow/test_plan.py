@@ -126,7 +126,7 @@ def test_a_combination_that_cannot_run_is_left_out_of_the_plan(workplace, edit):
 
 
 def test_commands_of_the_rules_are_what_the_command_line_takes(finished_calls):
-    work, calls = finished_calls
+    work, calls, _ = finished_calls
     suite, catalogue = suite_in(work, "small"), Catalogue(work.config)
     tickets = {
         (run.backbone.id, run.task.id, run.seed): run.ticket_digest
