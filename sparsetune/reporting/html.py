@@ -21,10 +21,11 @@ th, td { padding: .3rem .7rem; text-align: right; vertical-align: top; }
 th { border-bottom: 2px solid; vertical-align: bottom; }
 td { border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
 tbody tr:hover { background: color-mix(in srgb, currentColor 8%, transparent); }
+td:not(.left) { white-space: nowrap; }
 .left { text-align: left; }
 .strong { font-weight: bold; }
 .runs, .notes, .forms { font-size: .85rem; }
-.runs { text-align: left; white-space: nowrap; }
+.runs { text-align: left; }
 """
 
 
