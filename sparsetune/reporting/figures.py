@@ -22,7 +22,15 @@ from sparsetune.reporting.canvas import (
     method_styles,
 )
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
-from sparsetune.reporting.panels import Frame, Panel, Sheet, grey_bar, with_margins
+from sparsetune.reporting.panels import (
+    Frame,
+    Panel,
+    Sheet,
+    grey_bar,
+    round_ticks,
+    tick_texts,
+    with_margins,
+)
 from sparsetune.reporting.savings import macs_of, mean_effort, saving
 from sparsetune.reporting.spots import Spot, reaches, scatter
 
@@ -169,16 +177,12 @@ def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[
     edges = _edges(steps)
     ends = (float(edges[0]), float(edges[-1]))
     with mpl.rc_context(STYLE):
-        sheet = Sheet([_SIDE, _SIDE], [_SIDE], margins=(0.7, 0.55, 1.1, 0.65), gaps=(0.6, 0))
+        sheet = Sheet([_SIDE, _SIDE], [_SIDE], margins=(0.7, 0.55, 1.1, 0.65), gaps=(0.4, 0))
         for panel, name in zip(sheet.panels[0], _UNITS, strict=True):
-            _distances(sheet, panel.showing(ends, ends), edges, mask_distances(masks[name]))
             frame = Frame(sheet, panel.showing(ends, ends), grid="none")
-            frame.edges()
-            frame.below_round()
-            frame.beside_round()
-            frame.names("search step", "search step" if name == _UNITS[0] else "")
+            _distances(frame, edges, mask_distances(masks[name]))
+            _stops(frame, stops, numbers=name == _UNITS[0])
             frame.title(f"{name}s", lift=12)
-            _stops(sheet, frame.panel, stops)
         _, bottom, right, top = panel.box
         grey_bar(sheet, Panel((right + 26, bottom, right + 34, top)), "mask distance / chance")
         width, height = sheet.figure.get_size_inches()
@@ -186,18 +190,26 @@ def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[
         sheet.save(path)
 
 
-def _distances(sheet: Sheet, panel: Panel, edges: np.ndarray, distances: np.ndarray) -> None:
+def _distances(frame: Frame, edges: np.ndarray, distances: np.ndarray) -> None:
     """The cells as an image of equal pixels: checks need not be equally far from each other."""
     middles = (np.arange(_PIXELS) + 0.5) / _PIXELS * edges[-1]
     cells = np.searchsorted(edges, middles, side="right") - 1
-    sheet.image(panel, distances[np.ix_(cells[::-1], cells)])
+    frame.sheet.image(frame.panel, distances[np.ix_(cells[::-1], cells)])
 
 
-def _stops(sheet: Sheet, panel: Panel, stops: Mapping[str, int]) -> None:
+def _stops(frame: Frame, stops: Mapping[str, int], *, numbers: bool) -> None:
+    """Search steps below, and at the left of the first panel; lines where rules stop."""
+    panel = frame.panel
+    ticks = round_ticks(*panel.across, most=6)
+    texts = tick_texts(ticks)
+    frame.edges()
+    frame.below(ticks, texts)
+    frame.beside(ticks, texts if numbers else [])
+    frame.names("search step", "search step" if numbers else "")
     for label, step in stops.items():
         x = float(panel.x(step))
-        sheet.line([x, x], panel.box[1::2], color="#D55E00", linewidth=1.0)
-        sheet.text(x, panel.box[3], f" {label}", color="#D55E00", fontsize=6, va="bottom")
+        frame.sheet.line([x, x], panel.box[1::2], color="#D55E00", linewidth=1.0)
+        frame.sheet.text(x, panel.box[3], f" {label}", color="#D55E00", fontsize=6, va="bottom")
 
 
 def _read_masks(gates: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

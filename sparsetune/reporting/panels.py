@@ -234,16 +234,19 @@ class Frame:
         """Say what the numbers are.
 
         Args:
-            below: what the lower ones are.
-            beside: what those at the left are.
+            below: what the lower ones are; may be empty.
+            beside: what those at the left are; may be empty.
             room: for the numbers at the left, in points.
         """
         left, bottom, right, top = self.panel.box
         away = self.tick + _GAP
-        self.sheet.text((left + right) / 2, bottom - away - self.numbers - 4, below, ha="center",
-                        va="top", fontsize=7)  # fmt: skip
-        self.sheet.text(left - away - room, (bottom + top) / 2, beside, ha="right", va="center",
-                        rotation=90, fontsize=7, multialignment="center")  # fmt: skip
+        if below:
+            self.sheet.text((left + right) / 2, bottom - away - self.numbers - 4, below,
+                            ha="center", va="top", fontsize=7)  # fmt: skip
+        if beside:
+            self.sheet.text(left - away - room, (bottom + top) / 2, beside, ha="right",
+                            va="center", rotation=90, fontsize=7,
+                            multialignment="center")  # fmt: skip
 
     def title(self, text: str, *, lift: float = 6, size: float = 8, centred: bool = True) -> None:
         """Write above the panel, over its middle or from its left edge.
