@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -27,6 +28,7 @@ STYLE = {
 
 _LETTER_WIDTH = 0.6  # of the font's size, a little more than its mean letter
 _LEGEND_COLUMNS = 5
+_LEGEND_MARKER = 0.5  # inches of a marker and the gaps around it
 _GAP = 5.0  # points between a marker's middle and its label
 _LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 8, -8)
 
@@ -56,9 +58,23 @@ def text_inches(texts: Iterable[str], size: float) -> float:
     return max(map(len, texts)) * size * _LETTER_WIDTH / 72
 
 
-def legend_inches(count: int) -> float:
-    """Height of :func:`method_legend` and the footnote below it."""
-    return 0.25 + 0.17 * -(-count // _LEGEND_COLUMNS)
+def legend_columns(methods: Sequence[str], width: float) -> int:
+    """How many columns of a legend of methods fit beside each other, five at most.
+
+    Args:
+        methods: in the order of the legend, which fills its columns one after the other.
+        width: of the figure, in inches.
+    """
+    for count in range(min(_LEGEND_COLUMNS, len(methods)), 1, -1):
+        columns = [list(part) for part in np.array_split(methods, count)]
+        if sum(text_inches(part, 8) + _LEGEND_MARKER for part in columns) <= width:
+            return count
+    return 1
+
+
+def legend_inches(methods: Sequence[str], width: float) -> float:
+    """Height of :func:`method_legend` and the footnote below it, in a figure of some width."""
+    return 0.25 + 0.17 * -(-len(methods) // legend_columns(methods, width))
 
 
 def method_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
@@ -67,7 +83,7 @@ def method_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None
         Line2D([], [], marker=marker, color=colour, linestyle="", label=method)
         for method, (marker, colour) in styles.items()
     ]
-    foot_legend(figure, handles, columns=min(_LEGEND_COLUMNS, len(styles)))
+    foot_legend(figure, handles, columns=legend_columns(list(styles), figure.get_figwidth()))
 
 
 def foot_legend(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:

@@ -70,9 +70,10 @@ def write_scores_against_savings(
     styles = method_styles(methods)
     with mpl.rc_context(STYLE):
         columns = min(_COLUMNS, len(panels))
+        foot = 0.5 + legend_inches(methods, columns * 2.5 + 0.15)
         sheet = Sheet(
             [1.9] * columns, [1.5] * -(-len(panels) // columns),
-            margins=(0.5, 0.5 + legend_inches(len(styles)), 0.15, 0.25), gaps=(0.6, 0.65),
+            margins=(0.6, foot, 0.15, 0.25), gaps=(0.6, 0.65),
         )  # fmt: skip
         places = [panel for line in sheet.panels for panel in line]
         for panel, members in zip(places, panels.values(), strict=False):
@@ -117,9 +118,10 @@ def _panel(
     frame = Frame(sheet, panel)
     frame.edges()
     frame.below_round()
-    frame.beside_round()
+    beside = frame.beside_round()
     unit = ", %" if scale.factor == 100 else ""
-    frame.names(f"training MACs saved against {reference_method}, %", f"{scale.heading}{unit}")
+    told = f"training MACs saved against {reference_method}, %"
+    frame.names(told, f"{scale.heading}{unit}", numbers=beside)
     frame.title(f"{groups[0].key[0]}, {groups[0].key[1]}")
 
 
@@ -205,7 +207,7 @@ def _stops(frame: Frame, stops: Mapping[str, int], *, numbers: bool) -> None:
     frame.edges()
     frame.below(ticks, texts)
     frame.beside(ticks, texts if numbers else [])
-    frame.names("search step", "search step" if numbers else "")
+    frame.names("search step", "search step" if numbers else "", numbers=texts)
     for label, step in stops.items():
         x = float(panel.x(step))
         frame.sheet.line([x, x], panel.box[1::2], color="#D55E00", linewidth=1.0)

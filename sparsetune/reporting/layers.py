@@ -80,10 +80,9 @@ def _drawn(panels: Mapping[tuple[str, str], Mapping[str, Mapping[str, np.ndarray
             frame.title(f"{part.replace('_', '-')} weights", size=7)
             if part == PARTS[0]:
                 frame.beside(range(len(found)), list(found))
-                room = 72 * text_inches(found, 7)
-                frame.names("", "\n".join(pair), room=room)
+                frame.names("", "\n".join(pair), numbers=list(found))
             if line is sheet.panels[-1]:
-                frame.names("layer, from the embeddings up", "")
+                frame.names("layer, from the embeddings up")
     width, height = sheet.figure.get_size_inches() * 72
     place = Panel((width - 47, 43, width - 38, min(158, height - 29)))
     grey_bar(sheet, place, "zeros, %", factor=100)

@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sparsetune.reporting.canvas import Box, save_svg
+from sparsetune.reporting.canvas import Box, label_size, save_svg
 
 _GAP = 3.5  # points that a mark is long, and its number away; as matplotlib's axes have them
 _EDGE = {"color": "black", "linewidth": 0.8, "solid_capstyle": "projecting"}
@@ -188,11 +188,13 @@ class Frame:
         ticks = round_ticks(*self.panel.across, most=(right - left) / (3 * self.numbers))
         self.below(ticks, tick_texts(ticks))
 
-    def beside_round(self, *, texts: bool = True) -> None:
-        """Write round numbers left of the panel, or only their marks and grid."""
+    def beside_round(self, *, texts: bool = True) -> list[str]:
+        """Write round numbers left of the panel, or only their marks and grid; return them."""
         _, bottom, _, top = self.panel.box
         ticks = round_ticks(*self.panel.up, most=(top - bottom) / (2 * self.numbers))
-        self.beside(ticks, tick_texts(ticks) if texts else [])
+        told = tick_texts(ticks) if texts else []
+        self.beside(ticks, told)
+        return told
 
     def below(self, ticks: Sequence[float], texts: Sequence[str]) -> None:
         """Write numbers below the panel, with marks and grid.
@@ -230,13 +232,13 @@ class Frame:
             self.sheet.text(left - self.tick - _GAP, y, text, ha="right", va="center_baseline",
                             fontsize=self.numbers)  # fmt: skip
 
-    def names(self, below: str, beside: str, *, room: float = 24.0) -> None:
+    def names(self, below: str, beside: str = "", *, numbers: Sequence[str] = ()) -> None:
         """Say what the numbers are.
 
         Args:
             below: what the lower ones are; may be empty.
             beside: what those at the left are; may be empty.
-            room: for the numbers at the left, in points.
+            numbers: those at the left, which it must not hide.
         """
         left, bottom, right, top = self.panel.box
         away = self.tick + _GAP
@@ -244,9 +246,9 @@ class Frame:
             self.sheet.text((left + right) / 2, bottom - away - self.numbers - 4, below,
                             ha="center", va="top", fontsize=7)  # fmt: skip
         if beside:
-            self.sheet.text(left - away - room, (bottom + top) / 2, beside, ha="right",
-                            va="center", rotation=90, fontsize=7,
-                            multialignment="center")  # fmt: skip
+            x = left - away - label_size(max(numbers, key=len, default=""), self.numbers)[0] - 4
+            self.sheet.text(x, (bottom + top) / 2, beside, ha="right", va="center", rotation=90,
+                            fontsize=7, multialignment="center")  # fmt: skip
 
     def title(self, text: str, *, lift: float = 6, size: float = 8, centred: bool = True) -> None:
         """Write above the panel, over its middle or from its left edge.

@@ -163,9 +163,9 @@ def write_pareto(
     styles = method_styles(list(dict.fromkeys(group.key[2] for group in groups)))
     with mpl.rc_context(STYLE):
         legend = max(map(len, panels.values())) > _MOST_LABELS
-        foot = 0.55 + (legend_inches(len(styles)) if legend else 0)
+        foot = 0.55 + (legend_inches(list(styles), 2 * _PANEL[0] + 1.0) if legend else 0)
         sheet = Sheet(
-            [_PANEL[0]] * 2, [_PANEL[1]] * len(panels), margins=(0.55, foot, 0.2, 0.25),
+            [_PANEL[0]] * 2, [_PANEL[1]] * len(panels), margins=(0.6, foot, 0.2, 0.25),
             gaps=(0.2, 0.65),
         )  # fmt: skip
         for line, (pair, members) in zip(sheet.panels, panels.items(), strict=True):
@@ -261,8 +261,7 @@ def _write_edges(frame: Frame, cost: str, beside: str) -> None:
         frame.below(below, list(map(EngFormatter(sep="", places=0), below)))
     else:
         frame.below_round()
-    frame.beside_round(texts=bool(beside))
-    frame.names(_COSTS[cost], beside)
+    frame.names(_COSTS[cost], beside, numbers=frame.beside_round(texts=bool(beside)))
 
 
 def _best(members: Sequence[Tradeoff], cost: str) -> list[int]:

@@ -65,7 +65,7 @@ def write_saved(
                 frame.edges()
                 frame.below_round()
                 frame.beside(range(len(found)), () if column else list(panels[pair]))
-                frame.names(f"{unit} of training saved, % of {reference_method}'s", "")
+                frame.names(f"{unit} of training saved, % of {reference_method}'s")
                 _bars(sheet, frame.panel, found)
         for (panel, _), pair in zip(sheet.panels, panels, strict=True):
             Frame(sheet, panel).title(", ".join(pair), centred=False)

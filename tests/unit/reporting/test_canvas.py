@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from sparsetune.reporting.canvas import method_styles, place_labels
+from sparsetune.reporting.canvas import legend_columns, method_styles, place_labels
 
 BOUNDS = (0, 0, 200, 100)
 
@@ -36,3 +36,10 @@ def test_methods_differ_in_marker_and_colour_together():
     styles = method_styles([f"m{index}" for index in range(84)])
     assert len(set(styles.values())) == 84
     assert len({marker for marker, _ in list(styles.values())[:12]}) == 12
+
+
+def test_a_legend_has_no_more_columns_than_fit():
+    # Ten letters of 8 points are 2/3 inch wide, and half an inch is for the marker.
+    methods = ["m" * 10] * 8
+    assert [legend_columns(methods, width) for width in (9, 5.83, 4.7, 2.4, 0.5)] == [5, 4, 4, 2, 1]
+    assert legend_columns(["full"], 9) == 1
