@@ -70,7 +70,8 @@ def write_scores_against_savings(
     styles = method_styles(methods)
     with mpl.rc_context(STYLE):
         columns = min(_COLUMNS, len(panels))
-        foot = 0.5 + legend_inches(methods, columns * 2.5 + 0.15)
+        width = columns * (1.9 + 0.6) + 0.15  # panels, gaps and margins
+        foot = 0.5 + legend_inches(methods, width)
         sheet = Sheet(
             [1.9] * columns, [1.5] * -(-len(panels) // columns),
             margins=(0.6, foot, 0.15, 0.25), gaps=(0.6, 0.65),

@@ -163,7 +163,8 @@ def write_pareto(
     styles = method_styles(list(dict.fromkeys(group.key[2] for group in groups)))
     with mpl.rc_context(STYLE):
         legend = max(map(len, panels.values())) > _MOST_LABELS
-        foot = 0.55 + (legend_inches(list(styles), 2 * _PANEL[0] + 1.0) if legend else 0)
+        width = 2 * _PANEL[0] + 1.0  # panels, gap and margins
+        foot = 0.55 + (legend_inches(list(styles), width) if legend else 0)
         sheet = Sheet(
             [_PANEL[0]] * 2, [_PANEL[1]] * len(panels), margins=(0.6, foot, 0.2, 0.25),
             gaps=(0.2, 0.65),
