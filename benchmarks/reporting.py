@@ -78,6 +78,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder for the files")
     folder = parser.parse_args().keep
+    load = os.getloadavg()[0]
     if folder:
         folder.mkdir(parents=True)
         runs, rows = measure_all(folder)
@@ -93,6 +94,7 @@ def main():
     )
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread",
+        "load_at_start": round(load, 1),
         "runs": runs,
         "evaluation_examples": made_up_suite.EXAMPLES,
         "commands": rows,

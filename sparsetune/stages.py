@@ -14,7 +14,7 @@ STAGES: dict[str, int] = {
     "cost": 4,
     "tables": 5,
     "claims": 2,
-    "figures": 2,
+    "figures": 3,
     "track": 2,
 }
 """Stage name -> version, in the order in which data flows."""

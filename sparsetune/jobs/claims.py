@@ -1,9 +1,10 @@
 """Stage ``claims``: every claim of the two papers with a verdict, from records and tickets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparsetune.catalog import Catalogue, Suite
-from sparsetune.catalog_claims import read_claims
+from sparsetune.catalog_claims import Claim, read_claims
 from sparsetune.jobs.garbage import seldom_collected
 from sparsetune.jobs.tables import record_paths, ticket_paths
 from sparsetune.records import Clock, make_record, read_record, sha256_of, write_record
@@ -41,7 +42,7 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
     evidence = Evidence(
         groups={group.key: group for group in group_runs(rows, order)},
         architectures={run.backbone.id: run.backbone.architecture for run in suite.runs},
-        tickets=[read_kept(path) for path in ticket_paths(results, suite)],
+        tickets=[read_kept(path) for path in _asked_about(claims, suite, results)],
         pretraining_macs=_pretraining_macs(suite, resources),
         reference_method=REFERENCE_METHOD,
     )
@@ -62,6 +63,16 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
 def pretrained(suite: Suite) -> list[str]:
     """Ids of the suite's backbones that are pre-trained here, each once."""
     return list(dict.fromkeys(run.backbone.id for run in suite.runs if run.backbone.pretraining))
+
+
+def _asked_about(claims: Sequence[Claim], suite: Suite, results: Path) -> list[Path]:
+    """Tickets that some claim is about: reading all of a large suite takes seconds."""
+    methods = {claim.left for claim in claims if claim.measure.group == "tickets"}
+    own = [run for run in suite.runs if run.ticket]
+    recipes = {run.ticket.id for run in own if run.method.id in methods}
+    asked = {run.ticket_path for run in own if run.ticket.id in recipes}
+    places = zip(suite.tickets(), ticket_paths(results, suite), strict=True)
+    return [path for place, path in places if place in asked]
 
 
 def _pretraining_macs(suite: Suite, resources: Path) -> dict[str, int]:

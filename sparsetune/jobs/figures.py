@@ -87,13 +87,12 @@ def _draw_runs(suite: Suite, rows: list[RunRow], output: Path) -> None:
 
 
 def _draw_searches(suite: Suite, results: Path, output: Path) -> None:
-    from sparsetune.reporting.figures import MaskDistances
+    from sparsetune.reporting.figures import write_mask_distances
 
-    sheet = MaskDistances()
     for name in _drawn_searches(suite):
         folder = results / "tickets" / name
         measured = read_record(folder / "record.json", "ticket")["measured"]
-        sheet.write(
+        write_mask_distances(
             folder / "gates.npz",
             output / "masks" / f"{name}.svg",
             title=name,

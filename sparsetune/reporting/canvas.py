@@ -5,10 +5,10 @@ nothing hangs on colour alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -28,19 +28,9 @@ STYLE = {
 
 _LETTER_WIDTH = 0.6  # of the font's size, a little more than its mean letter
 _LEGEND_COLUMNS = 5
+_LEGEND_MARKER = 0.5  # inches of a marker and the gaps around it
 _GAP = 5.0  # points between a marker's middle and its label
 _LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 8, -8)
-
-
-@dataclass(frozen=True)
-class Spot:
-    """One point of a figure: place, marker and colour, half the length of its error bar."""
-
-    x: float
-    y: float
-    style: tuple[str, str]
-    spread: float | None = None
-    hollow: bool = False
 
 
 Box = tuple[float, float, float, float]
@@ -63,51 +53,28 @@ def footnote(figure: Figure, text: str, *, generated: bool) -> None:
     figure.text(0.07 / figure.get_figwidth(), 0.05 / inches, text, fontsize=6, color="#555555")
 
 
-def page(
-    widths: Sequence[float],
-    heights: Sequence[float],
-    *,
-    margins: Box,
-    gaps: tuple[float, float],
-    **shared: Any,
-) -> tuple[Figure, Any]:
-    """A figure with a grid of panels whose sizes are given, so that nothing is laid out twice.
-
-    Args:
-        widths: of the columns, in inches, as all lengths here.
-        heights: of the rows.
-        margins: left, bottom, right and top of the grid.
-        gaps: between columns and between rows.
-        shared: ``sharex`` and ``sharey`` of matplotlib.
-
-    Returns:
-        The figure, and its axes as an array of rows and columns.
-    """
-    left, bottom, right, top = margins
-    width = left + sum(widths) + gaps[0] * (len(widths) - 1) + right
-    height = bottom + sum(heights) + gaps[1] * (len(heights) - 1) + top
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots(
-        len(heights), len(widths), squeeze=False, **shared,
-        gridspec_kw={
-            "left": left / width, "right": 1 - right / width,
-            "bottom": bottom / height, "top": 1 - top / height,
-            "wspace": gaps[0] * len(widths) / sum(widths),
-            "hspace": gaps[1] * len(heights) / sum(heights),
-            "width_ratios": widths, "height_ratios": heights,
-        },
-    )  # fmt: skip
-    return figure, axes
-
-
 def text_inches(texts: Iterable[str], size: float) -> float:
     """About how wide the longest of some texts is in letters of ``size`` points."""
     return max(map(len, texts)) * size * _LETTER_WIDTH / 72
 
 
-def legend_inches(count: int) -> float:
-    """Height of :func:`method_legend` and the footnote below it."""
-    return 0.25 + 0.17 * -(-count // _LEGEND_COLUMNS)
+def legend_columns(methods: Sequence[str], width: float) -> int:
+    """How many columns of a legend of methods fit beside each other, five at most.
+
+    Args:
+        methods: in the order of the legend, which fills its columns one after the other.
+        width: of the figure, in inches.
+    """
+    for count in range(min(_LEGEND_COLUMNS, len(methods)), 1, -1):
+        columns = [list(part) for part in np.array_split(methods, count)]
+        if sum(text_inches(part, 8) + _LEGEND_MARKER for part in columns) <= width:
+            return count
+    return 1
+
+
+def legend_inches(methods: Sequence[str], width: float) -> float:
+    """Height of :func:`method_legend` and the footnote below it, in a figure of some width."""
+    return 0.25 + 0.17 * -(-len(methods) // legend_columns(methods, width))
 
 
 def method_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
@@ -116,7 +83,7 @@ def method_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None
         Line2D([], [], marker=marker, color=colour, linestyle="", label=method)
         for method, (marker, colour) in styles.items()
     ]
-    foot_legend(figure, handles, columns=min(_LEGEND_COLUMNS, len(styles)))
+    foot_legend(figure, handles, columns=legend_columns(list(styles), figure.get_figwidth()))
 
 
 def foot_legend(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
@@ -127,66 +94,15 @@ def foot_legend(figure: Figure, handles: Sequence[Any], *, columns: int) -> None
     )  # fmt: skip
 
 
-def scatter(axis: Any, spots: Sequence[Spot]) -> None:
-    """Draw points, each with its marker and its error bar.
-
-    Args:
-        axis: matplotlib axis.
-        spots: what to draw.
-    """
-    spread = [spot for spot in spots if spot.spread is not None]
-    axis.vlines(
-        [spot.x for spot in spread],
-        [spot.y - spot.spread for spot in spread],
-        [spot.y + spot.spread for spot in spread],
-        colors=[spot.style[1] for spot in spread], linewidth=0.8, zorder=2,
-    )  # fmt: skip
-    for spot in spots:
-        marker, colour = spot.style
-        axis.plot(
-            spot.x, spot.y, marker=marker, color=colour, markersize=5, linestyle="", zorder=3,
-            markerfacecolor="white" if spot.hollow else colour,
-        )  # fmt: skip
-
-
 def save_svg(figure: Figure, path: Path) -> None:
     """Write a figure as SVG, atomically and without a date."""
     with replacing(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
 
 
-def write_labels(axis: Any, points: Sequence[tuple[float, float, str]], *, size: float) -> None:
-    """Write a label beside each point of an axis; far ones get a thin line to their point.
-
-    Call it when the figure has its final layout, since places are found on the page.
-
-    Args:
-        axis: matplotlib axis with its final limits.
-        points: x and y in data units, and the text; more important ones first.
-        size: of the letters, in points.
-    """
-    inch = axis.get_figure().dpi / 72
-    at = [axis.transData.transform(point[:2]) / inch for point in points]
-    sizes = [(len(text) * size * _LETTER_WIDTH, size * 1.15) for *_, text in points]
-    area = axis.get_window_extent()
-    bounds = tuple(edge / inch for edge in (area.x0, area.y0, area.x1, area.y1))
-    corners = place_labels([tuple(one) for one in at], sizes, bounds)
-    for (x, y, text), (left, bottom), place, (width, height) in zip(
-        points, corners, at, sizes, strict=True
-    ):
-        nearest = min(max(place[0], left), left + width)
-        offset = (left - place[0], bottom - place[1])
-        axis.annotate(
-            text, (x, y), xytext=offset, textcoords="offset points", fontsize=size,
-            ha="left", va="bottom", annotation_clip=False, zorder=5,
-            bbox={"facecolor": "white", "alpha": 0.7, "pad": 0.4, "linewidth": 0},
-        )  # fmt: skip
-        if abs(offset[1] + height / 2) > height:
-            axis.annotate(
-                "", (x, y), xytext=(nearest - place[0], offset[1] + height / 2),
-                textcoords="offset points", annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkB": 3},
-            )  # fmt: skip
+def label_size(text: str, size: float) -> tuple[float, float]:
+    """About how wide and how high a text is in letters of ``size`` points, in points."""
+    return len(text) * size * _LETTER_WIDTH, size * 1.15
 
 
 def place_labels(

@@ -6,11 +6,9 @@ its own marker, so nothing hangs on colour alone.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 
 from sparsetune.catalog_rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
@@ -18,21 +16,28 @@ from sparsetune.evaluation.scales import scale_of
 from sparsetune.reporting.canvas import (
     GREY,
     STYLE,
-    Spot,
     footnote,
     legend_inches,
     method_legend,
     method_styles,
-    page,
-    save_svg,
-    scatter,
 )
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
+from sparsetune.reporting.panels import (
+    Frame,
+    Panel,
+    Sheet,
+    grey_bar,
+    round_ticks,
+    tick_texts,
+    with_margins,
+)
 from sparsetune.reporting.savings import macs_of, mean_effort, saving
+from sparsetune.reporting.spots import Spot, reaches, scatter
 
 _COLUMNS = 4
 _UNITS = ("head", "neuron")
-_SHEET = {**STYLE, "axes.grid": False}
+_SIDE = 2.0  # inches
+_PIXELS = 250
 _PART = 8192
 
 
@@ -65,34 +70,35 @@ def write_scores_against_savings(
     styles = method_styles(methods)
     with mpl.rc_context(STYLE):
         columns = min(_COLUMNS, len(panels))
-        figure, axes = page(
+        width = columns * (1.9 + 0.6) + 0.15  # panels, gaps and margins
+        foot = 0.5 + legend_inches(methods, width)
+        sheet = Sheet(
             [1.9] * columns, [1.5] * -(-len(panels) // columns),
-            margins=(0.5, 0.5 + legend_inches(len(styles)), 0.15, 0.25), gaps=(0.6, 0.65),
+            margins=(0.6, foot, 0.15, 0.25), gaps=(0.6, 0.65),
         )  # fmt: skip
-        for axis in axes.flat[len(panels) :]:
-            axis.remove()
-        for axis, (pair, members) in zip(axes.flat, panels.items(), strict=False):
-            _panel(axis, pair, members, reference_method, styles)
-        method_legend(figure, styles)
+        places = [panel for line in sheet.panels for panel in line]
+        for panel, members in zip(places, panels.values(), strict=False):
+            _panel(sheet, panel, members, reference_method, styles)
+        method_legend(sheet.figure, styles)
         footnote(
-            figure, "Dashed: the dense run. Up and to the right is better.",
+            sheet.figure, "Dashed: the dense run. Up and to the right is better.",
             generated=any(task.startswith(GENERATED_PREFIX) for _, task in panels),
         )  # fmt: skip
-        save_svg(figure, path)
+        sheet.save(path)
 
 
 def _panel(
-    axis: Any,
-    pair: tuple[str, str],
+    sheet: Sheet,
+    panel: Panel,
     groups: Sequence[RunGroup],
     reference_method: str,
-    styles: dict[str, tuple[str, str]],
+    styles: Mapping[str, tuple[str, str]],
 ) -> None:
     efforts = {group.key[2]: mean_effort([macs_of(row) for row in group.rows]) for group in groups}
     reference = efforts[reference_method]
     metric = groups[0].rows[0].headline_metric
     scale = scale_of(metric)
-    spots = []
+    spots = {}
     for group in groups:
         method = group.key[2]
         scores = [row.metrics.get(metric) for row in group.rows]
@@ -101,14 +107,23 @@ def _panel(
         saved = 100 * saving(efforts[method], reference).whole
         mean = scale.factor * float(np.mean(scores))
         spread = scale.factor * float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-        spots.append(Spot(saved, mean, styles[method], spread=spread))
-        if method == reference_method:
-            axis.axhline(mean, color=GREY, linewidth=0.7, linestyle="--", zorder=0)
-    scatter(axis, spots)
-    axis.set_title(f"{pair[0]}, {pair[1]}", fontsize=8, y=1.0)
-    axis.set_xlabel(f"training MACs saved against {reference_method}, %", fontsize=7)
+        spots[method] = Spot(saved, mean, styles[method], spread=spread)
+    if spots:
+        across = with_margins([spot.x for spot in spots.values()], share=0.05)
+        panel = panel.showing(across, with_margins(reaches(spots.values()), share=0.05))
+    if reference_method in spots:
+        level = panel.y(spots[reference_method].y)
+        sheet.line([panel.box[0], panel.box[2]], level, color=GREY, linewidth=0.7, linestyle="--",
+                   zorder=0)  # fmt: skip
+    scatter(sheet, panel, list(spots.values()))
+    frame = Frame(sheet, panel)
+    frame.edges()
+    frame.below_round()
+    beside = frame.beside_round()
     unit = ", %" if scale.factor == 100 else ""
-    axis.set_ylabel(f"{scale.heading}{unit}", fontsize=7)
+    told = f"training MACs saved against {reference_method}, %"
+    frame.names(told, f"{scale.heading}{unit}", numbers=beside)
+    frame.title(f"{groups[0].key[0]}, {groups[0].key[1]}")
 
 
 def mask_distances(masks: np.ndarray) -> np.ndarray:
@@ -149,8 +164,8 @@ def _kept_in_both(flat: np.ndarray) -> np.ndarray:
     return shared
 
 
-def write_mask_distances(gates: Path, path: Path, *, title: str, stops: dict[str, int]) -> None:
-    """Draw one search as :class:`MaskDistances` does.
+def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[str, int]) -> None:
+    """Draw how far the masks of a search are apart, heads and neurons side by side.
 
     Args:
         gates: ``gates.npz`` of a ticket.
@@ -161,60 +176,43 @@ def write_mask_distances(gates: Path, path: Path, *, title: str, stops: dict[str
     Raises:
         DataError: the file is missing, damaged or holds no search.
     """
-    MaskDistances().write(gates, path, title=title, stops=stops)
+    steps, masks = _read_masks(gates)
+    edges = _edges(steps)
+    ends = (float(edges[0]), float(edges[-1]))
+    with mpl.rc_context(STYLE):
+        sheet = Sheet([_SIDE, _SIDE], [_SIDE], margins=(0.7, 0.55, 1.1, 0.65), gaps=(0.4, 0))
+        for panel, name in zip(sheet.panels[0], _UNITS, strict=True):
+            frame = Frame(sheet, panel.showing(ends, ends), grid="none")
+            _distances(frame, edges, mask_distances(masks[name]))
+            _stops(frame, stops, numbers=name == _UNITS[0])
+            frame.title(f"{name}s", lift=12)
+        _, bottom, right, top = panel.box
+        grey_bar(sheet, Panel((right + 26, bottom, right + 34, top)), "mask distance / chance")
+        width, height = sheet.figure.get_size_inches()
+        sheet.text(36 * width, 72 * height - 6, title, ha="center", va="top", fontsize=9)
+        sheet.save(path)
 
 
-class MaskDistances:
-    """Draws how far the masks of a search are apart, heads and neurons side by side.
+def _distances(frame: Frame, edges: np.ndarray, distances: np.ndarray) -> None:
+    """The cells as an image of equal pixels: checks need not be equally far from each other."""
+    middles = (np.arange(_PIXELS) + 0.5) / _PIXELS * edges[-1]
+    cells = np.searchsorted(edges, middles, side="right") - 1
+    frame.sheet.image(frame.panel, distances[np.ix_(cells[::-1], cells)])
 
-    One sheet serves many searches: setting it up takes longer than drawing on it.
-    """
 
-    def __init__(self) -> None:
-        with mpl.rc_context(_SHEET):
-            self._figure = Figure(figsize=(7.0, 3.4))
-            self._axes = self._figure.subplots(1, 2)
-            for axis, name in zip(self._axes, _UNITS, strict=True):
-                axis.set_aspect("equal")
-                axis.set_xlabel("search step")
-                axis.set_title(f"{name}s", fontsize=8, y=1.0, pad=12)
-            self._axes[0].set_ylabel("search step")
-            shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "Greys")
-            bar = self._figure.colorbar(shades, ax=list(self._axes), shrink=0.8)
-            bar.set_label("mask distance / chance", fontsize=7)
-
-    def write(self, gates: Path, path: Path, *, title: str, stops: Mapping[str, int]) -> None:
-        """Draw one search.
-
-        Args:
-            gates: ``gates.npz`` of a ticket.
-            path: SVG to write.
-            title: what was searched.
-            stops: name -> step at which a stopping rule fires; drawn as a line.
-
-        Raises:
-            DataError: the file is missing, damaged or holds no search.
-        """
-        steps, masks = _read_masks(gates)
-        edges = _edges(steps)
-        with mpl.rc_context(_SHEET):
-            self._figure.suptitle(title, fontsize=9)
-            drawn: list[Any] = []
-            for axis, name in zip(self._axes, _UNITS, strict=True):
-                drawn.append(
-                    axis.pcolormesh(
-                        edges, edges, mask_distances(masks[name]),
-                        cmap="Greys", vmin=0, vmax=1, rasterized=True,
-                    )
-                )  # fmt: skip
-                axis.set(xlim=edges[[0, -1]], ylim=edges[[0, -1]])
-                for label, step in stops.items():
-                    drawn.append(axis.axvline(step, color="#D55E00", linewidth=1.0))
-                    drawn.append(axis.text(step, edges[-1], f" {label}", color="#D55E00",
-                                           fontsize=6, va="bottom"))  # fmt: skip
-            save_svg(self._figure, path)
-        for artist in drawn:
-            artist.remove()
+def _stops(frame: Frame, stops: Mapping[str, int], *, numbers: bool) -> None:
+    """Search steps below, and at the left of the first panel; lines where rules stop."""
+    panel = frame.panel
+    ticks = round_ticks(*panel.across, most=6)
+    texts = tick_texts(ticks)
+    frame.edges()
+    frame.below(ticks, texts)
+    frame.beside(ticks, texts if numbers else [])
+    frame.names("search step", "search step" if numbers else "", numbers=texts)
+    for label, step in stops.items():
+        x = float(panel.x(step))
+        frame.sheet.line([x, x], panel.box[1::2], color="#D55E00", linewidth=1.0)
+        frame.sheet.text(x, panel.box[3], f" {label}", color="#D55E00", fontsize=6, va="bottom")
 
 
 def _read_masks(gates: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 
 from sparsetune.catalog_rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
-from sparsetune.reporting.canvas import STYLE, footnote, page, save_svg, text_inches
+from sparsetune.reporting.canvas import STYLE, footnote, text_inches
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
+from sparsetune.reporting.panels import Frame, Panel, Sheet, grey_bar
 
 PARTS = ("attention", "feed_forward")
 _LINE_INCHES = 0.22
@@ -35,19 +34,21 @@ def write_layers(rows: Sequence[RunRow], path: Path, *, order: Sequence[Key]) ->
         found = _mean_sparsity(group)
         if any(values.any() for values in found.values()):
             panels.setdefault(group.key[:2], {})[group.key[2]] = found
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        if panels:
-            figure = _drawn(panels)
-        else:
-            figure = Figure(figsize=(7.0, 0.8))
-            figure.text(0.5, 0.6, "No method of this suite leaves zeros in a layer.", ha="center")
+    with mpl.rc_context(STYLE):
+        sheet = _drawn(panels) if panels else _nothing()
         footnote(
-            figure,
+            sheet.figure,
             "Share of a layer's weights that are zero or were removed, mean over seeds. Methods "
             "without zeros are left out.",
             generated=any(task.startswith(GENERATED_PREFIX) for _, task in panels),
         )
-        save_svg(figure, path)
+        sheet.save(path)
+
+
+def _nothing() -> Sheet:
+    sheet = Sheet([7.0], [0.8], margins=(0, 0, 0, 0), gaps=(0, 0))
+    sheet.text(252, 35, "No method of this suite leaves zeros in a layer.", ha="center")
+    return sheet
 
 
 def _mean_sparsity(group: RunGroup) -> dict[str, np.ndarray]:
@@ -62,45 +63,44 @@ def _mean_sparsity(group: RunGroup) -> dict[str, np.ndarray]:
     return {part: np.mean([found[part] for found in by_seed], axis=0) for part in PARTS}
 
 
-def _drawn(panels: Mapping[tuple[str, str], Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
+def _drawn(panels: Mapping[tuple[str, str], Mapping[str, Mapping[str, np.ndarray]]]) -> Sheet:
     heights = [_LINE_INCHES * len(found) for found in panels.values()]
     left = 0.45 + text_inches({method for found in panels.values() for method in found}, 7)
-    figure, axes = page(
-        [2.6] * len(PARTS), heights, margins=(left, 0.6, 0.9, 0.25), gaps=(0.12, 0.45)
-    )
+    sheet = Sheet([2.6] * len(PARTS), heights, margins=(left, 0.6, 0.9, 0.25), gaps=(0.12, 0.45))
     cells = sum(
         values.size
         for found in panels.values()
         for one in found.values()
         for values in one.values()
     )
-    for line, (pair, found) in zip(axes, panels.items(), strict=True):
-        for axis, part in zip(line, PARTS, strict=True):
+    for line, (pair, found) in zip(sheet.panels, panels.items(), strict=True):
+        for panel, part in zip(line, PARTS, strict=True):
             values = np.stack([one[part] for one in found.values()])
-            image = _heat(axis, 100 * values, numbers=cells <= _MOST_NUMBERS)
-            axis.set_title(f"{part.replace('_', '-')} weights", fontsize=7, y=1.0)
-        line[0].set_yticks(range(len(found)), list(found))
-        line[1].set_yticks([])
-        line[0].set_ylabel(f"{pair[0]}\n{pair[1]}", fontsize=7)
-    for axis in axes[-1]:
-        axis.set_xlabel("layer, from the embeddings up")
-    width, height = figure.get_size_inches()
-    long = min(1.6, height - 1)
-    place = figure.add_axes((1 - 0.65 / width, 0.6 / height, 0.12 / width, long / height))
-    bar = figure.colorbar(image, cax=place)
-    bar.set_label("zeros, %", fontsize=7)
-    return figure
+            frame = _heat(sheet, panel, 100 * values, numbers=cells <= _MOST_NUMBERS)
+            frame.title(f"{part.replace('_', '-')} weights", size=7)
+            if part == PARTS[0]:
+                frame.beside(range(len(found)), list(found))
+                frame.names("", "\n".join(pair), numbers=list(found))
+            if line is sheet.panels[-1]:
+                frame.names("layer, from the embeddings up")
+    width, height = sheet.figure.get_size_inches() * 72
+    place = Panel((width - 47, 43, width - 38, min(158, height - 29)))
+    grey_bar(sheet, place, "zeros, %", factor=100)
+    return sheet
 
 
-def _heat(axis: Any, values: np.ndarray, *, numbers: bool) -> Any:
-    image = axis.imshow(values, cmap="Greys", vmin=0, vmax=100, aspect="auto")
-    count = values.shape[1]
-    axis.set_xticks(range(0, count, 1 + count // 13), range(1, count + 1, 1 + count // 13))
-    axis.tick_params(length=0)
+def _heat(sheet: Sheet, panel: Panel, values: np.ndarray, *, numbers: bool) -> Frame:
+    lines, count = values.shape
+    panel = panel.showing((-0.5, count - 0.5), (lines - 0.5, -0.5))
+    sheet.image(panel, values / 100)
+    frame = Frame(sheet, panel, grid="none", tick=0)
+    frame.edges()
+    ticks = range(0, count, 1 + count // 13)
+    frame.below(ticks, [str(1 + tick) for tick in ticks])
     if numbers:
         for (line, column), value in np.ndenumerate(values):
-            axis.text(
-                column, line, f"{value:.0f}", ha="center", va="center", fontsize=5.5,
-                color="white" if value > 55 else "black",
+            sheet.text(
+                float(panel.x(column)), float(panel.y(line)), f"{value:.0f}", ha="center",
+                va="center", fontsize=5.5, color="white" if value > 55 else "black",
             )  # fmt: skip
-    return image
+    return frame

@@ -8,10 +8,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+import numpy as np
+from matplotlib.ticker import EngFormatter, LogLocator
 
 from sparsetune.catalog_rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
@@ -19,18 +19,19 @@ from sparsetune.evaluation.scales import scale_of
 from sparsetune.reporting.canvas import (
     GREY,
     STYLE,
-    Spot,
     footnote,
     legend_inches,
     method_legend,
     method_styles,
-    page,
-    save_svg,
-    scatter,
-    write_labels,
 )
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
+from sparsetune.reporting.panels import Frame, Panel, Sheet, with_margins
+from sparsetune.reporting.spots import Spot, reaches, scatter, write_labels
 
+_COSTS = {
+    "macs": "effective MACs of one example, % of the dense model's",
+    "trained": "trained parameters, without the task head",
+}
 _PANEL = (3.1, 1.85)  # inches
 _MOST_LABELS = 14  # more hide each other: then only the frontier is named
 
@@ -162,25 +163,21 @@ def write_pareto(
     styles = method_styles(list(dict.fromkeys(group.key[2] for group in groups)))
     with mpl.rc_context(STYLE):
         legend = max(map(len, panels.values())) > _MOST_LABELS
-        foot = 0.55 + (legend_inches(len(styles)) if legend else 0)
-        figure, axes = page(
-            [_PANEL[0]] * 2, [_PANEL[1]] * len(panels), margins=(0.55, foot, 0.1, 0.25),
-            gaps=(0.2, 0.65), sharey="row",
+        width = 2 * _PANEL[0] + 1.0  # panels, gap and margins
+        foot = 0.55 + (legend_inches(list(styles), width) if legend else 0)
+        sheet = Sheet(
+            [_PANEL[0]] * 2, [_PANEL[1]] * len(panels), margins=(0.6, foot, 0.2, 0.25),
+            gaps=(0.2, 0.65),
         )  # fmt: skip
-        for line, (pair, members) in zip(axes, panels.items(), strict=True):
-            for axis, cost in zip(line, ("macs", "trained"), strict=True):
-                _panel(axis, members, cost, styles)
-            line[0].set_title(f"{pair[0]}, {pair[1]}", fontsize=8, y=1.0, loc="left")
-            line[0].set_ylabel(
-                f"{scale_of(metrics[pair]).heading} minus {reference_method}'s, points"
-            )
+        for line, (pair, members) in zip(sheet.panels, panels.items(), strict=True):
+            told = f"{scale_of(metrics[pair]).heading} minus {reference_method}'s, points"
+            for panel, cost in zip(line, _COSTS, strict=True):
+                _panel(sheet, panel, members, cost, styles, told if cost == "macs" else "")
+            Frame(sheet, line[0]).title(", ".join(pair), centred=False)
         if legend:
-            method_legend(figure, styles)
-        for line, members in zip(axes, panels.values(), strict=True):
-            for axis, cost in zip(line, ("macs", "trained"), strict=True):
-                _name_points(axis, members, cost)
-        footnote(figure, _explained(panels), generated=_any_generated(panels))
-        save_svg(figure, path)
+            method_legend(sheet.figure, styles)
+        footnote(sheet.figure, _explained(panels), generated=_any_generated(panels))
+        sheet.save(path)
 
 
 def _explained(panels: Mapping[tuple[str, str], Sequence[Tradeoff]]) -> str:
@@ -229,37 +226,52 @@ def _drawn(members: Sequence[Tradeoff], cost: str) -> list[tuple[float, float, s
 
 
 def _panel(
-    axis: Any, members: Sequence[Tradeoff], cost: str, styles: Mapping[str, tuple[str, str]]
+    sheet: Sheet,
+    panel: Panel,
+    members: Sequence[Tradeoff],
+    cost: str,
+    styles: Mapping[str, tuple[str, str]],
+    beside: str,
 ) -> None:
     drawn = _drawn(members, cost)
+    spots = [
+        Spot(x, y, styles[one.key[2]], spread=one.spread, hollow=one.collapsed)
+        for one, (x, y, _) in zip(members, drawn, strict=True)
+    ]
+    logarithmic = cost == "trained"
+    across = with_margins([spot.x for spot in spots], share=0.12, logarithmic=logarithmic)
+    up = with_margins([0.0, *reaches(spots)], share=0.18)
+    panel = panel.showing(across, up, logarithmic=logarithmic)
     best = [drawn[index][:2] for index in _best(members, cost)]
-    axis.step(*zip(*best, strict=True), where="post", color="#c4c4c4", linewidth=2.5, zorder=1)
-    axis.axhline(0, color=GREY, linewidth=0.7, linestyle="--", zorder=0)
-    scatter(
-        axis,
-        [
-            Spot(x, y, styles[one.key[2]], spread=one.spread, hollow=one.collapsed)
-            for one, (x, y, _) in zip(members, drawn, strict=True)
-        ],
-    )
-    axis.margins(x=0.12, y=0.18)
+    x, y = zip(*best, strict=True)
+    # Steps: along to the next cost, then up to its score.
+    sheet.line(panel.x(np.repeat(x, 2)[1:]), panel.y(np.repeat(y, 2)[:-1]), color="#c4c4c4",
+               linewidth=2.5, zorder=1)  # fmt: skip
+    sheet.line(panel.box[::2], panel.y(0), color=GREY, linewidth=0.7, linestyle="--", zorder=0)
+    scatter(sheet, panel, spots)
+    _write_edges(Frame(sheet, panel), cost, beside)
+    _name_points(sheet, panel, members, cost)
+
+
+def _write_edges(frame: Frame, cost: str, beside: str) -> None:
+    frame.edges()
     if cost == "trained":
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-        axis.xaxis.set_major_formatter(EngFormatter(sep="", places=0))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xlabel("trained parameters, without the task head")
+        low, high = frame.panel.across
+        found = LogLocator(subs=(1, 2, 5), numticks=8).tick_values(low, high)
+        below = [tick for tick in found if low <= tick <= high]
+        frame.below(below, list(map(EngFormatter(sep="", places=0), below)))
     else:
-        axis.set_xlabel("effective MACs of one example, % of the dense model's")
+        frame.below_round()
+    frame.names(_COSTS[cost], beside, numbers=frame.beside_round(texts=bool(beside)))
 
 
 def _best(members: Sequence[Tradeoff], cost: str) -> list[int]:
     return frontier([(getattr(one, cost), one.score) for one in members])
 
 
-def _name_points(axis: Any, members: Sequence[Tradeoff], cost: str) -> None:
+def _name_points(sheet: Sheet, panel: Panel, members: Sequence[Tradeoff], cost: str) -> None:
     drawn = _drawn(members, cost)
     best = _best(members, cost)
     rest = [index for index in range(len(drawn)) if index not in best]
     named = best + (rest if len(members) <= _MOST_LABELS else [])
-    write_labels(axis, [drawn[index] for index in named], size=6)
+    write_labels(sheet, panel, [drawn[index] for index in named], size=6)

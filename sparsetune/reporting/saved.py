@@ -1,19 +1,19 @@
 """Where a method's saving comes from, as bars: fewer examples, cheaper examples, the search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
-from matplotlib.collections import PolyCollection
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sparsetune.catalog_rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
-from sparsetune.reporting.canvas import STYLE, foot_legend, footnote, page, save_svg, text_inches
+from sparsetune.reporting.canvas import STYLE, foot_legend, footnote, label_size, text_inches
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
+from sparsetune.reporting.panels import Frame, Panel, Sheet
 from sparsetune.reporting.savings import Saving, macs_of, mean_effort, saving, seconds_of
 
 # Shade and hatch differ, so that the parts are told apart on grey paper too.
@@ -24,6 +24,9 @@ _PARTS = {
 }
 _UNITS = {"multiply-adds": macs_of, "seconds": seconds_of}
 _LINE_INCHES = 0.19
+_WIDE = 2.7  # inches
+_MARGIN = 0.14  # of the range
+_NUMBER = 6  # points
 
 
 def write_saved(
@@ -51,22 +54,26 @@ def write_saved(
         raise DataError(f"no task of this suite has {reference_method!r} and another method")
     heights = [0.1 + _LINE_INCHES * len(found) for found in panels.values()]
     left = 0.15 + text_inches({method for found in panels.values() for method in found}, 7)
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = page(
-            [2.7, 2.7], heights, margins=(left, 0.8, 0.1, 0.25), gaps=(0.2, 0.65),
-            sharey="row", sharex="col",
-        )  # fmt: skip
-        for line, (pair, found) in zip(axes, panels.items(), strict=True):
-            for axis, unit in zip(line, _UNITS, strict=True):
-                _bars(axis, {method: parts[unit] for method, parts in found.items()})
-                axis.set_xlabel(f"{unit} of training saved, % of {reference_method}'s")
-                axis.tick_params(labelbottom=True)
-            line[0].set_title(f"{pair[0]}, {pair[1]}", fontsize=8, y=1.0, loc="left")
-        _legend(figure)
+    with mpl.rc_context(STYLE):
+        sheet = Sheet([_WIDE, _WIDE], heights, margins=(left, 0.8, 0.1, 0.25), gaps=(0.2, 0.65))
+        for column, unit in enumerate(_UNITS):
+            bars = [[parts[unit] for parts in found.values()] for found in panels.values()]
+            across = _ends([one for found in bars for one in found])
+            for line, pair, found in zip(sheet.panels, panels, bars, strict=True):
+                up = (len(found) - 0.4, -0.6)
+                frame = Frame(sheet, line[column].showing(across, up), grid="x")
+                frame.edges()
+                frame.below_round()
+                frame.beside(range(len(found)), () if column else list(panels[pair]))
+                frame.names(f"{unit} of training saved, % of {reference_method}'s")
+                _bars(sheet, frame.panel, found)
+        for (panel, _), pair in zip(sheet.panels, panels, strict=True):
+            Frame(sheet, panel).title(", ".join(pair), centred=False)
+        _legend(sheet.figure)
         generated = any(task.startswith(GENERATED_PREFIX) for _, task in panels)
-        footnote(figure, "To the left of 0: costs more. Seconds change from run to run.",
+        footnote(sheet.figure, "To the left of 0: costs more. Seconds change from run to run.",
                  generated=generated)  # fmt: skip
-        save_svg(figure, path)
+        sheet.save(path)
 
 
 def _savings(
@@ -108,34 +115,56 @@ def stacked(parts: Sequence[float]) -> list[float]:
     return begins
 
 
-def _bars(axis: Any, found: Mapping[str, Saving]) -> None:
-    lines = range(len(found))
-    lengths = [[100 * getattr(one, name) for name in _PARTS] for one in found.values()]
+def _ends(found: Sequence[Saving]) -> tuple[float, float]:
+    """Ends of the axis, so that every bar has its number beside it, within the panel."""
+    gains = [_gained(one) for one in found]
+    low, high = min(map(_lost, found)), max(gains)
+    if low == high:
+        low, high = -1.0, 1.0  # nobody saves or costs anything
+    margin = _MARGIN * (high - low)
+    low -= margin if low < 0 else 0.0
+    high += margin if high > 0 else 0.0
+    for one, gain in zip(found, gains, strict=True):
+        # A text that takes this share of the panel must end at its right edge or before.
+        share = label_size(_told(one), _NUMBER)[0] / (72 * _WIDE)
+        high = max(high, (gain - share * low) / (1 - share))
+    return low, high
+
+
+def _lengths(one: Saving) -> list[float]:
+    return [100 * getattr(one, name) for name in _PARTS]
+
+
+def _gained(one: Saving) -> float:
+    return sum(length for length in _lengths(one) if length > 0)
+
+
+def _lost(one: Saving) -> float:
+    return sum(length for length in _lengths(one) if length < 0)
+
+
+def _told(one: Saving) -> str:
+    return f"  {100 * one.whole:+z.0f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def _bars(sheet: Sheet, panel: Panel, found: Sequence[Saving]) -> None:
+    lengths = [_lengths(one) for one in found]
     begins = [stacked(one) for one in lengths]
     for (_, colour, hatch), length, begin in zip(
         _PARTS.values(), zip(*lengths, strict=True), zip(*begins, strict=True), strict=True
     ):
-        # One artist for a part's bars: with one for each, a large suite takes a third longer.
-        corners = [
-            [(x, line - 0.35), (x, line + 0.35), (x + long, line + 0.35), (x + long, line - 0.35)]
-            for line, x, long in zip(lines, begin, length, strict=True)
-        ]
-        bars = PolyCollection(
-            corners, facecolor=colour, hatch=hatch, edgecolor="#333333", linewidth=0.4
-        )
-        bars.sticky_edges.x.extend(begin)  # as matplotlib's own bars: no margin where they begin
-        axis.add_collection(bars)
-    whole = [100 * one.whole for one in found.values()]
-    axis.plot(whole, lines, marker="D", color="black", markersize=3.5, linestyle="",
-              markeredgecolor="white", markeredgewidth=0.6)  # fmt: skip
-    for line, (value, one) in enumerate(zip(whole, lengths, strict=True)):
-        end = sum(length for length in one if length > 0)
-        told = f"  {value:+z.0f} %".replace("-", "\N{MINUS SIGN}")
-        axis.text(end, line, told, va="center", fontsize=6)
-    axis.axvline(0, color="#333333", linewidth=0.8)
-    axis.set_yticks(lines, list(found))
-    axis.set_ylim(len(found) - 0.4, -0.6)
-    axis.margins(x=0.14)
+        low, high = panel.x(begin), panel.x(np.add(begin, length))
+        for line, left, right in zip(range(len(found)), low, high, strict=True):
+            bottom, top = panel.y([line + 0.35, line - 0.35])
+            sheet.area([left, left, right, right], [bottom, top, top, bottom], facecolor=colour,
+                       hatch=hatch, edgecolor="#333333", linewidth=0.4)  # fmt: skip
+    for line, one in enumerate(found):
+        y = float(panel.y(line))
+        sheet.line(float(panel.x(100 * one.whole)), y, marker="D", color="black", markersize=3.5,
+                   linestyle="", markeredgecolor="white", markeredgewidth=0.6)  # fmt: skip
+        sheet.text(float(panel.x(_gained(one))), y, _told(one), va="center", fontsize=_NUMBER)
+    zero = float(panel.x(0))
+    sheet.line([zero, zero], panel.box[1::2], color="#333333", linewidth=0.8)
 
 
 def _legend(figure: Figure) -> None:

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from sparsetune.reporting.canvas import method_styles, page, place_labels
+from sparsetune.reporting.canvas import legend_columns, method_styles, place_labels
 
 BOUNDS = (0, 0, 200, 100)
 
@@ -38,10 +38,8 @@ def test_methods_differ_in_marker_and_colour_together():
     assert len({marker for marker, _ in list(styles.values())[:12]}) == 12
 
 
-def test_panels_have_the_sizes_asked_for():
-    figure, axes = page([2, 1], [1, 3], margins=(0.5, 0.4, 0.1, 0.2), gaps=(0.3, 0.6))
-    width, height = figure.get_size_inches()
-    assert (width, height) == pytest.approx((0.5 + 3 + 0.3 + 0.1, 0.4 + 4 + 0.6 + 0.2))
-    place = axes[1, 0].get_position()
-    assert (place.width * width, place.height * height) == pytest.approx((2, 3))
-    assert (place.x0 * width, place.y0 * height) == pytest.approx((0.5, 0.4))
+def test_a_legend_has_no_more_columns_than_fit():
+    # Ten letters of 8 points are 2/3 inch wide, and half an inch is for the marker.
+    methods = ["m" * 10] * 8
+    assert [legend_columns(methods, width) for width in (9, 5.83, 4.7, 2.4, 0.5)] == [5, 4, 4, 2, 1]
+    assert legend_columns(["full"], 9) == 1

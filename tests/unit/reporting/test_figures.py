@@ -5,7 +5,6 @@ from unit.reporting.runs import scoring, write_run
 from sparsetune.errors import DataError
 from sparsetune.reporting.collect import collect
 from sparsetune.reporting.figures import (
-    MaskDistances,
     _kept_in_both,
     mask_distances,
     write_mask_distances,
@@ -63,16 +62,6 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
         first = (tmp_path / "a" / name).read_bytes()
         assert first == (tmp_path / "b" / name).read_bytes()
         assert b"<svg" in first
-
-
-def test_a_sheet_that_was_used_draws_as_a_new_one(tmp_path):
-    sheet = MaskDistances()
-    for name, checks in (("long", 9), ("short", 4)):
-        history(tmp_path / f"{name}.npz", checks=checks)
-        told = {"title": name, "stops": {"fixed": 10} if name == "long" else {}}
-        sheet.write(tmp_path / f"{name}.npz", tmp_path / f"{name}.svg", **told)
-        write_mask_distances(tmp_path / f"{name}.npz", tmp_path / "alone.svg", **told)
-        assert (tmp_path / f"{name}.svg").read_bytes() == (tmp_path / "alone.svg").read_bytes()
 
 
 def test_masks_in_common_are_counted_exactly_over_many_units():

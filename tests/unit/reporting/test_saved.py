@@ -2,8 +2,10 @@ import pytest
 from unit.reporting.runs import write_run
 
 from sparsetune.errors import DataError
+from sparsetune.reporting.canvas import label_size
 from sparsetune.reporting.collect import collect
-from sparsetune.reporting.saved import stacked, write_saved
+from sparsetune.reporting.saved import _ends, _told, stacked, write_saved
+from sparsetune.reporting.savings import Saving
 
 ORDER = [("mini-bert", "mini-sst2", method) for method in ("full", "lora")]
 
@@ -35,3 +37,16 @@ def test_savings_need_something_to_compare(tmp_path):
     rows = collect([write_run(tmp_path, "full")])
     with pytest.raises(DataError, match="no task of this suite has 'full' and another method"):
         write_saved(rows, tmp_path / "x.svg", order=ORDER, reference_method="full")
+
+
+@pytest.mark.parametrize(
+    "wholes", [(-4.64, 0.1), (-4.64, -0.02), (-0.01,), (0.5, -6.0), (0.9,), (0.0,)]
+)
+def test_every_number_beside_a_bar_ends_within_its_panel(wholes):
+    found = [Saving(whole, whole, 0.0, 0.0) for whole in wholes]
+    low, high = _ends(found)
+    for one in found:
+        bar = max(0.0, 100 * one.whole)
+        inside = (bar - low) / (high - low)
+        assert 0 <= inside + label_size(_told(one), 6)[0] / (2.7 * 72) <= 1 + 1e-9
+        assert low <= 100 * one.whole
