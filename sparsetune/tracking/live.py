@@ -34,12 +34,15 @@ class Pace:
 
     Attributes:
         flush_seconds: shortest time between two writes.
+        writing_share: largest share of a core's time that writing takes; writes are as far apart
+            as that needs. Opening the store, once a run, is not in it.
         retry_seconds: wait after a failed write.
         queue_rows: logged steps that may wait; beyond that they are dropped and counted.
         finish_seconds: longest time ``finish`` waits.
     """
 
     flush_seconds: float = 2.0
+    writing_share: float = 0.005
     retry_seconds: float = 30.0
     queue_rows: int = 10_000
     finish_seconds: float = 20.0
@@ -193,7 +196,9 @@ class _Writer:
     def _attempt(self, action: Any, pace: Pace) -> None:
         try:
             self._open()
+            began = time.thread_time()
             action()
+            writing = time.thread_time() - began
         except DataError as error:
             self._hopeless, self.problem = True, one_line(error)
         except Exception as error:
@@ -201,7 +206,8 @@ class _Writer:
             self._next_attempt = time.monotonic() + pace.retry_seconds
         else:
             self._failing, self.problem = False, self._losses()
-            self._next_attempt = time.monotonic() + pace.flush_seconds
+            pause = max(pace.flush_seconds, writing / pace.writing_share)
+            self._next_attempt = time.monotonic() + pause
 
     def _losses(self) -> str | None:
         dropped = self._ending.dropped if self._ending else 0

@@ -20,7 +20,7 @@ from sparsetune.tracking.connection import client_of
 
 JOBS = 8
 SUITE = "small"
-PACE = Pace(flush_seconds=0.1, retry_seconds=0.5, finish_seconds=12.0)
+PACE = Pace(flush_seconds=0.1, writing_share=1.0, retry_seconds=0.5, finish_seconds=12.0)
 _STEP_SECONDS, _MOST_SECONDS = 0.02, 120
 
 

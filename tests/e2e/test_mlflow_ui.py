@@ -42,7 +42,9 @@ def free_port():
 def fill(results):
     prepare(results, "mini", [("tiny", "rte")])
     for key in KEYS:
-        run = LiveRun(results, key, {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05))
+        run = LiveRun(
+            results, key, {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05, writing_share=1.0)
+        )
         for step in range(5):
             run.log(step, {"loss": 1.0 / (step + 1)})
         assert run.finish(metrics={"accuracy_fraction": 0.5}).problem is None
@@ -144,7 +146,9 @@ def test_live_run_through_the_server_replaces_the_one_in_the_file(
     server, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    run = LiveRun(tmp_path, KEYS[0], {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05))
+    run = LiveRun(
+        tmp_path, KEYS[0], {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05, writing_share=1.0)
+    )
     for step in range(5):
         run.log(step, {"loss": 1.0 / (step + 1)})
     outcome = run.finish(metrics={"accuracy_fraction": 0.5})

@@ -25,7 +25,7 @@ from sparsetune.jobs.tune import TunePaths, tune
 from sparsetune.records import read_record, sha256_of, write_json
 from sparsetune.reporting.layout import FORMS
 from sparsetune.sparsity.tickets import Ticket
-from sparsetune.tracking.store import as_finals
+from sparsetune.tracking.names import as_finals
 
 METHODS = (
     "full", "lora", "adalora", "supra", "dsee-unstructured", "dsee-structured-delta", "magnitude",
@@ -173,7 +173,7 @@ def test_costs_are_told_by_layer_and_by_operator(world, method):
     told = read_record(world.run(method) / "evaluate.json")["measured"]
     assert told["latency_seconds_batch_1"] > 0
     assert told["speed"][1]["sequences"] == 30
-    numbers = as_finals("cost", cost, ()).keys() | as_finals("evaluate", told, ()).keys()
+    numbers = as_finals("cost", cost).keys() | as_finals("evaluate", told).keys()
     # What MLflow shows of both; the detail stays in the records.
     assert len(numbers) < 80
     assert not any(name.startswith(("macs_by", "token_lengths", "speed")) for name in numbers)

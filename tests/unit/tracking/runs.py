@@ -10,7 +10,7 @@ KEY = RunKey("tune", "mini", "tiny", "rte", "lora", 1)
 SETTINGS = {"train": {"rate": 2e-5, "epochs": 3}, "rank": 8}
 CURVES = [(0, {"loss": 1.0}), (10, {"loss": 0.5, "accuracy_fraction": 0.75})]
 MEASURED = {"train_seconds": 2.5, "spread": {"low": 1}, "policy": "dense", "whole": True}
-QUICK = Pace(flush_seconds=0.01)
+QUICK = Pace(flush_seconds=0.01, writing_share=1.0)
 
 
 def client_of(results):

@@ -52,7 +52,13 @@ def test_rerun_replaces_finished_and_stale_runs_of_its_key_only(results):
 
 def test_full_queue_drops_counts_and_never_waits(results):
     with locked(results / "mlflow.db"):
-        run = LiveRun(results, KEY, {}, tags={}, pace=Pace(queue_rows=5, flush_seconds=0.01))
+        run = LiveRun(
+            results,
+            KEY,
+            {},
+            tags={},
+            pace=Pace(queue_rows=5, flush_seconds=0.01, writing_share=1.0),
+        )
         began = time.perf_counter()
         for step in range(5000):
             run.log(step, {"loss": 1.0})
@@ -60,6 +66,21 @@ def test_full_queue_drops_counts_and_never_waits(results):
     outcome = run.finish()
     assert "logged steps dropped" in outcome.problem
     assert "sparsetune.curves" not in runs_of(results)[0].data.tags
+
+
+def test_writes_are_as_far_apart_as_their_share_of_time_needs(results):
+    sends, send = [], Store.send
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "send", lambda *a, **g: (sends.append(g.keys()), send(*a, **g)))
+        pace = Pace(flush_seconds=0.01, writing_share=1e-9)
+        run = LiveRun(results, KEY, {}, tags={}, pace=pace)
+        for step in range(5):
+            run.log(step, {"loss": 1.0})
+            time.sleep(0.2)
+        run.finish()
+    # At most one write of what had come by then, and the rest at the end.
+    assert sum("metrics" in given for given in sends) <= 3
+    assert len(curve(results, runs_of(results)[0], "loss")) == 5
 
 
 def test_value_that_is_no_number_is_told_and_the_rest_arrives(results):
