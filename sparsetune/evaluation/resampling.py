@@ -117,44 +117,6 @@ def intervals(
     return {name: found.get(name) for name in scores}
 
 
-def paired_difference(
-    metric: str,
-    pairs: Sequence[tuple[Sequence[Any], Sequence[Any]]],
-    references: Sequence[Any],
-    *,
-    plan: Resampling = DEFAULT,
-) -> Difference | None:
-    """Paired bootstrap of what the second method of each pair scores above the first.
-
-    Every draw of examples is applied to both methods of all pairs, and the difference is
-    averaged over the pairs. With one pair per seed the interval thus tells what other examples
-    would do to these trained models; what other seeds would do is the standard deviation's part.
-
-    Args:
-        metric: one metric's name.
-        pairs: (first predictions, second predictions), ``(N,)`` each; at least one pair.
-        references: ``(N,)``, the same examples for all.
-        plan: resamples, level and seed.
-
-    Returns:
-        The difference; None where :func:`intervals` would give None.
-
-    Raises:
-        DataError: as :func:`sparsetune.evaluation.metrics.score`, or no pairs.
-
-    Source:
-        Koehn 2004, Statistical Significance Tests for Machine Translation Evaluation (paired
-        bootstrap); Davison and Hinkley 1997, section 4.2 (one added to both counts).
-    Differs:
-        p is two-sided, twice the smaller share of resamples on either side of zero, zero
-        counted on both: equal predictions give 1.
-    """
-    if not pairs:
-        raise DataError("pairs: got none, need at least one")
-    sides = resampled(metric, [side for pair in pairs for side in pair], references, plan=plan)
-    return difference_between(list(zip(sides[::2], sides[1::2], strict=True)), plan=plan)
-
-
 def resampled(
     metric: str,
     sides: Sequence[Sequence[Any]],
@@ -185,18 +147,35 @@ def resampled(
     return [Resampled(value, values.get(index, np.empty(0))) for index, value in enumerate(scores)]
 
 
-def difference_between(
+def paired_difference(
     pairs: Sequence[tuple[Resampled, Resampled]], *, plan: Resampling = DEFAULT
 ) -> Difference | None:
-    """The paired difference of runs that are resampled already; see :func:`paired_difference`.
+    """Paired bootstrap of what the second run of each pair scores above the first.
+
+    Every draw of examples is applied to both runs of all pairs, and the difference is averaged
+    over the pairs. With one pair per seed the interval thus tells what other examples would do to
+    these trained models; what other seeds would do is the standard deviation's part.
 
     Args:
-        pairs: (first, second) of :func:`resampled` with the same examples and plan; at least one.
-        plan: the same.
+        pairs: (first, second) of :func:`resampled`, by one metric on the same examples with this
+            plan; at least one pair.
+        plan: resamples, level and seed.
 
     Returns:
         The difference; None where a score is, or where the interval would be undefined.
+
+    Raises:
+        DataError: no pairs.
+
+    Source:
+        Koehn 2004, Statistical Significance Tests for Machine Translation Evaluation (paired
+        bootstrap); Davison and Hinkley 1997, section 4.2 (one added to both counts).
+    Differs:
+        p is two-sided, twice the smaller share of resamples on either side of zero, zero
+        counted on both: equal predictions give 1.
     """
+    if not pairs:
+        raise DataError("pairs: got none, need at least one")
     scores = [(first.score, second.score) for first, second in pairs]
     if any(None in pair for pair in scores):
         return None

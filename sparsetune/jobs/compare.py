@@ -23,8 +23,8 @@ from sparsetune.evaluation.resampled_metrics import exact_matches
 from sparsetune.evaluation.resampling import (
     McNemar,
     Resampled,
-    difference_between,
     mcnemar,
+    paired_difference,
     resampled,
 )
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, collect, group_runs
@@ -176,7 +176,7 @@ def _compared(
             seeds=tuple(row.seed for _, row in pairs),
             examples=len(examples.references),
             scores=tuple(_mean_score(side, metric) for side in sides),
-            difference=difference_between(
+            difference=paired_difference(
                 list(zip(*(answers.resampled(side, metric) for side in sides), strict=True))
             ),
             right=right,

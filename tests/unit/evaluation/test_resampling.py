@@ -10,6 +10,7 @@ from sparsetune.evaluation.resampling import (
     Resampling,
     mcnemar,
     paired_difference,
+    resampled,
 )
 
 TEXTS = ["the red house", "a blue boat by the sea", "it rains", "the cat sat on the mat"]
@@ -18,6 +19,11 @@ TEXTS = ["the red house", "a blue boat by the sea", "it rains", "the cat sat on 
 def intervals(metrics, predictions, references, **more):
     scores = score(metrics, predictions, references)
     return resampling.intervals(scores, predictions, references, **more)
+
+
+def difference(metric, pairs, references, plan=resampling.DEFAULT):
+    sides = resampled(metric, [side for pair in pairs for side in pair], references, plan=plan)
+    return paired_difference(list(zip(sides[::2], sides[1::2], strict=True)), plan=plan)
 
 
 def answers(metric, size, seed=0):
@@ -124,7 +130,7 @@ def test_mcnemar_by_hand_and_when_nothing_differs():
 
 def test_paired_difference_of_equal_predictions_is_none_at_all():
     predictions, references = answers("accuracy_fraction", 50)
-    found = paired_difference("accuracy_fraction", [(predictions, predictions)], references)
+    found = difference("accuracy_fraction", [(predictions, predictions)], references)
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -133,11 +139,11 @@ def test_paired_difference_by_hand_and_its_sign():
     # share with mean 0.2 and standard deviation 0.04, and none of 1,000 reaches zero.
     references = [1] * 100
     first, second = [0] * 20 + [1] * 80, [1] * 100
-    found = paired_difference("accuracy_fraction", [(first, second)], references)
+    found = difference("accuracy_fraction", [(first, second)], references)
     assert found.value == pytest.approx(0.2)
     assert (found.low, found.high) == pytest.approx((0.2 - 0.0784, 0.2 + 0.0784), abs=0.015)
     assert found.p_value == pytest.approx(2 / 1001)
-    back = paired_difference("accuracy_fraction", [(second, first)], references)
+    back = difference("accuracy_fraction", [(second, first)], references)
     assert (back.value, back.low, back.high) == pytest.approx(
         (-found.value, -found.high, -found.low)
     )
@@ -148,7 +154,7 @@ def test_paired_difference_agrees_with_a_plain_loop(metric):
     first, references = answers(metric, 40)
     second = [*first[20:], *first[:20]]
     plan = Resampling(resamples=60)
-    found = paired_difference(metric, [(first, second)], references, plan=plan)
+    found = difference(metric, [(first, second)], references, plan=plan)
     drawn = []
     for row in np.concatenate(list(resampling._counts(40, plan))).astype(int):
         places = np.repeat(np.arange(40), row)
@@ -164,7 +170,7 @@ def test_seeds_are_averaged_on_one_draw_of_examples():
     # Two seeds whose gains cancel on every example: no resample can tell a difference.
     references = [1] * 30
     better, worse = [1] * 30, [1] * 15 + [0] * 15
-    found = paired_difference("accuracy_fraction", [(better, worse), (worse, better)], references)
+    found = difference("accuracy_fraction", [(better, worse), (worse, better)], references)
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -174,18 +180,18 @@ def test_p_values_of_methods_that_do_not_differ_are_not_small_too_often():
     for _ in range(100):
         sides = (draws.random((2, 80)) < 0.7).astype(int).tolist()
         plan = Resampling(resamples=200)
-        found = paired_difference("accuracy_fraction", [tuple(sides)], [1] * 80, plan=plan)
+        found = difference("accuracy_fraction", [tuple(sides)], [1] * 80, plan=plan)
         small += found.p_value < 0.05
     assert small <= 12  # 5 expected; more than 12 has a chance of 0.1 %
 
 
 def test_metric_that_cannot_be_resampled_has_neither_interval_nor_difference():
     assert resampling.intervals({"other_score": 3.5}, ["a"], [["a"]]) == {"other_score": None}
-    assert paired_difference("other_score", [(["a"], ["b"])], [["a"]]) is None
+    assert difference("other_score", [(["a"], ["b"])], [["a"]]) is None
 
 
 def test_bad_input_is_refused():
     with pytest.raises(DataError, match="got 2 for 3 references"):
-        paired_difference("accuracy_fraction", [([1, 0], [1, 0])], [1, 0, 1])
+        difference("accuracy_fraction", [([1, 0], [1, 0])], [1, 0, 1])
     with pytest.raises(DataError, match="pairs: got none"):
-        paired_difference("accuracy_fraction", [], [1])
+        difference("accuracy_fraction", [], [1])
