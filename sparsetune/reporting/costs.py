@@ -10,7 +10,7 @@ from typing import Any
 from sparsetune.cost.macs import MODULES, OPERATORS
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs, links_of
 from sparsetune.reporting.footnotes import NO_REFUSALS, common_notes, mean_of
-from sparsetune.reporting.layout import Column, number_column, percent, text_column, write_table
+from sparsetune.reporting.layout import Column, name_columns, number_column, percent, write_table
 
 _NOT_TRAINING = ("search", "inference", "total")
 _UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -86,12 +86,10 @@ def macs_text(value: float) -> str:
 
 
 def _names(groups: Sequence[RunGroup]) -> list[Column]:
-    keys = [group.key for group in groups]
-    named = [
-        text_column(name, name, [key[place] for key in keys])
-        for place, name in enumerate(("backbone", "task", "method"))
+    return [
+        *name_columns([group.key for group in groups]),
+        number_column("seeds", "seeds_count", [len(group.rows) for group in groups]),
     ]
-    return [*named, number_column("seeds", "seeds_count", [len(group.rows) for group in groups])]
 
 
 def _means(groups: Sequence[RunGroup], read: Callable[[Mapping[str, Any]], Any]) -> list[Any]:

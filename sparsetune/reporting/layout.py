@@ -29,6 +29,16 @@ def text_column(heading: str, field: str, texts: Sequence[str]) -> Column:
     return Column(heading, texts, [(field, texts)], left=True)
 
 
+def name_columns(keys: Sequence[tuple[str, str, str]]) -> list[Column]:
+    """Backbone, task and method, of which each row is.
+
+    Args:
+        keys: (backbone, task, method) of each row.
+    """
+    names = ("backbone", "task", "method")
+    return [text_column(name, name, [key[at] for key in keys]) for at, name in enumerate(names)]
+
+
 def number_column(
     heading: str, field: str, values: Sequence[Any], show: Callable[[Any], str] = str
 ) -> Column:

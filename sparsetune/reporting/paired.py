@@ -14,6 +14,7 @@ from sparsetune.reporting.layout import (
     ABSENT,
     Column,
     markdown,
+    name_columns,
     number_column,
     text_column,
     write_table,
@@ -61,9 +62,7 @@ def write_paired(
         The three files.
     """
     columns = [
-        text_column("backbone", "backbone", [one.key[0] for one in comparisons]),
-        text_column("task", "task", [one.key[1] for one in comparisons]),
-        text_column("method", "method", [one.key[2] for one in comparisons]),
+        *name_columns([one.key for one in comparisons]),
         text_column("metric", "metric", [one.metric for one in comparisons]),
         number_column("seeds", "seeds_count", [len(one.seeds) for one in comparisons]),
         number_column("examples", "examples_count", [one.examples for one in comparisons]),

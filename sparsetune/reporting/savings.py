@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs, links_of
-from sparsetune.reporting.layout import Column, number_column, percent, text_column, write_table
+from sparsetune.reporting.layout import Column, name_columns, number_column, percent, write_table
 
 _NOT_TRAINING = ("inference", "total")
 
@@ -205,9 +205,7 @@ def _columns(
         return number_column(heading, f"saved_{name}_fraction", values, percent)
 
     return [
-        text_column("backbone", "backbone", [group.key[0] for group in groups]),
-        text_column("task", "task", [group.key[1] for group in groups]),
-        text_column("method", "method", [group.key[2] for group in groups]),
+        *name_columns([group.key for group in groups]),
         amount("search"),
         amount("training"),
         part("saved %", "whole"),

@@ -5,7 +5,13 @@ from pathlib import Path
 
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs, links_of
 from sparsetune.reporting.footnotes import NO_REFUSALS, common_notes, devices_of, mean_of
-from sparsetune.reporting.layout import Column, number_column, text_column, write_table
+from sparsetune.reporting.layout import (
+    Column,
+    name_columns,
+    number_column,
+    text_column,
+    write_table,
+)
 
 
 def write_timings(
@@ -40,9 +46,7 @@ def write_timings(
         for group in groups
     ]
     columns = [
-        text_column("backbone", "backbone", [group.key[0] for group in groups]),
-        text_column("task", "task", [group.key[1] for group in groups]),
-        text_column("method", "method", [group.key[2] for group in groups]),
+        *name_columns([group.key for group in groups]),
         number_column("seeds", "seeds_count", [len(group.rows) for group in groups]),
         timing("train s", "tune", "train_seconds"),
         number_column("start-up s", "start_up_seconds", start_up, lambda value: f"{value:.1f}"),
