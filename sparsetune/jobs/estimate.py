@@ -50,16 +50,7 @@ def estimate(
         ConfigError: a folder that is not there, or a device of which nothing is known.
         DataError: a record is damaged.
     """
-    for folder in results:
-        if not folder.is_dir():
-            raise ConfigError(f"--results: {folder}: no such folder; need one that holds suites")
-    places = list(results) or [place for place in (DEFAULT_RESULTS,) if place.is_dir()]
-    samples = read_samples(places)
-    if results and not samples:
-        raise ConfigError(
-            f"--results: {', '.join(map(str, results))}: no finished job; need folders that hold "
-            "<suite>/runs"
-        )
+    places, samples = _observed(results)
     wish = "cuda" if gpus else suite.device
     chosen = device or device_of(wish, samples)
     is_gpu = _is_gpu(chosen, samples)
@@ -85,6 +76,21 @@ def estimate(
         "remarks": [*remarks, *_remarks(told)],
         "comparison": comparison,
     }
+
+
+def _observed(results: Sequence[Path]) -> tuple[list[Path], list[Sample]]:
+    """The folders to learn from, and their finished jobs."""
+    for folder in results:
+        if not folder.is_dir():
+            raise ConfigError(f"--results: {folder}: no such folder; need one that holds suites")
+    places = list(results) or [place for place in (DEFAULT_RESULTS,) if place.is_dir()]
+    samples = read_samples(places)
+    if results and not samples:
+        raise ConfigError(
+            f"--results: {', '.join(map(str, results))}: no finished job; need folders that hold "
+            "<suite>/runs"
+        )
+    return places, samples
 
 
 def _speed(told: Forecast) -> dict[str, Any]:
