@@ -10,23 +10,9 @@ from unit.reporting.runs import WHERE, scoring, write_run
 from sparsetune.catalog import Catalogue
 from sparsetune.jobs.track import prepare_store, track_suite
 from sparsetune.records import sha256_of
-from sparsetune.tracking import prepare
 
 METHODS = ("full", "lora")
 SUMS = {"train.tsv": "a" * 64, "dev.tsv": "b" * 64}
-
-
-@pytest.fixture(autouse=True)
-def _own_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="module")
-def fresh_database(tmp_path_factory):
-    """A database with schema: making one takes a second, copying it nothing."""
-    folder = tmp_path_factory.mktemp("template")
-    prepare(folder, "template", [])
-    return folder / "mlflow.db"
 
 
 @pytest.fixture
