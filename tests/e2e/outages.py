@@ -4,6 +4,8 @@ Each has ``results``, the folder of all results, ``variables`` for the processes
 ``begin()`` and ``end()`` of an outage, and ``close()``.
 """
 
+import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -74,6 +76,13 @@ class KilledServer:
             self.begin()
 
 
+def lock(results, kind):
+    """A connection that has the SQLite file's lock: nobody else writes until it is closed."""
+    connection = sqlite3.connect(results / "mlflow.db", isolation_level=None, timeout=30)
+    connection.execute(f"BEGIN {kind}")
+    return connection
+
+
 class LockedFile:
     """An SQLite file; another connection locks it for longer than MLflow waits."""
 
@@ -85,9 +94,7 @@ class LockedFile:
 
     def begin(self):
         """Lock the file against readers and writers."""
-        file = self.results / "mlflow.db"
-        self._connection = sqlite3.connect(file, isolation_level=None, timeout=30)
-        self._connection.execute("BEGIN EXCLUSIVE")
+        self._connection = lock(self.results, "EXCLUSIVE")
         self._began = time.monotonic()
 
     def end(self):
@@ -118,12 +125,15 @@ class FullDisk:
 
     def begin(self):
         """Write until there is no room."""
-        with self._filler.open("wb", buffering=0) as file:
+        # Not while a job writes: the end of its journal would make room again.
+        with contextlib.closing(lock(self.results, "IMMEDIATE")):
             try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
+                with self._filler.open("wb", buffering=0) as file:
+                    while True:
+                        file.write(bytes(4096))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
 
     def end(self):
         """Make room."""
