@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sparsetune.errors import DataError
+from sparsetune.tracking.curves import CurveDigest
 from sparsetune.tracking.names import as_finals, as_params, flatten
 from sparsetune.tracking.store import (
     CURVES_TAG,
-    CurveDigest,
     RunKey,
     Store,
     one_line,

@@ -1,11 +1,10 @@
 """The ``track`` stage: MLflow completed from records, one finished run for each entry.
 
-A live run that is whole is kept and gains what it lacks; otherwise the run is made anew.
+A live run that contradicts nothing is kept and gains what it lacks, be it half its curves; so
+what names it, as HTML tables do, stays true. Otherwise the run is made anew.
 """
 
 import calendar
-import csv
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from sparsetune.errors import DataError
 from sparsetune.records import digest_of, read_record, sha256_of
 from sparsetune.stages import STAGES
+from sparsetune.tracking.curves import CurveDigest, Point, lacking_points, read_history
 from sparsetune.tracking.inputs import DataInput
-from sparsetune.tracking.names import as_finals, as_params, flatten
+from sparsetune.tracking.names import as_finals, as_params
 from sparsetune.tracking.store import (
     COMMIT_TAG,
     CURVES_TAG,
     NOTE_TAG,
     PARENT_LINK_TAG,
     RUN_KEY_TAG,
-    CurveDigest,
     RunKey,
     Store,
     ensure_parents,
@@ -43,7 +42,6 @@ RECORD_TAG = "sparsetune.record_sha256"
 DIGEST_TAG = "sparsetune.published_digest"
 """Digest of everything the run was published from; set last."""
 
-_TEXT_COLUMN = "phase"
 _PATIENCE_SECONDS = 60.0
 
 
@@ -95,7 +93,7 @@ class _Wanted:
 
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    points: Sequence[tuple[str, float, int]]
+    points: Sequence[Point]
     finals: Mapping[str, float]
     curves: str
     live_run_id: str | None
@@ -152,12 +150,15 @@ def _publish_one(store: Store, entry: Entry, older: list["Run"], parent: str | N
         store.delete(older, but=done[0].info.run_id)
         return len(older) > 1
     wanted = _wanted(entry, parent)
-    live = next((run for run in older if _is_whole(run, wanted)), None)
-    if live is not None:
+    live = next((run for run in older if _agrees(run, wanted)), None)
+    lacking = _lacking(store, live, wanted) if live else None
+    if live is None or lacking is None:
+        run_id = _make(store, entry, wanted)
+    else:
         run_id = live.info.run_id
         _fill(store, run_id, entry, wanted, present=live.data.metrics)
-    else:
-        run_id = _make(store, entry, wanted)
+        if not _is_whole(live, wanted):
+            _end(store, run_id, wanted, lacking)
     # Last, so that an interrupted call is noticed and done again.
     store.client.set_tag(run_id, DIGEST_TAG, digest)
     store.delete(older, but=run_id)
@@ -165,8 +166,6 @@ def _publish_one(store: Store, entry: Entry, older: list["Run"], parent: str | N
 
 
 def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
-    from mlflow.entities import Metric
-
     run = store.client.create_run(
         store.experiment_id,
         start_time=wanted.started_ms,
@@ -175,11 +174,9 @@ def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
     )
     run_id = run.info.run_id
     try:
-        points = (Metric(n, value, wanted.ended_ms, step) for n, value, step in wanted.points)
         # MLflow lists metrics as they came: the headline first.
         _fill(store, run_id, entry, wanted, present={})
-        store.send(run_id, metrics=points, tags={CURVES_TAG: wanted.curves})
-        store.client.set_terminated(run_id, "FINISHED", end_time=wanted.ended_ms)
+        _end(store, run_id, wanted, wanted.points)
     except Exception:
         with suppress(Exception):
             store.client.delete_run(run_id)
@@ -205,6 +202,14 @@ def _fill(
         store.client.log_artifact(run_id, str(path))
 
 
+def _end(store: Store, run_id: str, wanted: _Wanted, points: Iterable[Point]) -> None:
+    from mlflow.entities import Metric
+
+    metrics = (Metric(name, value, wanted.ended_ms, step) for name, value, step in points)
+    store.send(run_id, metrics=metrics, tags={CURVES_TAG: wanted.curves})
+    store.client.set_terminated(run_id, "FINISHED", end_time=wanted.ended_ms)
+
+
 def latest(wanted: Mapping[str, float], present: Mapping[str, float]) -> list["Metric"]:
     """Points that make ``wanted`` the values that MLflow shows.
 
@@ -224,7 +229,11 @@ def _is_finished(run: "Run") -> bool:
 
 
 def _is_whole(run: "Run", wanted: _Wanted) -> bool:
-    """Whether a run belongs to this very record, has all its curves and contradicts nothing.
+    return _is_finished(run) and run.data.tags.get(CURVES_TAG) == wanted.curves
+
+
+def _agrees(run: "Run", wanted: _Wanted) -> bool:
+    """Whether a run belongs to this very record and contradicts nothing but maybe its curves.
 
     MLflow refuses to change a param and appends to a metric, so a run that says something else
     cannot be mended.
@@ -232,12 +241,18 @@ def _is_whole(run: "Run", wanted: _Wanted) -> bool:
     tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
     published = DIGEST_TAG in tags and tags.get(RECORD_TAG) == wanted.tags[RECORD_TAG]
     return (
-        _is_finished(run)
-        and (run.info.run_id == wanted.live_run_id or published)
-        and tags.get(CURVES_TAG) == wanted.curves
+        (run.info.run_id == wanted.live_run_id or published)
         and all(params.get(name, value) == value for name, value in wanted.params.items())
         and all(metrics.get(name, value) == value for name, value in wanted.finals.items())
     )
+
+
+def _lacking(store: Store, run: "Run", wanted: _Wanted) -> list[Point] | None:
+    """The points that a run lacks; None if it holds others, which cannot be taken away."""
+    if _is_whole(run, wanted):
+        return []
+    names = dict.fromkeys(name for name, _, _ in wanted.points)
+    return lacking_points(store.curves(run, names), wanted.points)
 
 
 def _digest(entry: Entry) -> str:
@@ -262,7 +277,7 @@ def _missing(path: Path) -> str:
 
 def _wanted(entry: Entry, parent: str | None) -> _Wanted:
     records = [read_record(path) for path in entry.records]
-    points = _read_history(entry.history) if entry.history else []
+    points = read_history(entry.history) if entry.history else []
     params: dict[str, str] = {}
     finals: dict[str, float] = {}
     curves = CurveDigest()
@@ -303,34 +318,6 @@ def _tags(entry: Entry, record: Mapping[str, Any], parent: str | None) -> dict[s
         RECORD_TAG: sha256_of(entry.records[0]),
     }
     return {name: str(value) for name, value in told.items() if value is not None}
-
-
-def _read_history(path: Path) -> list[tuple[str, float, int]]:
-    points: list[tuple[str, float, int]] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if "step" not in (rows.fieldnames or ()):
-            raise DataError(f"{path}: columns are {rows.fieldnames}, need 'step'")
-        for number, row in enumerate(rows, start=2):
-            if None in row:
-                raise DataError(f"{path}: row {number}: more cells than columns")
-            step = _number(path, number, "step", row.pop("step"))
-            row.pop(_TEXT_COLUMN, None)
-            # Named as live logging names them, so that a live run can be recognised as whole.
-            for name, cell in flatten(row).items():
-                if cell:
-                    points.append((name, _number(path, number, name, cell), int(step)))
-    return points
-
-
-def _number(path: Path, row: int, column: str, cell: str | None) -> float:
-    try:
-        value = float(cell or "")
-    except ValueError:
-        raise DataError(f"{path}: row {row}: {column} is {cell!r}, need a number") from None
-    if column == "step" and not math.isfinite(value):
-        raise DataError(f"{path}: row {row}: step is {cell!r}, need a whole number")
-    return value
 
 
 def _milliseconds(timestamp: str) -> int:

@@ -4,7 +4,6 @@ Everything goes through an explicit client; MLflow's global "active run" is neve
 """
 
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.stages import STAGES
 from sparsetune.tracking.connection import SQLITE, client_of, is_ready, is_served, make_ready
+from sparsetune.tracking.curves import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -119,6 +119,16 @@ class Store:
             return {}
         parents = self.runs(sparsetune__parent="true", backbone=key.backbone, task=key.task)
         return {PARENT_LINK_TAG: parents[0].info.run_id} if parents else {}
+
+    def curves(self, run: "Run", names: Iterable[str]) -> list[Point]:
+        """All points of those of the named metrics that a run has."""
+        client, run_id = self.client, run.info.run_id
+        return [
+            (name, point.value, point.step)
+            for name in names
+            if name in run.data.metrics
+            for point in client.get_metric_history(run_id, name)
+        ]
 
     def delete(self, runs: Iterable["Run"], *, but: str | None = None) -> None:
         """Delete runs (MLflow keeps them recoverable until its ``gc``) except one id."""
@@ -258,25 +268,6 @@ def ensure_parents(
             store.client.set_terminated(run.info.run_id, "FINISHED")
             ids[backbone, task] = run.info.run_id
     return ids
-
-
-class CurveDigest:
-    """Count and order-free digest of curve points: equal text = the same points."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._sum = 0
-
-    def add(self, name: str, value: float, step: int) -> None:
-        """Take one more point."""
-        told = hashlib.blake2b(f"{name} {step} {value!r}".encode(), digest_size=8).digest()
-        self._count += 1
-        self._sum = (self._sum + int.from_bytes(told)) % 2**64
-
-    @property
-    def text(self) -> str:
-        """The tag's value."""
-        return f"{self._count}-{self._sum:016x}"
 
 
 def one_line(error: BaseException) -> str:

@@ -84,6 +84,8 @@ def assert_complete(store, folder):
     for number in range(JOBS):
         (run,) = runs[key_of(number).text]
         assert run.info.status == "FINISHED"
+        # The run that was live was completed, not replaced: what links to it stays true.
+        assert run.info.run_id == record(folder, number)["where"]["tracking"]["mlflow_run_id"]
         steps = record(folder, number)["measured"]["steps"]
         points = client.get_metric_history(run.info.run_id, "loss")
         expected = [(step, curve_of(number, step)) for step in range(steps)]

@@ -34,15 +34,34 @@ def test_publish_completes_a_whole_live_run_without_doubling_its_curves(results,
     assert "mlflow.parentRunId" in run.data.tags
 
 
+BROKEN_OFF = {"nothing": [], "half": CURVES[:1], "the end": CURVES[1:], "all": CURVES}
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "FINISHED"])
+@pytest.mark.parametrize("arrived", BROKEN_OFF)
+def test_publish_completes_a_broken_off_live_run_in_place(results, tmp_path, arrived, status):
+    run_id = live(results, curves=BROKEN_OFF[arrived], status=status).run_id
+    entry = write_entry(tmp_path / "run", run_id=run_id)
+    assert publish(results, "mini", [entry]) == PublishReport(1, 0, ())
+    (run,) = runs_of(results)
+    assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+    assert sorted(curve(results, run, "loss")) == [(0, 1.0), (10, 0.5)]
+    assert curve(results, run, "accuracy_fraction") == [(10, 0.75)]
+    assert run.data.metrics["tune/train_seconds"] == 2.5
+    assert publish(results, "mini", [entry]) == PublishReport(0, 1, ())
+
+
 @pytest.mark.parametrize(
-    "broken", ["half the curve", "other steps", "another record's", "failed", "other value"]
+    "broken", ["other steps", "a point too many", "another record's", "other value"]
 )
 def test_publish_replaces_a_live_run_that_is_not_this_records(results, tmp_path, broken):
-    other = {"half the curve": CURVES[:1], "other steps": [(5, CURVES[0][1]), CURVES[1]]}
+    other = {
+        "other steps": [(5, CURVES[0][1]), CURVES[1]],
+        "a point too many": [*CURVES, (20, CURVES[1][1])],
+    }
     outcome = live(
         results,
         curves=other.get(broken, CURVES),
-        status="FAILED" if broken == "failed" else "FINISHED",
         metrics={"train_seconds": 9.0 if broken == "other value" else 2.5},
     )
     named = "f" * 32 if broken == "another record's" else outcome.run_id
