@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from sparsetune.errors import ModelError
 from sparsetune.models.anatomy import Anatomy
-from sparsetune.sparsity.heads import head_scores, heads_to_keep
+from sparsetune.sparsity.dsee import dsee_branches
+from sparsetune.sparsity.heads import head_scores, heads_left, heads_to_keep
 from sparsetune.sparsity.masks import (
     ADAPTED_POOL,
     OTHER_POOL,
@@ -26,19 +27,38 @@ def check_mask(model: nn.Module, mask: Mapping[str, Any]) -> None:
     """Check before training that a method's mask can be drawn for a model.
 
     Args:
-        model: the run's model.
+        model: the run's model, with the update attached.
         mask: the method's ``mask`` settings.
 
     Raises:
-        ModelError: an N:M mask, and a matrix whose inputs are not whole groups of M.
+        ModelError: an N:M mask, and a matrix whose inputs are not whole groups of M; heads that
+            go, and a matrix that keeps fewer rows than DSEE's rank.
     """
-    if mask["kind"] != "n-of-m":
-        return
+    if mask["kind"] == "n-of-m":
+        _check_groups(model, mask)
+    elif mask["kind"] == "heads":
+        _check_rows_left(model, mask["head_sparsity"])
+
+
+def _check_groups(model: nn.Module, mask: Mapping[str, Any]) -> None:
     for site in Anatomy.of(model).sites():
         if site.shape[1] % mask["m"]:
             raise ModelError(
                 f"mask {mask['n']}:{mask['m']}: {site.key} has {site.shape[1]} inputs; "
                 f"needed: a multiple of {mask['m']}"
+            )
+
+
+def _check_rows_left(model: nn.Module, head_sparsity: float) -> None:
+    # A model with a larger rank would train, but be refused when it is loaded again.
+    anatomy = Anatomy.of(model)
+    for _, branch in dsee_branches(model):
+        heads = anatomy.heads(anatomy.site_of(branch.key).layer)
+        rows, rank = heads_left(heads, head_sparsity) * anatomy.head_size, branch.U.shape[1]
+        if rank > rows:
+            raise ModelError(
+                f"mask heads: {branch.key} keeps {rows} rows of {branch.U.shape[0]}; "
+                f"dsee rank: received {rank}, allowed: 1 to {rows}"
             )
 
 

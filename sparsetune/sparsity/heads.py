@@ -78,9 +78,14 @@ def heads_to_keep(scores: Sequence[Tensor], sparsity: float) -> list[list[int]]:
     """
     kept = []
     for layer in scores:
-        count = max(1, layer.numel() - pruned_count(sparsity, layer.numel()))
+        count = heads_left(layer.numel(), sparsity)
         kept.append(exact_top_k(layer, count).nonzero().squeeze(1).tolist())
     return kept
+
+
+def heads_left(heads: int, sparsity: float) -> int:
+    """How many of a layer's heads stay when a share, in [0, 1), is dropped; one at least."""
+    return max(1, heads - pruned_count(sparsity, heads))
 
 
 def remove_heads(model: nn.Module, kept_heads: Sequence[Sequence[int]]) -> None:

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from unit.tiny import KINDS, adapted, tiny_model
+from unit.tiny import KINDS, adapted, attach, tiny_model
 from unit.training.tiny_jobs import MASK
 
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 from sparsetune.models.anatomy import Anatomy
-from sparsetune.sparsity.dsee import dsee_branches
+from sparsetune.sparsity.dsee import DseeConfig, dsee_branches
 
 ALL = ("query", "value", "key", "attention_output", "ffn_in", "ffn_out")
 N_OF_M = {"kind": "n-of-m", "n": 2, "m": 4, "score": "delta"}
@@ -117,6 +117,18 @@ def test_a_pattern_that_does_not_divide_a_matrix_is_refused_by_name():
     check_mask(model, MASK)
     with pytest.raises(ModelError, match=r"mask 2:5: layer\.0\.query has 24 inputs; needed: a mul"):
         check_mask(model, {**N_OF_M, "m": 5})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_may_not_go_until_fewer_rows_than_the_rank_are_left(kind):
+    heads = {"kind": "heads", "score": "delta", "head_sparsity": 0.9}
+    check_mask(adapted(kind), heads)  # of rank 3
+    rows = Anatomy.of(tiny_model(kind)).head_size  # of the one head that always stays
+    model = attach(tiny_model(kind), DseeConfig(rows + 1, 6.0, 11, ("query", "value"), "normal"))
+    check_mask(model, {**heads, "head_sparsity": 0.3})
+    told = rf"layer\.0\.query keeps {rows} rows of 24; dsee rank: received {rows + 1}, allowed"
+    with pytest.raises(ModelError, match=told):
+        check_mask(model, heads)
 
 
 def test_full_training_is_pruned_by_magnitude():
