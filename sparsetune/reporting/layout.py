@@ -5,6 +5,7 @@ The same columns always give the same bytes. What the columns hold is not decide
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def write_table(
         columns: equally long.
         notes: footnotes; not in the CSV.
         runs: behind each row; rows at the end may be without. Empty = no row has any. HTML has
-            them beside the row, Markdown below the table if the first column names its rows.
+            them beside the row, Markdown below the table if the first columns, those of text,
+            name its rows.
 
     Returns:
         The files, in the order of :data:`FORMS`.
@@ -124,7 +126,10 @@ def markdown_lines(columns: Sequence[Column]) -> list[str]:
 
 def _run_lines(folder: Path, columns: Sequence[Column], runs: Sequence[Sequence[RunLink]]) -> str:
     """Links to the runs, below the table: within, they would make its cells unreadable."""
-    names = columns[0].texts[: len(runs)]
+    naming = itertools.takewhile(lambda column: column.left, columns)
+    names = [", ".join(texts) for texts in zip(*(c.texts for c in naming), strict=True)][
+        : len(runs)
+    ]
     if not any(runs) or len(set(names)) < len(names):
         return ""
     lines = [
