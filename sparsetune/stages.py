@@ -12,7 +12,7 @@ STAGES: dict[str, int] = {
     "tune": 3,
     "evaluate": 3,
     "cost": 4,
-    "tables": 5,
+    "tables": 6,
     "claims": 2,
     "figures": 3,
     "track": 2,
