@@ -127,10 +127,9 @@ def markdown_lines(columns: Sequence[Column]) -> list[str]:
 def _run_lines(folder: Path, columns: Sequence[Column], runs: Sequence[Sequence[RunLink]]) -> str:
     """Links to the runs, below the table: within, they would make its cells unreadable."""
     naming = itertools.takewhile(lambda column: column.left, columns)
-    names = [", ".join(texts) for texts in zip(*(c.texts for c in naming), strict=True)][
-        : len(runs)
-    ]
-    if not any(runs) or len(set(names)) < len(names):
+    named = zip(*(column.texts[: len(runs)] for column in naming), strict=True)
+    names = [", ".join(texts) for texts in named]
+    if not any(runs) or len(set(names)) < len(runs):
         return ""
     lines = [
         f"- {name}: " + ", ".join(f"[{link.label}]({way(link.record, folder)})" for link in links)

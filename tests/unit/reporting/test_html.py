@@ -1,12 +1,13 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from unit.reporting.runs import write_run
 
 from sparsetune.reporting.collect import collect
 from sparsetune.reporting.columns import Column, RunLink, way
 from sparsetune.reporting.html import html_table
-from sparsetune.reporting.layout import number_column, text_column, write_table
+from sparsetune.reporting.layout import name_columns, number_column, text_column, write_table
 from sparsetune.reporting.tables import write_headline, write_task_table
 
 RUN_ID = "0123456789abcdef0123456789abcdef"
@@ -73,11 +74,22 @@ def test_rows_lead_to_their_runs(tmp_path):
     assert "- full & co: [seed 1](../runs/one/evaluate.json)" in markdown.read_text()
 
 
-def test_rows_that_their_first_column_does_not_name_have_no_links_in_markdown(tmp_path):
-    columns = [text_column("backbone", "backbone", ["bert", "bert"])]
-    links = [[RunLink("seed 1", tmp_path / "evaluate.json")]] * 2
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (name_columns([("bert", "rte", "full")]), ["bert, rte, full"]),
+        (name_columns([("bert", "rte", "full"), ("bert", "rte", "lora")]),
+         ["bert, rte, full", "bert, rte, lora"]),
+        ([text_column("backbone", "backbone", ["bert", "bert"])], []),  # which of the two?
+        ([number_column("seeds", "seeds", [1])], []),
+    ],
+)  # fmt: skip
+def test_markdown_leads_to_runs_by_the_text_that_names_their_rows(tmp_path, columns, names):
+    columns = [*columns, number_column("score", "score", [0.5] * len(columns[0].texts))]
+    links = [[RunLink("seed 1", tmp_path / "evaluate.json")]] * len(columns[0].texts)
     markdown, *_ = write_table(tmp_path / "one", "A title", columns, [], runs=links)
-    assert "evaluate.json" not in markdown.read_text()
+    found = [line for line in markdown.read_text().splitlines() if "evaluate.json" in line]
+    assert found == [f"- {name}: [seed 1](evaluate.json)" for name in names]
 
 
 def test_the_way_is_relative_and_within_a_page_too():
