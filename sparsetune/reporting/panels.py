@@ -205,11 +205,7 @@ class Frame:
         """
         _, bottom, _, top = self.panel.box
         places = self.panel.x(ticks)
-        for x in places:
-            if self.grid in ("both", "x"):
-                self.sheet.line([x, x], [bottom, top], **_GRID, zorder=0)
-            if self.tick:
-                self.sheet.line([x, x], [bottom - self.tick, bottom], **_EDGE, zorder=2.5)
+        self._mark("x", places, bottom, top)
         for x, text in zip(places, texts, strict=False):
             self.sheet.text(x, bottom - self.tick - _GAP, text, ha="center", va="top",
                             fontsize=self.numbers)  # fmt: skip
@@ -223,14 +219,23 @@ class Frame:
         """
         left, _, right, _ = self.panel.box
         places = self.panel.y(ticks)
-        for y in places:
-            if self.grid in ("both", "y"):
-                self.sheet.line([left, right], [y, y], **_GRID, zorder=0)
-            if self.tick:
-                self.sheet.line([left - self.tick, left], [y, y], **_EDGE, zorder=2.5)
+        self._mark("y", places, left, right)
         for y, text in zip(places, texts, strict=False):
             self.sheet.text(left - self.tick - _GAP, y, text, ha="right", va="center_baseline",
                             fontsize=self.numbers)  # fmt: skip
+
+    def _mark(self, side: str, places: Sequence[float], edge: float, end: float) -> None:
+        """At each place of an edge a mark, and a line of the grid to the other end of the panel."""
+        for place in places:
+            if self.grid in ("both", side):
+                self._stand(side, place, [edge, end], **_GRID, zorder=0)
+            if self.tick:
+                self._stand(side, place, [edge - self.tick, edge], **_EDGE, zorder=2.5)
+
+    def _stand(self, side: str, place: float, ends: Sequence[float], **look: Any) -> None:
+        """Draw a line that stands on the lower edge (``x``) or on the left one (``y``)."""
+        at = [place, place]
+        self.sheet.line(*((at, ends) if side == "x" else (ends, at)), **look)
 
     def names(self, below: str, beside: str = "", *, numbers: Sequence[str] = ()) -> None:
         """Say what the numbers are.
