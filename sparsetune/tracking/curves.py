@@ -51,7 +51,7 @@ def lacking_points(present: Iterable[Point], wanted: Sequence[Point]) -> list[Po
     return None if any(count < 0 for count in left.values()) else list(left.elements())
 
 
-def read_history(path: Path) -> list[Point]:
+def read_points(path: Path) -> list[Point]:
     """The points of a history file, in its order, named as live logging names them.
 
     Args:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sparsetune.errors import DataError
 from sparsetune.records import digest_of, read_record, sha256_of
 from sparsetune.stages import STAGES
-from sparsetune.tracking.curves import CurveDigest, Point, lacking_points, read_history
+from sparsetune.tracking.curves import CurveDigest, Point, lacking_points, read_points
 from sparsetune.tracking.inputs import DataInput
 from sparsetune.tracking.names import as_finals, as_params
 from sparsetune.tracking.store import (
@@ -151,17 +151,28 @@ def _publish_one(store: Store, entry: Entry, older: list["Run"], parent: str | N
         return len(older) > 1
     wanted = _wanted(entry, parent)
     live = next((run for run in older if _agrees(run, wanted)), None)
-    lacking = _lacking(store, live, wanted) if live else None
-    if live is None or lacking is None:
-        run_id = _make(store, entry, wanted)
-    else:
+    if live is not None and _complete(store, live, entry, wanted):
         run_id = live.info.run_id
-        _fill(store, run_id, entry, wanted, present=live.data.metrics)
-        if not _is_whole(live, wanted):
-            _end(store, run_id, wanted, lacking)
+    else:
+        run_id = _make(store, entry, wanted)
     # Last, so that an interrupted call is noticed and done again.
     store.client.set_tag(run_id, DIGEST_TAG, digest)
     store.delete(older, but=run_id)
+    return True
+
+
+def _complete(store: Store, run: "Run", entry: Entry, wanted: _Wanted) -> bool:
+    """Give a run what it lacks, unless it holds points of curves that cannot be taken away."""
+    whole = _is_finished(run) and run.data.tags.get(CURVES_TAG) == wanted.curves
+    lacking: list[Point] | None = []
+    if not whole:
+        names = dict.fromkeys(name for name, _, _ in wanted.points)
+        lacking = lacking_points(store.curves(run, names), wanted.points)
+    if lacking is None:
+        return False
+    _fill(store, run.info.run_id, entry, wanted, present=run.data.metrics)
+    if not whole:
+        _end(store, run.info.run_id, wanted, lacking)
     return True
 
 
@@ -228,10 +239,6 @@ def _is_finished(run: "Run") -> bool:
     return run.info.status == "FINISHED"
 
 
-def _is_whole(run: "Run", wanted: _Wanted) -> bool:
-    return _is_finished(run) and run.data.tags.get(CURVES_TAG) == wanted.curves
-
-
 def _agrees(run: "Run", wanted: _Wanted) -> bool:
     """Whether a run belongs to this very record and contradicts nothing but maybe its curves.
 
@@ -245,14 +252,6 @@ def _agrees(run: "Run", wanted: _Wanted) -> bool:
         and all(params.get(name, value) == value for name, value in wanted.params.items())
         and all(metrics.get(name, value) == value for name, value in wanted.finals.items())
     )
-
-
-def _lacking(store: Store, run: "Run", wanted: _Wanted) -> list[Point] | None:
-    """The points that a run lacks; None if it holds others, which cannot be taken away."""
-    if _is_whole(run, wanted):
-        return []
-    names = dict.fromkeys(name for name, _, _ in wanted.points)
-    return lacking_points(store.curves(run, names), wanted.points)
 
 
 def _digest(entry: Entry) -> str:
@@ -277,7 +276,7 @@ def _missing(path: Path) -> str:
 
 def _wanted(entry: Entry, parent: str | None) -> _Wanted:
     records = [read_record(path) for path in entry.records]
-    points = read_history(entry.history) if entry.history else []
+    points = read_points(entry.history) if entry.history else []
     params: dict[str, str] = {}
     finals: dict[str, float] = {}
     curves = CurveDigest()
