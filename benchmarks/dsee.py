@@ -27,13 +27,13 @@ import steps
 import torch
 import transformers
 
+from sparsetune.architectures.base import Anatomy
 from sparsetune.cost.macs import executed_macs
 from sparsetune.cost.params import ModelShape
+from sparsetune.dsee.layer import dsee_branches
 from sparsetune.methods.tuned import Structure, TunedModel
-from sparsetune.models.anatomy import Anatomy
-from sparsetune.models.surgery import remove
-from sparsetune.sparsity.dsee import dsee_branches
-from sparsetune.sparsity.masks import exact_top_k
+from sparsetune.pruning.masks import exact_top_k
+from sparsetune.pruning.structured import remove
 
 BATCHES = ((16, 128), (32, 32))
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30

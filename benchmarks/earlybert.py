@@ -22,9 +22,9 @@ from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
 from sparsetune.cost.macs import training_macs
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.models.surgery import remove
-from sparsetune.sparsity.gates import Gates
-from sparsetune.sparsity.tickets import DrawConfig, TicketLabel, random_ticket
+from sparsetune.earlybert.gates import Gates
+from sparsetune.earlybert.ticket import DrawConfig, TicketLabel, random_ticket
+from sparsetune.pruning.structured import remove
 
 THREADS, LAYERS, BATCH, TOKENS, PAIRS = 2, 4, 16, 128, 12
 VOCABULARY = 1000  # small: a third of BERT-base's layers must not carry all of its embeddings

@@ -2,7 +2,7 @@
 
 import torch
 
-from sparsetune.sparsity.support import GreBsmoConfig, decompose
+from sparsetune.dsee.support import GreBsmoConfig, decompose
 
 SIZE, POSITIONS, SEED = 768, 64, 1
 

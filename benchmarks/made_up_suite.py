@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsetune.catalog import Catalogue
+from sparsetune.config.load import Catalogue
 from sparsetune.evaluation.predictions import NAME, write_predictions
-from sparsetune.jobs.asked import asked_of_run
 from sparsetune.records import make_record, write_json
+from sparsetune.stages.asked import asked_of_run
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 400

@@ -10,8 +10,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, set_seed
 from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
-from sparsetune.sparsity.dsee import DseeConfig, apply_dsee
-from sparsetune.sparsity.support import model_supports
+from sparsetune.dsee.layer import DseeConfig, apply_dsee
+from sparsetune.dsee.support import model_supports
 
 RANK, ALPHA, POSITIONS, LAYERS, SEED = 16, 32.0, 64, 4, 0
 TARGETS = ("query", "value")

@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 REPEATS = 3
 COMMANDS = {
     "an empty interpreter": [sys.executable, "-c", "pass"],
-    "import sparsetune.catalog": [sys.executable, "-c", "import sparsetune.catalog"],
-    "import the cost stage": [sys.executable, "-c", "import sparsetune.jobs.cost"],
-    "import the evaluate stage": [sys.executable, "-c", "import sparsetune.jobs.evaluate"],
-    "import the tune stage": [sys.executable, "-c", "import sparsetune.jobs.tune"],
+    "import sparsetune.config.load": [sys.executable, "-c", "import sparsetune.config.load"],
+    "import the cost stage": [sys.executable, "-c", "import sparsetune.stages.cost"],
+    "import the evaluate stage": [sys.executable, "-c", "import sparsetune.stages.evaluate"],
+    "import the tune stage": [sys.executable, "-c", "import sparsetune.stages.tune"],
     "plan the default suite": ["snakemake", "-n", "--quiet", "all", "--cores", "1"],
     "plan the papers' grid": [
         "snakemake", "-n", "--quiet", "all", "--cores", "1", "--configfile", "config/paper.yaml",

@@ -1,7 +1,7 @@
 from dataclasses import asdict
 
-from sparsetune.catalog_claims import read_claims
-from sparsetune.jobs.claims import CLAIMS_FILE, pretrained
+from sparsetune.config.claim import read_claims
+from sparsetune.stages.claims import CLAIMS_FILE, pretrained
 
 try:
     CLAIMS = read_claims(CATALOGUE.root / CLAIMS_FILE, CATALOGUE)

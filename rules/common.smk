@@ -6,13 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from sparsetune.catalog import Catalogue
-from sparsetune.catalog_files import read_checked
+from sparsetune.config.load import Catalogue
+from sparsetune.config.files import read_checked
 from sparsetune.errors import SparsetuneError
-from sparsetune.jobs.figures import figure_names
-from sparsetune.jobs.tables import published_tables, record_paths, ticket_paths
+from sparsetune.stages.figures import figure_names
+from sparsetune.stages.tables import published_tables, record_paths, ticket_paths
 from sparsetune.records import digest_of
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES
 from sparsetune.tracking.attempts import FIRST, next_attempt
 
 ENVIRONMENT = "../environment.yml"

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsetune.door import (
+    from sparsetune.api import (
         DseeConfig,
         apply_dsee,
         export_onnx,
@@ -34,7 +34,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Looked up when asked for: the workflow imports this package in every job, without torch.
     if name in __all__:
-        return getattr(importlib.import_module("sparsetune.door"), name)
+        return getattr(importlib.import_module("sparsetune.api"), name)
     raise AttributeError(f"module 'sparsetune' has no attribute {name!r}")
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sparsetune import __version__, cli_estimate, cli_mirror
-from sparsetune.catalog import Catalogue, RunSpec, Suite
-from sparsetune.catalog_files import suite_content
 from sparsetune.cli_options import OPTIONAL, OPTIONAL_FOR, OPTIONS, OneLineParser
+from sparsetune.config.files import suite_content
+from sparsetune.config.load import Catalogue, RunSpec, Suite
 from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES
 
 LOCK_FILE = "revisions.lock.yaml"
 
@@ -56,7 +56,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _dataset(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.dataset import make_dataset
+    from sparsetune.stages.dataset import make_dataset
 
     task = _catalogue(arguments).task(arguments.task)
     _require_settings(task.settings(), arguments)
@@ -64,7 +64,7 @@ def _dataset(arguments: argparse.Namespace) -> None:
 
 
 def _backbone(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.backbone import make_backbone
+    from sparsetune.stages.backbone import make_backbone
 
     backbone = _catalogue(arguments).backbone(arguments.backbone)
     _require_settings(backbone.settings(), arguments)
@@ -79,7 +79,7 @@ def _backbone(arguments: argparse.Namespace) -> None:
 
 
 def _support(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.support import make_support
+    from sparsetune.stages.support import make_support
 
     catalogue = _catalogue(arguments)
     recipe = catalogue.support(arguments.support)
@@ -94,8 +94,8 @@ def _support(arguments: argparse.Namespace) -> None:
 
 
 def _ticket(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.asked import require_digest
-    from sparsetune.jobs.ticket import TicketJob, make_ticket
+    from sparsetune.stages.asked import require_digest
+    from sparsetune.stages.ticket import TicketJob, make_ticket
 
     job = TicketJob.of(
         _catalogue(arguments),
@@ -116,7 +116,7 @@ def _ticket(arguments: argparse.Namespace) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.tune import TunePaths, tune
+    from sparsetune.stages.tune import TunePaths, tune
 
     spec = _run_spec(arguments)
     paths = TunePaths(
@@ -143,13 +143,13 @@ def _require_inputs(spec: RunSpec, paths: Any) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.evaluate import evaluate
+    from sparsetune.stages.evaluate import evaluate
 
     evaluate(_run_spec(arguments), **_around_run(arguments))
 
 
 def _submit(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.submit import submit
+    from sparsetune.stages.submit import submit
 
     print("\n".join(submit(_run_spec(arguments), **_around_run(arguments))))
 
@@ -165,7 +165,7 @@ def _around_run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _cost(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.cost import count_cost
+    from sparsetune.stages.cost import count_cost
 
     count_cost(
         _run_spec(arguments),
@@ -177,7 +177,7 @@ def _cost(arguments: argparse.Namespace) -> None:
 
 
 def _tables(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.tables import make_tables
+    from sparsetune.stages.tables import make_tables
 
     suite = _suite(arguments)
     make_tables(
@@ -190,14 +190,14 @@ def _tables(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.compare import compare_methods
+    from sparsetune.stages.compare import compare_methods
 
     methods = (arguments.against, arguments.method)
     print(compare_methods(arguments.results, arguments.group, methods=methods))
 
 
 def _claims(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.claims import make_claims
+    from sparsetune.stages.claims import make_claims
 
     make_claims(
         _suite(arguments),
@@ -208,13 +208,13 @@ def _claims(arguments: argparse.Namespace) -> None:
 
 
 def _figures(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.figures import make_figures
+    from sparsetune.stages.figures import make_figures
 
     make_figures(_suite(arguments), results=arguments.results, output=arguments.output)
 
 
 def _track(arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.track import prepare_store, track_suite
+    from sparsetune.stages.track import prepare_store, track_suite
 
     suite = _suite(arguments)
     if arguments.prepare:
@@ -275,7 +275,7 @@ def _suite(arguments: argparse.Namespace, given: str | None = None) -> Suite:
 
 
 def _run_spec(arguments: argparse.Namespace) -> RunSpec:
-    from sparsetune.jobs.asked import require_digest
+    from sparsetune.stages.asked import require_digest
 
     parts = arguments.run.split("/")
     seed = parts[-1].removeprefix("seed-")
@@ -292,8 +292,8 @@ def _run_spec(arguments: argparse.Namespace) -> RunSpec:
 
 
 def _require_settings(settings: Any, arguments: argparse.Namespace) -> None:
-    from sparsetune.jobs.asked import require_digest
     from sparsetune.records import digest_of
+    from sparsetune.stages.asked import require_digest
 
     require_digest(digest_of(settings), arguments.digest, what=arguments.command)
 

@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from sparsetune.catalog import Catalogue, Suite
 from sparsetune.cli_options import at_least
+from sparsetune.config.load import Catalogue, Suite
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def estimate_text(arguments: argparse.Namespace, suite: Suite) -> str:
         SparsetuneError: from the catalogue, or a record is damaged.
     """
     from sparsetune.estimating.report import as_text
-    from sparsetune.jobs.estimate import estimate
+    from sparsetune.stages.estimate import estimate
 
     catalogue = Catalogue(arguments.catalogue, mirror=suite.mirror)
     limits = {"cores": arguments.cores, "gpus": arguments.gpus, "device": arguments.device}

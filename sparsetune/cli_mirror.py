@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparsetune.catalog import Catalogue
-from sparsetune.catalog_files import suite_content
+from sparsetune.config.files import suite_content
+from sparsetune.config.load import Catalogue
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def mirror_lines(arguments: argparse.Namespace, *, lock_file: Path) -> Iterator[
     Raises:
         SparsetuneError: from the catalogue or from the hub.
     """
-    from sparsetune.jobs.mirror import mirror_suite, parts_of, plan_mirror, suite_file
+    from sparsetune.stages.mirror import mirror_suite, parts_of, plan_mirror, suite_file
 
     given = arguments.config or str(suite_file(arguments.catalogue, arguments.suite))
     content, origin = suite_content(given)

@@ -3,8 +3,10 @@
 The CLI prints the message and exits with the class's code; everything else is a defect of ours.
 """
 
+import difflib
 import errno
 import os
+from collections.abc import Iterable
 
 
 class SparsetuneError(Exception):
@@ -55,3 +57,36 @@ def is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return os.strerror(errno.ENOSPC) in str(error)
+
+
+def nearest(word: object, known: Iterable[object]) -> str:
+    """Name the nearest known word, as a suffix for a message; empty if none is near.
+
+    Args:
+        word: what was received.
+        known: what is allowed.
+
+    Example:
+        >>> nearest("quary", ["query", "value"])
+        "; did you mean 'query'?"
+    """
+    match = difflib.get_close_matches(str(word), [str(one) for one in known], n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def refusal(where: object, key: str, received: object, known: Iterable[object]) -> str:
+    """Tell a value that is none of the known ones, in the one form that all refusals have.
+
+    Args:
+        where: the file or object.
+        key: the key or row in it.
+        received: the value.
+        known: the values that are allowed.
+
+    Example:
+        >>> refusal("dsee", "targets", "quary", ["query", "value"])
+        "dsee: targets: received 'quary'; allowed: query, value; did you mean 'query'?"
+    """
+    allowed = [str(one) for one in known]
+    told = f"{where}: {key}: received {received!r}; allowed: {', '.join(allowed) or 'none'}"
+    return told + nearest(received, allowed)

@@ -19,8 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from sparsetune.errors import DataError, DiskError, is_full_disk
-from sparsetune.stages import STAGES
 from sparsetune.validation import first_violation
+
+STAGES: dict[str, int] = {
+    "dataset": 1,
+    "backbone": 1,
+    "support": 2,
+    "ticket": 2,
+    "tune": 3,
+    "evaluate": 3,
+    "cost": 4,
+    "tables": 6,
+    "claims": 2,
+    "figures": 3,
+    "track": 2,
+}
+"""Stage name -> version, in the order in which data flows."""
 
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "datasets", "mlflow", "numpy")
 _CHUNK_BYTES = 1 << 20
@@ -141,7 +155,7 @@ def make_record(
     """Assemble a record; ``asked`` gains the stage and its version.
 
     Args:
-        stage: one of :data:`sparsetune.stages.STAGES`.
+        stage: one of :data:`sparsetune.records.STAGES`.
         asked: ids, seed and resolved settings.
         inputs: path -> sha256 of every file the stage read.
         measured: scores, counts, seconds, bytes; finite numbers only.

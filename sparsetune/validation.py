@@ -3,10 +3,9 @@
 The schemas stand in ``workflow/schemas``; an installed package carries a copy of them.
 """
 
-import difflib
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import fastjsonschema
 import jsonschema
 from jsonschema.exceptions import best_match
+
+from sparsetune.errors import nearest
 
 # Read by the thousand and nearly always right, which compiled code finds out twenty times faster.
 # It knows JSON Schema up to draft 7, so only schemas without a later word may stand here.
@@ -59,12 +60,6 @@ def first_violation(schema: str, value: Any) -> str | None:
         return None
     error = best_match(_validator(schema).iter_errors(value))
     return None if error is None else _told(error)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Name the nearest known word, as a suffix for a message; empty if none is near."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def _told(error: jsonschema.ValidationError) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from sparsetune.data import dart, e2e, glue, squad, table, webnlg
+from sparsetune.data.layouts import dart, e2e, glue, squad, table, webnlg
 from sparsetune.data.published import Example, GenerationExample, SpanExample, TextExample
 from sparsetune.errors import ConfigError
 

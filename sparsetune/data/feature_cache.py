@@ -17,8 +17,7 @@ import tokenizers
 import transformers
 
 from sparsetune.data.published import first_line
-from sparsetune.records import digest_of, replacing, sha256_of
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES, digest_of, replacing, sha256_of
 
 logger = logging.getLogger(__name__)
 FOLDER = "features"

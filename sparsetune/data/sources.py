@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsetune.data import glue
 from sparsetune.data.examples import check, files_of
 from sparsetune.data.hub import hub_snapshot
+from sparsetune.data.layouts import glue
 from sparsetune.data.manifests import checked_commit
 from sparsetune.data.published import stored_name
 from sparsetune.data.submissions import unlabelled_files
@@ -157,7 +157,7 @@ def hub_place(task: Any) -> tuple[str, list[str]]:
 
 def _generate(task: Any, directory: Path) -> None:
     # The generator is only needed by suites that use it.
-    from sparsetune.data.world import write_task
+    from sparsetune.data.synthetic.world import write_task
 
     sizes = {"train": task.source["sizes"]["train"], "dev": task.source["sizes"]["evaluation"]}
     # The published SQuAD has no test questions with answers.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparsetune.data import glue
+from sparsetune.data.layouts import glue
 from sparsetune.data.published import TextExample, find_files, read_parquet, shown
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.records import write_text_atomically

@@ -15,8 +15,8 @@ import pyarrow.parquet
 
 from sparsetune.data.hub import hub_snapshot
 from sparsetune.data.published import first_line
+from sparsetune.data.synthetic.world import write_corpus
 from sparsetune.data.text_files import matching_files, text_files
-from sparsetune.data.world import write_corpus
 from sparsetune.errors import DataError
 from sparsetune.records import replacing, sha256_of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparsetune.catalog import Suite
+from sparsetune.config.load import Suite
 from sparsetune.estimating.observed import DEVICE_STAGES, Sample, busy_seconds
 from sparsetune.estimating.schedule import TimedJob, makespan
 from sparsetune.estimating.speed import (
@@ -18,7 +18,7 @@ from sparsetune.estimating.speed import (
     uncertainty,
 )
 from sparsetune.estimating.workload import Job, Work
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES
 
 DEFAULT_GPU = "a100"
 

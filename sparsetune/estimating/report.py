@@ -10,7 +10,7 @@ def as_text(told: Mapping[str, Any]) -> str:
     """Lay out an estimate for a terminal.
 
     Args:
-        told: as :func:`sparsetune.jobs.estimate.estimate` returns it.
+        told: as :func:`sparsetune.stages.estimate.estimate` returns it.
 
     Returns:
         Tables and remarks, a line break at the end.

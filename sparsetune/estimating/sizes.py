@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparsetune.catalog import Backbone, Catalogue, Task
+from sparsetune.config.load import Backbone, Catalogue, Task
 from sparsetune.cost.shapes import LayerShape, ModelShape
 from sparsetune.cost.stored import as_stored
 from sparsetune.errors import ConfigError

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparsetune.catalog import Backbone, RunSpec, Suite, Task
+from sparsetune.config.load import Backbone, RunSpec, Suite, Task
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.cost.macs import executed_macs, training_macs
 from sparsetune.cost.params import VALUE_BYTES, count_parameters, dense_parameters
@@ -13,7 +13,7 @@ from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Update
 from sparsetune.errors import ConfigError
 from sparsetune.estimating.sizes import DOCUMENT_TOKENS, TaskSize, after_removal, under_head
-from sparsetune.jobs.cost import update_of
+from sparsetune.stages.cost import update_of
 from sparsetune.training.plan import steps_in_epoch
 
 _KEPT_CHECKPOINTS = 2  # as training/trainer.py

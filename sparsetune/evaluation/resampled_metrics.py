@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsetune.evaluation.coco import rouge_l
-from sparsetune.evaluation.metrics import normalise_answer, span_f1
-from sparsetune.evaluation.mteval import bleu_counts, bleu_of_counts
+from sparsetune.evaluation.metrics.assess import normalise_answer, span_f1
+from sparsetune.evaluation.metrics.coco import rouge_l
+from sparsetune.evaluation.metrics.mteval import bleu_counts, bleu_of_counts
 
 Form = Callable[[np.ndarray], np.ndarray]
 """Counts, float64 ``(B, N)``, rows sum to N -> values, float64 ``(B,)``, NaN where undefined."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sparsetune.errors import DataError
-from sparsetune.evaluation.metrics import score
+from sparsetune.evaluation.metrics.assess import score
 from sparsetune.evaluation.resampled_metrics import FORMS, Form
 
 _CHUNK_CELLS = 2_000_000
@@ -93,8 +93,8 @@ def intervals(
     """Percentile bootstrap interval of each metric over the examples.
 
     Args:
-        scores: what :func:`sparsetune.evaluation.metrics.score` gave for the same predictions
-            and references, which it has checked.
+        scores: what :func:`sparsetune.evaluation.metrics.assess.score` gave for the same
+            predictions and references, which it has checked.
         predictions: ``(N,)``.
         references: ``(N,)``.
         plan: resamples, level and seed.
@@ -136,7 +136,7 @@ def resampled(
         One for each side, in their order.
 
     Raises:
-        DataError: as :func:`sparsetune.evaluation.metrics.score`.
+        DataError: as :func:`sparsetune.evaluation.metrics.assess.score`.
     """
     if metric not in FORMS:
         return [Resampled(None, np.empty(0))] * len(sides)

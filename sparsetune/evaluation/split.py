@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from sparsetune.catalog import Task
+from sparsetune.config.load import Task
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.data.encoding import encode
 from sparsetune.data.examples import read_examples
-from sparsetune.evaluation.classification import predictions_of
 from sparsetune.evaluation.inference import forward_all, generate_all
-from sparsetune.evaluation.metrics import score
-from sparsetune.evaluation.qa import answers_of
+from sparsetune.evaluation.metrics.assess import score
+from sparsetune.evaluation.metrics.classification import predictions_of
+from sparsetune.evaluation.metrics.qa import answers_of
 
 
 class Predicted(NamedTuple):

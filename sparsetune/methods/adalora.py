@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sparsetune.architectures.base import Site
 from sparsetune.errors import ModelError
-from sparsetune.models.anatomy import Site
 
 if TYPE_CHECKING:
     from peft import AdaLoraModel

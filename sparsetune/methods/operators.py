@@ -9,9 +9,9 @@ import re
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from sparsetune.architectures.base import Anatomy, task_head_parameters
+from sparsetune.dsee.layer import DseeBranch, DseeLinear
 from sparsetune.errors import ModelError
-from sparsetune.models.anatomy import Anatomy, task_head_parameters
-from sparsetune.sparsity.dsee import DseeBranch, DseeLinear
 
 _FREE_MODULES = (nn.Embedding, nn.LayerNorm)  # looked up, or element by element
 _MATRICES = (nn.Linear, Conv1D)

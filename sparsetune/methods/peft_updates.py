@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsetune.architectures.base import Anatomy, Site, task_head_parameters
 from sparsetune.errors import ModelError
 from sparsetune.methods.adalora import ADAPTER, attach_adalora
 from sparsetune.methods.attached import Attached
-from sparsetune.models.anatomy import Anatomy, Site, task_head_parameters
 
 
 def attach_peft(

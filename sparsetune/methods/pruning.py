@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsetune.architectures.base import Anatomy
+from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ModelError
-from sparsetune.models.anatomy import Anatomy
-from sparsetune.sparsity.dsee import dsee_branches
-from sparsetune.sparsity.heads import head_scores, heads_left, heads_to_keep
-from sparsetune.sparsity.masks import (
+from sparsetune.pruning.heads import head_scores, heads_left, heads_to_keep
+from sparsetune.pruning.masks import (
     ADAPTED_POOL,
     OTHER_POOL,
     demote,
@@ -86,7 +86,7 @@ def masks_for(
 
     Source:
         DSEE, released code of 2023 (two pools) and of 2021 (one pool); see
-        :func:`sparsetune.sparsity.masks.two_pool_masks`. Shares: Chen et al. 2020,
+        :func:`sparsetune.pruning.masks.two_pool_masks`. Shares: Chen et al. 2020,
         arXiv:2007.12223, iterative magnitude pruning.
     """
     earlier, choice = earlier or {}, mask["score"]
@@ -137,7 +137,7 @@ def heads_for(model: nn.Module, mask: Mapping[str, Any], *, seed: int) -> list[l
 
     Source:
         DSEE, released code of 2023, structured pruning; see
-        :func:`sparsetune.sparsity.heads.head_scores`.
+        :func:`sparsetune.pruning.heads.head_scores`.
     """
     generator = torch.Generator().manual_seed(seed)
     scores = head_scores(model, choice=mask["score"], generator=generator)

@@ -16,24 +16,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.loading import load_model
+from sparsetune.dsee.layer import dsee_branches
+from sparsetune.dsee.support import restrict_support
 from sparsetune.errors import ModelError
 from sparsetune.methods.attached import Companion
 from sparsetune.methods.updates import attach_update
-from sparsetune.models.anatomy import Anatomy
-from sparsetune.models.backbones import load_model
-from sparsetune.models.depth import keep_layers, renumbered
-from sparsetune.models.surgery import features_of, kept_sides, remove
-from sparsetune.records import replacing
-from sparsetune.sparsity.dsee import dsee_branches
-from sparsetune.sparsity.heads import remove_heads
-from sparsetune.sparsity.masks import (
+from sparsetune.pruning.depth import keep_layers, renumbered
+from sparsetune.pruning.heads import remove_heads
+from sparsetune.pruning.masks import (
     apply_masks_,
     gate_gradients,
     pack_mask,
     require_zeros,
     unpack_mask,
 )
-from sparsetune.sparsity.support import restrict_support
+from sparsetune.pruning.structured import features_of, kept_sides, remove
+from sparsetune.records import replacing
 
 _TRAINED, _SUPPORT, _MASK, _UPDATE = "trained/", "support/", "mask/", "update/"
 

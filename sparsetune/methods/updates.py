@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsetune.architectures.base import task_head_parameters
+from sparsetune.dsee.layer import DseeConfig, apply_dsee
 from sparsetune.methods.attached import Attached
 from sparsetune.methods.peft_updates import attach_peft
-from sparsetune.models.anatomy import task_head_parameters
-from sparsetune.sparsity.dsee import DseeConfig, apply_dsee
 
 
 def _attach_full(

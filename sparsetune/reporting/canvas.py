@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.records import replacing
 
 # Okabe and Ito's colours: told apart by colour-blind people; the markers by everybody.

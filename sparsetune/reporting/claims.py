@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sparsetune.catalog_claims import Claim
+from sparsetune.config.claim import Claim
 from sparsetune.records import write_text_atomically
 from sparsetune.reporting.columns import Column, way
 from sparsetune.reporting.html import anchored, html_table, listed, page, paragraph

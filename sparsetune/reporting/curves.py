@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.reporting.canvas import STYLE, footnote
 from sparsetune.reporting.collect import RunGroup

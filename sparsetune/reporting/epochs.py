@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sparsetune.evaluation.scales import lower_is_better
+from sparsetune.config.metric import lower_is_better
 from sparsetune.reporting.collect import RunGroup, RunRow
 from sparsetune.reporting.layout import ABSENT, Column, percent
 

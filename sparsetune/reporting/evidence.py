@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-from sparsetune.catalog_claims import Claim
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.claim import Claim
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.reporting.collect import Key, RunGroup
 from sparsetune.reporting.intervals import Range
 from sparsetune.reporting.overlaps import KeptUnits, share_in_common

@@ -10,9 +10,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.metric import scale_of
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
-from sparsetune.evaluation.scales import scale_of
 from sparsetune.reporting.canvas import (
     GREY,
     STYLE,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.reporting.collect import RUN_STAGES, Key, RunGroup, RunRow
 
 NO_REFUSALS: Mapping[Key, str] = MappingProxyType({})

@@ -11,9 +11,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.metric import scale_of
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
-from sparsetune.evaluation.scales import scale_of
 from sparsetune.records import write_text_atomically
 from sparsetune.reporting.canvas import COLOURS
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs

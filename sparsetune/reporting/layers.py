@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.reporting.canvas import STYLE, footnote, text_inches
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparsetune.evaluation.scales import scale_of
+from sparsetune.config.metric import scale_of
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
 from sparsetune.reporting.columns import Column, RunLink
 from sparsetune.reporting.layout import ABSENT, text_column, write_table

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.reporting.canvas import STYLE, foot_legend, footnote, label_size, text_inches
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs

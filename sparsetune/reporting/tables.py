@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sparsetune.config.metric import lower_is_better, scale_of
 from sparsetune.errors import DataError
-from sparsetune.evaluation.scales import lower_is_better, scale_of
 from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs, links_of
 from sparsetune.reporting.epochs import best_epoch_columns, scored_notes
 from sparsetune.reporting.footnotes import NO_REFUSALS, common_notes, mean_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sparsetune.catalog_claims import Claim
+from sparsetune.config.claim import Claim
 from sparsetune.reporting.evidence import SCALES, Cell, Evidence, Scale, cells_of
 from sparsetune.reporting.intervals import (
     Interval,

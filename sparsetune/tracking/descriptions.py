@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sparsetune.catalog import Backbone, RunSpec, Suite
-from sparsetune.catalog_rules import GENERATED_PREFIX
+from sparsetune.config.load import Backbone, RunSpec, Suite
+from sparsetune.config.rules import GENERATED_PREFIX
 from sparsetune.tracking.suite_run import VIEWS_HERE
 
 _TAG_CHARACTERS = 8000

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetune.errors import DataError
-from sparsetune.records import digest_of, read_record, sha256_of
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES, digest_of, read_record, sha256_of
 from sparsetune.tracking.curves import CurveDigest, Point, lacking_points, read_points
 from sparsetune.tracking.inputs import DataInput
 from sparsetune.tracking.names import as_finals, as_params

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetune.errors import ConfigError, DataError
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES
 from sparsetune.tracking.connection import SQLITE, client_of, is_ready, is_served, make_ready
 from sparsetune.tracking.curves import Point
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel, draw_ticket
 from sparsetune.errors import ConfigError
-from sparsetune.models.surgery import remove
-from sparsetune.sparsity.tickets import DrawConfig, Ticket, TicketLabel, draw_ticket
+from sparsetune.pruning.structured import remove
 from sparsetune.training.plan import TrainingPlan
 from sparsetune.training.search import SearchPlace, run_search, write_gates
 from sparsetune.training.trainer import TrainSettings

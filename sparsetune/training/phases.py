@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsetune.architectures.base import Anatomy
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 from sparsetune.methods.tuned import TunedModel
-from sparsetune.models.anatomy import Anatomy
 from sparsetune.records import read_json, write_json
 from sparsetune.training.checkpoints import read_state, save_state
 from sparsetune.training.losses import step_loss

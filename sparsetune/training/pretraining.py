@@ -13,21 +13,20 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from sparsetune.catalog import Backbone
+from sparsetune.architectures.loading import fetch_tokenizer
+from sparsetune.config.load import Backbone
 from sparsetune.cost.pretraining import Pass, pretraining_macs, shapes_of
 from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus
 from sparsetune.data.corpus import collate as collate_blocks
 from sparsetune.data.sources import copy_files, replaced_directory
 from sparsetune.data.texts import gather_corpus
-from sparsetune.models.backbones import fetch_tokenizer
-from sparsetune.models.compact import save_compact
-from sparsetune.models.fresh import new_model, start_embeddings
-from sparsetune.models.tokenizers import train_tokenizer
-from sparsetune.records import digest_of, read_json, sha256_of, write_json
-from sparsetune.sparsity.tickets import Ticket, TicketLabel
-from sparsetune.stages import STAGES
+from sparsetune.data.tokenizers import train_tokenizer
+from sparsetune.earlybert.ticket import Ticket, TicketLabel
+from sparsetune.pruning.checkpoint import save_compact
+from sparsetune.records import STAGES, digest_of, read_json, sha256_of, write_json
 from sparsetune.training.checkpoints import read_state, save_state
 from sparsetune.training.early import GATES, TICKET, search_ticket, shrink
+from sparsetune.training.fresh import new_model, start_embeddings
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan
 from sparsetune.training.search import SearchPlace
 from sparsetune.training.seeding import seed_everything

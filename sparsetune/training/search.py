@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsetune.earlybert.convergence import SettleWatch
+from sparsetune.earlybert.drawing import DrawConfig, draw_masks
+from sparsetune.earlybert.gates import Gates
+from sparsetune.earlybert.ticket import SearchEnd
 from sparsetune.errors import ConfigError
 from sparsetune.records import replacing
-from sparsetune.sparsity.drawing import DrawConfig, draw_masks
-from sparsetune.sparsity.gates import Gates
-from sparsetune.sparsity.settling import SettleWatch
-from sparsetune.sparsity.tickets import SearchEnd
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan, steps_in_epoch
 from sparsetune.training.seeding import seed_everything
 from sparsetune.training.trainer import PhaseJob, PhaseTrainer, TrainSettings, run_phase

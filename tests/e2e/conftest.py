@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from unit.jobs.tiny_catalogue import small_catalogue, suite_config
+from unit.stages.tiny_catalogue import small_catalogue, suite_config
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("full", "dsee-unstructured", "earlybert")

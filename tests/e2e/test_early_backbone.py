@@ -5,7 +5,7 @@ import subprocess
 import time
 
 import pytest
-from unit.jobs.tiny_catalogue import edit
+from unit.stages.tiny_catalogue import edit
 
 from sparsetune.records import read_record
 

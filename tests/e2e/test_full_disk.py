@@ -6,7 +6,7 @@ import time
 
 import pytest
 from e2e.outages import FullDisk
-from unit.jobs.tiny_catalogue import small_catalogue
+from unit.stages.tiny_catalogue import small_catalogue
 
 from sparsetune.records import read_record
 

@@ -3,7 +3,7 @@ import shutil
 import pytest
 from unit.evaluation.generated_texts import GOLDEN, PREDICTIONS, REFERENCES
 
-from sparsetune.evaluation.meteor import meteor_1_5
+from sparsetune.evaluation.metrics.meteor import meteor_1_5
 
 pytestmark = pytest.mark.slow
 

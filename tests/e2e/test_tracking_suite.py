@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 from e2e.outages import KilledServer
-from unit.jobs.tiny_catalogue import suite_config
+from unit.stages.tiny_catalogue import suite_config
 
 from sparsetune.records import read_record
 from sparsetune.tracking.connection import client_of

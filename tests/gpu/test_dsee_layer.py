@@ -6,10 +6,10 @@ import pytest
 import torch
 from unit.tiny import KINDS, adapted, tiny_batch
 
-from sparsetune.models.anatomy import Anatomy
-from sparsetune.sparsity.dsee import DseeLinear, dsee_branches
-from sparsetune.sparsity.masks import apply_masks_, two_pool_masks
-from sparsetune.sparsity.zeros import check_zeros
+from sparsetune.architectures.base import Anatomy
+from sparsetune.dsee.layer import DseeLinear, dsee_branches
+from sparsetune.pruning.masks import apply_masks_, two_pool_masks
+from sparsetune.pruning.zeros import check_zeros
 
 pytestmark = [
     pytest.mark.gpu,

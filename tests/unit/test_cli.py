@@ -7,7 +7,7 @@ import pytest
 
 from sparsetune import __version__
 from sparsetune.cli import main
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES
 
 MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 MRPC_ROW = "1\t10\t11\tOne sentence .\tAnother sentence .\n"
@@ -328,7 +328,7 @@ def test_check_accepts_every_shipped_suite(repository, capsys, name, runs):
 
 
 def test_suite_may_be_given_as_json(catalogue, capsys):
-    from sparsetune.catalog_files import read_yaml
+    from sparsetune.config.files import read_yaml
 
     content = json.dumps(read_yaml(catalogue / "config.yaml"))
     assert main(["check", "--config", content, "--catalogue", str(catalogue)]) == 0

@@ -8,6 +8,7 @@ import pytest
 from sparsetune import records
 from sparsetune.errors import DataError
 from sparsetune.records import (
+    STAGES,
     Clock,
     digest_of,
     make_record,
@@ -18,7 +19,6 @@ from sparsetune.records import (
     write_record,
     write_text_atomically,
 )
-from sparsetune.stages import STAGES
 
 HASH = "0" * 64
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sparsetune.catalog import Catalogue, Refusal
-from sparsetune.catalog_files import read_yaml
-from sparsetune.catalog_rules import method_rules
 from sparsetune.cli import main
+from sparsetune.config.files import read_yaml
+from sparsetune.config.load import Catalogue, Refusal
+from sparsetune.config.rules import method_rules
 from sparsetune.errors import ConfigError
 
 REASON = "PEFT's Super-Tuning takes nn.Linear only, and GPT-2's matrices are Conv1D"

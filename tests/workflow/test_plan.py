@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from sparsetune import cli
-from sparsetune.catalog import Catalogue
-from sparsetune.catalog_files import read_yaml
+from sparsetune.config.files import read_yaml
+from sparsetune.config.load import Catalogue
 from sparsetune.records import digest_of
 
 SUITES = (

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES
 
 BACKBONES, TASKS = ("mini-bert", "mini-roberta"), ("mini-sst2", "mini-rte")
 METHODS = ("full", "earlybert", "dsee")
@@ -123,7 +123,7 @@ def test_raised_stage_number_reruns_that_stage_and_dependents(finished, reposito
     for part in ("sparsetune", "workflow", "rules", "profiles"):
         shutil.copytree(repository / part, copy / part)
     shutil.copy(repository / "Snakefile", copy)
-    edit(copy / "sparsetune" / "stages.py", f'"{stage}": ', f'"{stage}": 9')
+    edit(copy / "sparsetune" / "records.py", f'"{stage}": ', f'"{stage}": 9')
     raised = type(finished)(finished.folder, copy)
     assert told(raised.planned()) == expected_after_bump(stage)
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from sparsetune import cli
-from sparsetune.stages import STAGES
+from sparsetune.records import STAGES
 
 RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)*)", re.MULTILINE)
 

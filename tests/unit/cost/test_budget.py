@@ -1,6 +1,6 @@
 import pytest
 
-from sparsetune.catalog import Catalogue
+from sparsetune.config.load import Catalogue
 from sparsetune.cost.macs import training_macs
 from sparsetune.cost.params import ModelShape
 

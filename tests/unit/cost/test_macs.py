@@ -129,8 +129,8 @@ WRAPPED = [
 
 @pytest.mark.parametrize(("name", "config", "head", "auto"), WRAPPED)
 def test_wrapped_models_equal_torchs_counter(name, config, head, auto):
-    from sparsetune.jobs.cost import update_of
     from sparsetune.methods.updates import attach_update
+    from sparsetune.stages.cost import update_of
 
     settings = {"kind": "peft", "type": name, **SETTINGS[name]}
     sites = list(ModelShape.dense(config, head, 2).matrices(settings["targets"], fused=True))

@@ -6,17 +6,17 @@ from transformers.pytorch_utils import Conv1D
 from unit.cost.configs import BERT_BASE, TINY_BERT, TINY_GPT2
 from unit.tiny import SMALL_DSEE, attach, tiny_model
 
+from sparsetune.architectures.base import Anatomy
 from sparsetune.cost.decoding import decoding_macs, prefill_macs, visible_keys
 from sparsetune.cost.lengths import Lengths
 from sparsetune.cost.macs import TrainingPhase, training_macs
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.tuned import TunedShape, training_over_lengths
 from sparsetune.cost.updates import Update
+from sparsetune.dsee.layer import DseeBranch, DseeLinear
 from sparsetune.errors import DataError
-from sparsetune.models.anatomy import Anatomy
-from sparsetune.models.surgery import remove
-from sparsetune.sparsity.dsee import DseeBranch, DseeLinear
-from sparsetune.sparsity.masks import apply_masks_
+from sparsetune.pruning.masks import apply_masks_
+from sparsetune.pruning.structured import remove
 
 TOKENS = 7
 KEPT = [[0, 3], [1]], [list(range(9)), [3, 5, 30]]

@@ -11,9 +11,9 @@ from sparsetune.data.corpus import (
     encode_corpus,
     mask_tokens,
 )
-from sparsetune.data.world import write_corpus
+from sparsetune.data.synthetic.world import write_corpus
+from sparsetune.data.tokenizers import train_tokenizer
 from sparsetune.errors import ConfigError, DataError
-from sparsetune.models.tokenizers import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from transformers import BertTokenizerFast
 
-from sparsetune.catalog import Catalogue
+from sparsetune.config.load import Catalogue
 from sparsetune.data import feature_cache
 from sparsetune.data.feature_cache import (
     FOLDER,

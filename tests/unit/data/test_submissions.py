@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sparsetune.data import glue
+from sparsetune.data.layouts import glue
 from sparsetune.data.published import TextExample
 from sparsetune.data.submissions import (
     PARTS,
@@ -14,7 +14,7 @@ from sparsetune.data.submissions import (
     unlabelled_files,
     write_submission,
 )
-from sparsetune.data.world import write_task
+from sparsetune.data.synthetic.world import write_task
 from sparsetune.errors import ConfigError, DataError
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "glue"

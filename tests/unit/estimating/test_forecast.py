@@ -1,6 +1,6 @@
 import pytest
 
-from sparsetune.catalog import Suite
+from sparsetune.config.load import Suite
 from sparsetune.estimating.forecast import Capacity, Forecast, compare, device_of
 from sparsetune.estimating.observed import Sample, busy_seconds
 from sparsetune.estimating.speed import ASSUMED_FACTOR, Rate, Speed

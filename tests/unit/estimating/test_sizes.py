@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsetune.catalog import Catalogue
+from sparsetune.config.load import Catalogue
 from sparsetune.cost.params import dense_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ConfigError, DataError

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsetune.catalog import Catalogue
-from sparsetune.catalog_files import read_yaml
+from sparsetune.config.files import read_yaml
+from sparsetune.config.load import Catalogue
 from sparsetune.errors import ConfigError
 from sparsetune.estimating.sizes import TaskSize, backbone_shapes, task_size
 from sparsetune.estimating.workload import Sizes, jobs_of, passes

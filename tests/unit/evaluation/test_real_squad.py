@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from sparsetune.catalog import Catalogue
+from sparsetune.config.load import Catalogue
 from sparsetune.data.encoding import encode
 from sparsetune.data.examples import read_examples
-from sparsetune.evaluation.metrics import score
-from sparsetune.evaluation.qa import answers_of
+from sparsetune.evaluation.metrics.assess import score
+from sparsetune.evaluation.metrics.qa import answers_of
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 EVERY = 25  # 423 of the 10,570 questions, from all articles

@@ -4,7 +4,7 @@ from scipy.stats import bootstrap
 
 from sparsetune.errors import DataError
 from sparsetune.evaluation import resampling
-from sparsetune.evaluation.metrics import score
+from sparsetune.evaluation.metrics.assess import score
 from sparsetune.evaluation.resampled_metrics import FORMS
 from sparsetune.evaluation.resampling import (
     Resampling,

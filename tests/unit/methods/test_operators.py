@@ -7,10 +7,10 @@ from sparsetune.cost.macs import executed_macs
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Update
 from sparsetune.errors import ModelError
-from sparsetune.jobs.cost import update_of
 from sparsetune.methods.operators import multiplied_weights
 from sparsetune.methods.updates import attach_update
-from sparsetune.models.surgery import remove
+from sparsetune.pruning.structured import remove
+from sparsetune.stages.cost import update_of
 
 KINDS = [("bert", "classification", "classification"), ("bert", "qa", "span"),
          ("roberta", "classification", "classification"), ("roberta", "qa", "span"),

@@ -3,12 +3,12 @@ import torch
 from unit.tiny import KINDS, tiny_batch, tiny_model
 from unit.training.tiny_jobs import KEPT, UPDATES, build_tiny, save_backbone
 
+from sparsetune.architectures.base import Anatomy, task_head_parameters
 from sparsetune.cost.params import count_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ModelError
-from sparsetune.jobs.cost import update_of
 from sparsetune.methods.tuned import load_tuned
-from sparsetune.models.anatomy import Anatomy, task_head_parameters
+from sparsetune.stages.cost import update_of
 
 OURS = ("bitfit", "ia3", "adalora", "supra")
 # PEFT refuses Supra on GPT-2; a test below sees to it that this stays true.

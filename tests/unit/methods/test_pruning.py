@@ -3,10 +3,10 @@ import torch
 from unit.tiny import KINDS, adapted, attach, tiny_model
 from unit.training.tiny_jobs import MASK
 
+from sparsetune.architectures.base import Anatomy
+from sparsetune.dsee.layer import DseeConfig, dsee_branches
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for
-from sparsetune.models.anatomy import Anatomy
-from sparsetune.sparsity.dsee import DseeConfig, dsee_branches
 
 ALL = ("query", "value", "key", "attention_output", "ffn_in", "ffn_out")
 N_OF_M = {"kind": "n-of-m", "n": 2, "m": 4, "score": "delta"}

@@ -7,11 +7,11 @@ from safetensors.torch import load_file, save_file
 from unit.tiny import KINDS, tiny_batch
 from unit.training.tiny_jobs import HEADS, KEPT, MASK, UPDATES, build_tiny, save_backbone
 
+from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.loading import load_model
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import heads_for, masks_for
 from sparsetune.methods.tuned import Structure, build, load_tuned
-from sparsetune.models.anatomy import Anatomy
-from sparsetune.models.backbones import load_model
 
 EVERY = {"kept_heads": [[0, 1, 2, 3]] * 2, "kept_neurons": [list(range(40))] * 2}
 N_OF_M = {"kind": "n-of-m", "n": 2, "m": 4, "score": "delta"}

@@ -3,10 +3,10 @@ import torch
 from unit.tiny import KINDS, tiny_batch
 from unit.training.tiny_jobs import KEPT, build_tiny, save_backbone
 
+from sparsetune.architectures.base import Anatomy, task_head_parameters
 from sparsetune.cost.params import count_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Update
-from sparsetune.models.anatomy import Anatomy, task_head_parameters
 
 # LoRA's V and U of rank 3 on query and value of two layers of width 24; DSEE has 11 values more.
 LORA_PARAMETERS = 2 * 2 * (24 * 3 + 3 * 24)

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from sparsetune.catalog_claims import Claim
+from sparsetune.config.claim import Claim
 from sparsetune.reporting.claims import as_data, claimed, counts, measured, write_claims
 from sparsetune.reporting.evidence import Cell
 from sparsetune.reporting.intervals import Interval

@@ -24,9 +24,9 @@ def test_other_files_are_not_shown(name):
 
 
 def test_every_caption_is_there_and_every_figure_has_one(repository):
-    from sparsetune.catalog import Catalogue
-    from sparsetune.catalog_files import read_yaml
-    from sparsetune.jobs.figures import INTERACTIVE, figure_names
+    from sparsetune.config.files import read_yaml
+    from sparsetune.config.load import Catalogue
+    from sparsetune.stages.figures import INTERACTIVE, figure_names
 
     config = read_yaml(repository / "config" / "config.yaml")
     suite = Catalogue(repository / "config").suite(config, origin="config.yaml")

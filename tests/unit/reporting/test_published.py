@@ -3,8 +3,8 @@ import csv
 import pytest
 from unit.reporting.runs import scoring, write_run
 
-from sparsetune.catalog import Catalogue
-from sparsetune.catalog_files import read_checked
+from sparsetune.config.files import read_checked
+from sparsetune.config.load import Catalogue
 from sparsetune.reporting.collect import collect
 from sparsetune.reporting.published import write_published
 

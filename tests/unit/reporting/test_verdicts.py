@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from unit.reporting.runs import scoring, write_run
 
-from sparsetune.catalog_claims import Claim
+from sparsetune.config.claim import Claim
 from sparsetune.reporting.collect import collect, group_runs
 from sparsetune.reporting.evidence import Evidence, cells_of
 from sparsetune.reporting.intervals import Interval

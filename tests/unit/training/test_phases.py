@@ -15,9 +15,9 @@ from unit.training.tiny_jobs import (
     workplace,
 )
 
+from sparsetune.architectures.base import Anatomy
 from sparsetune.errors import ModelError
 from sparsetune.methods.tuned import load_tuned
-from sparsetune.models.anatomy import Anatomy
 from sparsetune.training import phases as module
 from sparsetune.training.phases import peak_memory_bytes, run_phases
 

@@ -13,9 +13,9 @@ from unit.training.tiny_pretraining import EARLY, PHASE, run, tiny_backbone
 
 from sparsetune.data.corpus import encode_corpus
 from sparsetune.errors import ConfigError
-from sparsetune.models.fresh import new_model, start_embeddings
 from sparsetune.records import read_json
 from sparsetune.training import pretraining as module
+from sparsetune.training.fresh import new_model, start_embeddings
 from sparsetune.training.seeding import seed_everything
 from sparsetune.training.trainer import PhaseTrainer
 

@@ -6,10 +6,10 @@ import torch
 from unit.tiny import HEADS, KINDS, LAYERS, WIDTH, tiny_model
 from unit.training.tiny_jobs import COLLATE, PHASE, Interrupted, features
 
+from sparsetune.earlybert.convergence import relative_distance
+from sparsetune.earlybert.drawing import DrawConfig, draw_masks
+from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ConfigError
-from sparsetune.sparsity.drawing import DrawConfig, draw_masks
-from sparsetune.sparsity.gates import Gates
-from sparsetune.sparsity.settling import relative_distance
 from sparsetune.training.checkpoints import newest_complete
 from sparsetune.training.plan import make_plan
 from sparsetune.training.search import SearchPlace, StopRule, run_search, write_gates

@@ -18,8 +18,8 @@ from unit.training.tiny_jobs import (
 
 from sparsetune.cost.params import count_parameters
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.jobs.cost import _read_run, update_of
 from sparsetune.methods.tuned import load_tuned
+from sparsetune.stages.cost import _read_run, update_of
 from sparsetune.training.phases import run_phases
 
 CASES = [(kind, name) for kind in KINDS for name in UPDATES if (kind, name) != ("gpt2", "supra")]

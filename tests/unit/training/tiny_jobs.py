@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from unit.tiny import VOCAB, tiny_model
 
+from sparsetune.architectures.loading import load_model
 from sparsetune.data.encoding import collate
+from sparsetune.dsee.support import model_supports
 from sparsetune.methods.tuned import Structure, build
-from sparsetune.models.backbones import load_model
-from sparsetune.sparsity.support import model_supports
 from sparsetune.training.phases import Workplace
 from sparsetune.training.plan import make_plan
 from sparsetune.training.trainer import PhaseJob, TrainSettings

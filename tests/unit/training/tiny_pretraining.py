@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unit.tiny import HEADS, HIDDEN, LAYERS, WIDTH
 
-from sparsetune.catalog import Backbone
+from sparsetune.config.load import Backbone
 from sparsetune.training.pretraining import PretrainingPlace, pretrain
 
 PHASE = {

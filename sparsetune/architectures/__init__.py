@@ -1,0 +1,1 @@
+"""Where a model family keeps its projections, heads, neurons and task head."""

@@ -1,0 +1,1 @@
+"""What can be asked for: backbones, tasks, methods, tickets, supports, suites, claims."""

@@ -1,0 +1,1 @@
+"""Data sets: fetching, published layouts, encoding."""

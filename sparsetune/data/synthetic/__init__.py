@@ -1,0 +1,1 @@
+"""The generated language and its tasks."""

@@ -1,0 +1,1 @@
+"""DSEE: low-rank plus sparse updates of frozen, possibly sparse weights."""

@@ -1,0 +1,1 @@
+"""EarlyBERT: gates, ticket search, convergence, tickets."""

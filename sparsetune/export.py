@@ -1,0 +1,195 @@
+"""A model as one ONNX file, which other runtimes than PyTorch execute; checked by running it.
+
+PyTorch's own archive (``torch.export.save``) is not offered: it pickles its sample inputs.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsetune.architectures.base import Anatomy
+from sparsetune.errors import ConfigError, ModelError
+from sparsetune.records import replacing
+
+# One protocol-buffer message ends below 2 GiB; the graph needs a little beside the weights.
+MOST_BYTES = 2**31 - 2**24
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_OUTPUTS = ("logits", "start_logits", "end_logits")
+_BATCH, _LENGTH = 2, 8
+# Rounding of float32 in another order, relative to the largest output (at least 1).
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class OnnxReport:
+    """What was written, and how it was found to compute.
+
+    Attributes:
+        inputs: names, each int64 of shape ``(batch, length)``, both free.
+        outputs: names: ``logits``; ``start_logits`` and ``end_logits`` for spans;
+            ``last_hidden_state`` for a bare model.
+        file_bytes: size of the file.
+        largest_difference: of any output from the model's, absolute, over two batches of
+            different sizes run by onnxruntime on the CPU.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    file_bytes: int
+    largest_difference: float
+
+
+class _TensorsOnly(nn.Module):
+    """The model with tensors in and tensors out, without cache or named result."""
+
+    def __init__(self, model: nn.Module, outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.outputs = outputs
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            given["token_type_ids"] = token_type_ids
+        result = self.model(**given, use_cache=False)
+        return tuple(result[name] for name in self.outputs)
+
+
+def export_onnx(model: nn.Module, path: Path | str) -> OnnxReport:
+    """Write a model as one ONNX file for any batch size and length, and run it to check it.
+
+    The model is written as it is: with DSEE's update beside the weights (whose zeros then stay in
+    the file), merged, or with fewer heads and neurons. The file is only left there if onnxruntime
+    gives the model's outputs for two batches of different sizes. The extra ``export`` is needed:
+    ``pip install sparsetune[export]``.
+
+    Args:
+        model: a BERT, RoBERTa or GPT-2, bare or with a task head, in float32; with dropout off
+            in the file, whatever its mode. Longest length: that of its positions.
+        path: the file; replaced if it is there.
+
+    Returns:
+        Names of inputs and outputs, size, and the largest difference found.
+
+    Raises:
+        ConfigError: a package of the extra is not installed.
+        ModelError: another architecture or dtype, weights of 2 GiB or more, an operator that
+            ONNX does not know (a 2:4 kernel), or a file that computes something else.
+
+    Differs:
+        Rows that are padding throughout are left undefined: attention over nothing is uniform in
+        one runtime and zero in another.
+    """
+    path = Path(path)
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"export to ONNX: {', '.join(missing)} not installed; "
+            "needed: pip install 'sparsetune[export]'"
+        )
+    _check_exportable(model)
+    with _evaluating(model):
+        samples = [_sample(model, _BATCH, _LENGTH), _sample(model, _BATCH + 1, _LENGTH - 3)]
+        found = model(**samples[0]).keys()
+        outputs = tuple(name for name in _OUTPUTS if name in found) or ("last_hidden_state",)
+        wrapped = _TensorsOnly(model, outputs)
+        program = _traced(wrapped, samples[0])
+        with replacing(path) as partial:
+            program.save(partial, external_data=False)
+            difference = max(_difference(partial, wrapped, sample) for sample in samples)
+    return OnnxReport(tuple(samples[0]), outputs, path.stat().st_size, difference)
+
+
+def _check_exportable(model: nn.Module) -> None:
+    Anatomy.of(model)
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}.values()
+    dtypes = sorted({str(t.dtype) for t in tensors if t.is_floating_point()})
+    if dtypes != ["torch.float32"]:
+        raise ModelError(f"export: weights of {', '.join(dtypes)}; needed: torch.float32")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > MOST_BYTES:
+        raise ModelError(f"export: {size} bytes of weights; allowed: {MOST_BYTES} in one ONNX file")
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _sample(model: nn.Module, batch: int, length: int) -> dict[str, Tensor]:
+    """Random ids, the first row padded at its end, on the model's device."""
+    config: Any = model.config
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.randint(config.vocab_size, (batch, length), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[0, -2:] = 0
+    sample = {"input_ids": ids, "attention_mask": mask}
+    kinds = getattr(config, "type_vocab_size", 1)
+    if kinds > 1:
+        sample["token_type_ids"] = torch.randint(kinds, (batch, length), generator=generator)
+    device = next(model.parameters()).device
+    return {name: tensor.to(device) for name, tensor in sample.items()}
+
+
+def _traced(model: _TensorsOnly, sample: Mapping[str, Tensor]) -> torch.onnx.ONNXProgram:
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter about its own parts
+            program = torch.onnx.export(
+                model,
+                kwargs=dict(sample),
+                dynamic_shapes=dict.fromkeys(sample, sizes),
+                input_names=list(sample),
+                output_names=list(model.outputs),
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # the library raises many kinds, some of many lines
+        reason = (str(error.__cause__ or error).splitlines() or [""])[0]
+        raise ModelError(f"export: not expressible in ONNX: {reason}") from error
+    if program is None:
+        raise ModelError("export: this version of torch gives no ONNX program")
+    return program
+
+
+def _difference(path: Path, model: _TensorsOnly, sample: Mapping[str, Tensor]) -> float:
+    """Run the file and the model on the same batch; refuse a file that computes another thing."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    given = {name: tensor.cpu().numpy() for name, tensor in sample.items()}
+    received = session.run(list(model.outputs), given)
+    largest = 0.0
+    for name, array, own in zip(model.outputs, received, model(**sample), strict=True):
+        own = own.cpu()
+        if array.shape != tuple(own.shape):
+            raise ModelError(
+                f"export: {name} is {array.shape} in the file, {tuple(own.shape)} in the model"
+            )
+        difference = float((torch.from_numpy(array) - own).abs().max())
+        allowed = _TOLERANCE * max(1.0, float(own.abs().max()))
+        if not difference <= allowed:
+            raise ModelError(
+                f"export: {name} of the file differs by {difference:.2g}, allowed: {allowed:.2g}"
+            )
+        largest = max(largest, difference)
+    return largest

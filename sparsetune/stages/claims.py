@@ -1,0 +1,86 @@
+"""Stage ``claims``: every claim of the two papers with a verdict, from records and tickets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsetune.config.claim import Claim, read_claims
+from sparsetune.config.load import Catalogue, Suite
+from sparsetune.records import Clock, make_record, read_record, sha256_of, write_record
+from sparsetune.reporting.collect import collect, group_runs
+from sparsetune.reporting.tables import REFERENCE_METHOD
+from sparsetune.stages.garbage import seldom_collected
+from sparsetune.stages.tables import record_paths, ticket_paths
+
+CLAIMS_FILE = "claims.yaml"
+
+
+@seldom_collected()
+def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources: Path) -> None:
+    """Judge every claim and write ``claims.md``, ``.html``, ``.csv`` and ``.json``.
+
+    Args:
+        suite: which runs, and in which order.
+        catalogue: whose ``claims.yaml`` says what is claimed.
+        results: the suite's results folder; the files are written there.
+        resources: the folder with the backbones, for what their pre-training cost.
+
+    Raises:
+        ConfigError: a claim breaks its schema or names something unknown.
+        DataError: a record is missing or does not fit the others, by name.
+    """
+    # Here and not above: they need numpy, and the workflow imports this module for names only.
+    from sparsetune.reporting.claims import as_data, counts, write_claims
+    from sparsetune.reporting.evidence import Evidence
+    from sparsetune.reporting.overlaps import read_kept
+    from sparsetune.reporting.verdicts import judge
+
+    clock = Clock()
+    file = catalogue.root / CLAIMS_FILE
+    claims = read_claims(file, catalogue)
+    rows = collect(path for run in suite.runs for path in record_paths(results, run))
+    order = list(dict.fromkeys(run.key for run in suite.runs))
+    evidence = Evidence(
+        groups={group.key: group for group in group_runs(rows, order)},
+        architectures={run.backbone.id: run.backbone.architecture for run in suite.runs},
+        tickets=[read_kept(path) for path in _asked_about(claims, suite, results)],
+        pretraining_macs=_pretraining_macs(suite, resources),
+        reference_method=REFERENCE_METHOD,
+    )
+    clock.ready()
+    judgements = [judge(claim, evidence) for claim in claims]
+    write_claims(suite.id, judgements, results / "claims")
+    measured = {"verdicts": counts(judgements), "claims": [as_data(one) for one in judgements]}
+    record = make_record(
+        "claims",
+        asked={"suite": suite.id},
+        inputs={str(file): sha256_of(file)},
+        measured={**measured, "runs_count": len(rows)},
+        where=clock.where(),
+    )
+    write_record(results / "claims.json", record)
+
+
+def pretrained(suite: Suite) -> list[str]:
+    """Ids of the suite's backbones that are pre-trained here, each once."""
+    return list(dict.fromkeys(run.backbone.id for run in suite.runs if run.backbone.pretraining))
+
+
+def _asked_about(claims: Sequence[Claim], suite: Suite, results: Path) -> list[Path]:
+    """Tickets that some claim is about: reading all of a large suite takes seconds."""
+    methods = {claim.left for claim in claims if claim.measure.group == "tickets"}
+    own = [run for run in suite.runs if run.ticket]
+    recipes = {run.ticket.id for run in own if run.method.id in methods}
+    asked = {run.ticket_path for run in own if run.ticket.id in recipes}
+    places = zip(suite.tickets(), ticket_paths(results, suite), strict=True)
+    return [path for place, path in places if place in asked]
+
+
+def _pretraining_macs(suite: Suite, resources: Path) -> dict[str, int]:
+    found = {}
+    for backbone in pretrained(suite):
+        record = read_record(resources / "backbones" / backbone / "record.json", "backbone")
+        # Records of older versions have no pre-training cost; a claim about it then says so.
+        cost = record["measured"].get("pretraining") or {}
+        if "macs_total" in cost:
+            found[backbone] = cost["macs_total"]
+    return found

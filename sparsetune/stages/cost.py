@@ -1,0 +1,267 @@
+"""Stage ``cost``: parameters, multiply-adds and bytes of one run, counted from shapes.
+
+Neither torch nor the model is loaded. What only they know comes from ``evaluate``: how long the
+sequences are, how many steps a generation took, and which weights the model multiplies.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sparsetune.config.load import RunSpec
+from sparsetune.cost.lengths import EVALUATION_BATCH, Lengths
+from sparsetune.cost.macs import (
+    TrainingPhase,
+    effective_macs,
+    executed_macs,
+    whole_life_macs,
+)
+from sparsetune.cost.params import count_parameters, sparsity, sparsity_by_layer
+from sparsetune.cost.shapes import ModelShape
+from sparsetune.cost.stored import as_stored
+from sparsetune.cost.tuned import PUBLISHED_TOKENS, TunedShape, training_over_lengths
+from sparsetune.cost.updates import Update
+from sparsetune.errors import DataError, ModelError
+from sparsetune.records import Clock, make_record, read_json, read_record, write_record
+from sparsetune.stages.asked import asked_of_run, hashes
+
+WHOLE_LIFE_INFERENCE_EXAMPLES = 100_000  # ours: a modest deployment; the parts are in the record
+_READ = ("model.safetensors", "tune.json", "evaluate.json")
+
+
+def count_cost(
+    spec: RunSpec, *, backbone: Path, run: Path, ticket: Path | None, output: Path
+) -> None:
+    """Count one run's cost and write ``cost.json``.
+
+    Args:
+        spec: the run.
+        backbone: the backbone's folder, for its ``config.json``.
+        run: the run's folder, with ``model.safetensors``, ``tune.json`` and ``evaluate.json``.
+        ticket: the run's ``ticket.json``; its search is part of the whole life.
+        output: where ``cost.json`` goes.
+
+    Raises:
+        DataError: the counted parameters are not those that were trained, or the counted weights
+            not those that the evaluated model multiplies.
+    """
+    clock = Clock()
+    tuned = read_record(run / "tune.json", "tune")["measured"]
+    evaluated = _evaluated(run / "evaluate.json")
+    structure, supports, mask_bits = _read_run(run / "model.safetensors")
+    config = read_json(backbone / "config.json", what="backbone configuration")
+    dense = ModelShape.dense(config, spec.task.kind, spec.task.label_count)
+    shape = stored = as_stored(dense, backbone)
+    if structure["kept_heads"] is not None:
+        shape = stored.with_kept(structure["kept_heads"], structure["kept_neurons"])
+    shape = shape.with_layers(structure.get("kept_layers"))
+    update = update_of(structure["update"], supports)
+    sizes = {key: rows * columns for key, _, rows, columns in shape.sites()}
+    zeros = {key: sizes[key] - kept for key, kept in mask_bits.items()}
+    clock.ready()
+    search = _search_of(ticket)
+    phases = _phases(
+        tuned, (shape, update), before_removal=(stored, _whole_update(spec, structure))
+    )
+    if search:
+        phases.insert(0, _search_phase(search, dense))
+    tuned_shape = TunedShape(dense, shape, update, zeros)
+    tuned_shape.check_weights(evaluated["weights_multiplied"])
+    measured = {
+        **_parameters(shape, update, zeros, trained=tuned["parameters_trained"]),
+        # Heads and neurons that were removed count as zeros.
+        "sparsity": sparsity(shape, zeros, dense=dense),
+        "sparsity_by_layer": sparsity_by_layer(
+            shape, zeros, dense=dense, kept_layers=structure.get("kept_layers")
+        ),
+        "search_seconds": search["seconds"] - search["loading_seconds"] if search else 0.0,
+        **_macs(dense, shape, update, zeros, phases),
+        **_breakdown(tuned_shape, phases, evaluated),
+    }
+    record = make_record(
+        "cost",
+        asked=asked_of_run(spec),
+        inputs=hashes([*(run / name for name in _READ), backbone / "config.json"]),
+        measured=measured,
+        where=clock.where(),
+    )
+    write_record(output / "cost.json", record)
+
+
+def _evaluated(path: Path) -> Mapping[str, Any]:
+    measured = read_record(path, "evaluate")["measured"]
+    for name in ("weights_multiplied", "token_lengths"):
+        if name not in measured:
+            raise DataError(f"{path}: measured.{name}: missing; rerun stage 'evaluate'")
+    return measured
+
+
+def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, int], dict[str, int]]:
+    """The structure, S2's positions per matrix, and the kept weights of every masked matrix."""
+    supports: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    try:
+        with safe_open(path, framework="np") as file:
+            structure = json.loads(file.metadata()["structure"])
+            for name in file.keys():  # noqa: SIM118
+                room, _, key = name.partition("/")
+                if room == "support":
+                    supports[key] = len(file.get_tensor(name))
+                elif room == "mask":
+                    kept[key] = int(np.unpackbits(file.get_tensor(name)).sum())
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: not a saved run: {error}") from None
+    return structure, supports, kept
+
+
+def update_of(update: Mapping[str, Any], supports: Mapping[str, int]) -> Update:
+    """Describe an update from a method's settings.
+
+    Args:
+        update: ``kind`` (and ``type`` for PEFT) with their settings; ``targets`` where it has any.
+        supports: site key -> single entries, for DSEE and Supra.
+
+    Raises:
+        ModelError: no cost is known for the kind.
+    """
+    targets = update.get("targets", ())
+    match update.get("type", update["kind"]):
+        case "full":
+            return Update.full()
+        case "bitfit":
+            return Update.bitfit()
+        case "lora":
+            return Update.lora(update["rank"], targets)
+        case "ia3":
+            return Update.ia3(targets, update["feedforward"])
+        case "adalora":
+            return Update.adalora(update["initial_rank"], targets, ranks=update.get("ranks"))
+        case "supra":
+            return Update.supra(update["rank"], 0, targets, counts=supports)
+        case "dsee":
+            return Update.dsee(update["rank"], 0, targets, counts=supports)
+    raise ModelError(f"update: no cost is known for {dict(update)}")
+
+
+def _search_of(ticket: Path | None) -> Mapping[str, Any] | None:
+    if ticket is None:
+        return None
+    return read_record(ticket.parent / "record.json", "ticket")["measured"].get("search")
+
+
+def _parameters(
+    shape: ModelShape, update: Update, zeros: Mapping[str, int], *, trained: int
+) -> dict[str, Any]:
+    counted = count_parameters(shape, update, zeros)
+    if counted.trained_with_head != trained:
+        raise DataError(
+            f"counted {counted.trained_with_head} trained parameters, the run trained {trained}"
+        )
+    return {
+        "parameters_total": counted.total,
+        "parameters_trained": counted.trained,
+        "parameters_trained_with_head": counted.trained_with_head,
+        "stored_bytes": counted.stored_bytes,
+    }
+
+
+def _whole_update(spec: RunSpec, structure: Mapping[str, Any]) -> Update:
+    """The update as it was attached, before any phase removed heads and their part of it."""
+    update = structure["update"]
+    if update["kind"] != "dsee":
+        return update_of(update, {})
+    recipe = spec.support.settings()
+    count = 0 if recipe["recipe"] == "empty" else recipe["n_sparse"]
+    return Update.dsee(update["rank"], count, update["targets"])
+
+
+def _phases(
+    tuned: Mapping[str, Any],
+    final: tuple[ModelShape, Update],
+    *,
+    before_removal: tuple[ModelShape, Update],
+) -> list[TrainingPhase]:
+    """Every phase that trained, with the shape and the update that it trained."""
+    tokens = tuned["tokens_seen"] / tuned["examples_seen"]
+    removes = any("kept_heads" in phase for phase in tuned["phases"])
+    now = before_removal if removes else final
+    phases = []
+    for phase in tuned["phases"]:
+        if "kept_heads" in phase:
+            now = final
+        elif phase["kind"] == "train":
+            phases.append(TrainingPhase(phase["name"], phase["examples_seen"], tokens, *now))
+    return phases
+
+
+def _search_phase(search: Mapping[str, Any], dense: ModelShape) -> TrainingPhase:
+    seen = search["examples_seen"]
+    own_head = search.get("objective", "task") == "task"
+    searched = dense if own_head else replace(dense, head="masked_lm", pooler=False)
+    return TrainingPhase("search", seen, search["tokens_seen"] / seen, searched, Update.full())
+
+
+def _macs(
+    dense: ModelShape,
+    shape: ModelShape,
+    update: Update,
+    zeros: Mapping[str, int],
+    phases: Sequence[TrainingPhase],
+) -> dict[str, Any]:
+    # The mean length in the run's own phases; a search, which comes first, has its own.
+    tokens = phases[-1].tokens
+    executed = executed_macs(shape, tokens, update)
+    effective = effective_macs(shape, tokens, update, zeros)
+    life = whole_life_macs(
+        phases,
+        inference_macs=sum(effective.values()),
+        inference_examples=WHOLE_LIFE_INFERENCE_EXAMPLES,
+    )
+    return {
+        "tokens_per_example_mean": round(tokens, 4),
+        "macs_dense_per_example": sum(executed_macs(dense, tokens).values()),
+        "macs_executed_per_example": sum(executed.values()),
+        "macs_effective_per_example": sum(effective.values()),
+        "macs_whole_life": life["total"],
+        "whole_life_inference_examples": WHOLE_LIFE_INFERENCE_EXAMPLES,
+        "breakdown": {"executed": executed, "effective": effective, "whole_life": life},
+    }
+
+
+def _breakdown(
+    tuned: TunedShape, phases: Sequence[TrainingPhase], evaluated: Mapping[str, Any]
+) -> dict[str, Any]:
+    """MACs at the published length, over the real lengths, and where in the model they are.
+
+    Everything that is long is a list, which MLflow's metrics leave to the record.
+    """
+    lengths = {
+        name: Lengths.from_pairs(pairs) for name, pairs in evaluated["token_lengths"].items()
+    }
+    tokens = phases[-1].tokens
+    parts = {
+        f"macs_at_{PUBLISHED_TOKENS}_tokens": tuned.macs(PUBLISHED_TOKENS),
+        "macs_by_layer": tuned.by_layer(tokens),
+        "macs_by_operator": tuned.by_operator(tokens),
+        "macs_training_over_lengths": training_over_lengths(phases, lengths["training"]),
+    }
+    rows = [("training", "none", lengths["training"])]
+    if "decoding" in evaluated:
+        made = tuned.generation(lengths["evaluation"], evaluated["decoding"])
+        parts["macs_per_text"] = [{"part": part, **macs} for part, macs in made.items()]
+    else:
+        padded = lengths["evaluation"].padded(EVALUATION_BATCH)
+        rows += [("evaluation", "none", lengths["evaluation"]), ("evaluation", "batches", padded)]
+    parts["macs_over_lengths"] = [
+        {
+            "split": split, "padding": padding, "sequences": found.sequences,
+            "tokens_mean": round(found.mean, 4), **tuned.over(found),
+        }
+        for split, padding, found in rows
+    ]  # fmt: skip
+    return parts

@@ -1,0 +1,189 @@
+"""Stage ``ticket``: which heads and neurons to keep, searched or random, or which layers."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.loading import has_language_head, load_model, load_tokenizer
+from sparsetune.config.load import Backbone, Catalogue, Recipe, Task
+from sparsetune.earlybert.ticket import (
+    DrawConfig,
+    Ticket,
+    TicketLabel,
+    draw_ticket,
+    layer_ticket,
+    random_ticket,
+)
+from sparsetune.records import Clock, digest_of, make_record, write_record
+from sparsetune.stages.asked import hashes, work_folder
+from sparsetune.stages.features import masked_features, training_features
+from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
+from sparsetune.training.search import SearchPlace, SearchResult, run_search, write_gates
+
+
+@dataclass(frozen=True)
+class TicketJob:
+    """One ticket: recipe x backbone x task x seed, everything resolved."""
+
+    recipe: Recipe
+    backbone: Backbone
+    task: Task
+    seed: int
+    suite: str
+    limits: dict[str, int | None]
+
+    @classmethod
+    def of(
+        cls,
+        catalogue: Catalogue,
+        ticket_id: str,
+        *,
+        suite: str,
+        ids: tuple[str, str, int],
+        limits: dict[str, int | None],
+    ) -> "TicketJob":
+        """Resolve a ticket from the catalogue; ``ids`` are backbone, task and seed."""
+        backbone_id, task, seed = ids
+        backbone = catalogue.backbone(backbone_id)
+        recipe = catalogue.ticket_of(ticket_id, backbone, task_id=task)
+        return cls(recipe, backbone, catalogue.task(task), seed, suite, limits)
+
+    def settings(self) -> dict[str, Any]:
+        """What the ticket depends on; the same as ``RunSpec.ticket_settings``."""
+        return {
+            "ticket": self.recipe.settings(),
+            "scoring": self.task.scoring(),
+            "seed": self.seed,
+            "limits": self.limits,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Digest of the settings."""
+        return digest_of(self.settings())
+
+
+def make_ticket(
+    job: TicketJob,
+    *,
+    inputs: tuple[Path, Path],
+    output: Path,
+    checkpoints: Path,
+    device: str,
+    checkpoint_seconds: float,
+) -> None:
+    """Draw a ticket and write ``ticket.json``, ``gates.npz`` and ``record.json``.
+
+    Args:
+        job: what to draw.
+        inputs: folders of the data set and of the backbone.
+        output: where the files go.
+        checkpoints: what is needed to resume a search.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        checkpoint_seconds: time between checkpoints.
+
+    Raises:
+        TrainingError: the search's loss became NaN or infinite.
+    """
+    clock = Clock()
+    lock = claim_gpu()
+    chosen = resolve_device(device)
+    if "search" in job.recipe.values:
+        place = SearchPlace(checkpoints, chosen, checkpoint_seconds)
+        ticket, search = _searched(job, inputs, place, clock)
+    else:
+        clock.ready()
+        ticket, search = _unsearched(job, inputs[1]), None
+    _write(job, ticket, search, (*inputs, output), clock.where(describe_device(chosen)))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    del lock
+
+
+def _searched(
+    job: TicketJob, inputs: tuple[Path, Path], place: SearchPlace, clock: Clock
+) -> tuple[Ticket, SearchResult]:
+    """Search on the task's loss, or on masked language modelling over its training texts."""
+    dataset, backbone = inputs
+    settings = job.recipe.values["search"]
+    tokenizer = load_tokenizer(backbone)
+    data = training_features(job.task, dataset, tokenizer, job.limits)
+    told = {"objective": settings.get("objective", "task")}
+    kind, label_count = job.task.kind, job.task.label_count
+    if told["objective"] == "mlm":
+        fraction = settings["masked_fraction"]
+        data = masked_features(data[0], tokenizer, fraction=fraction, seed=job.seed)
+        kind, label_count = "masked_lm", 1
+        told["language_head_from_checkpoint"] = has_language_head(backbone)
+    model = load_model(backbone, kind=kind, label_count=label_count, seed=job.seed)
+    work = work_folder(place.folder, job.digest, folders=inputs, files=())
+    clock.ready()
+    draw = _draw_of(job)
+    search = run_search(
+        model, settings, data, place=replace(place, folder=work), seed=job.seed, draw=draw
+    )
+    search.measured["search"].update(told)
+    ticket = draw_ticket(search.heads, search.neurons, draw, label=_label(job), search=search.end)
+    return ticket, search
+
+
+def _unsearched(job: TicketJob, backbone: Path) -> Ticket:
+    """Draw at random, or drop layers: only the backbone's shape counts."""
+    task = job.task
+    model = load_model(backbone, kind=task.kind, label_count=task.label_count, seed=job.seed)
+    anatomy = Anatomy.of(model)
+    shape = (anatomy.layers, anatomy.heads(0), anatomy.ffn_width(0))
+    recipe = job.recipe.values
+    if recipe["origin"] == "layers":
+        return layer_ticket(shape, recipe["layer_sparsity"], label=_label(job))
+    return random_ticket(shape, _draw_of(job), label=_label(job))
+
+
+def _label(job: TicketJob) -> TicketLabel:
+    return TicketLabel(job.backbone.id, job.task.id, job.recipe.id, job.seed)
+
+
+def _draw_of(job: TicketJob) -> DrawConfig:
+    recipe = job.recipe.values
+    return DrawConfig(
+        head_ratio=recipe["head_sparsity"],
+        neuron_ratio=recipe["neuron_sparsity"],
+        neuron_scope=recipe["neuron_scope"],
+        head_scope=recipe.get("head_scope", "layer"),
+        neuron_multiple=recipe.get("neuron_multiple", 1),
+    )
+
+
+def _write(
+    job: TicketJob,
+    ticket: Ticket,
+    search: SearchResult | None,
+    places: tuple[Path, Path, Path],
+    where: dict[str, Any],
+) -> None:
+    dataset, backbone, output = places
+    output.mkdir(parents=True, exist_ok=True)
+    write_gates(output / "gates.npz", search)
+    ticket.save(output / "ticket.json")
+    record = make_record(
+        "ticket",
+        asked={
+            "suite": job.suite,
+            "backbone": job.backbone.id,
+            "task": job.task.id,
+            "ticket": job.recipe.id,
+            "seed": job.seed,
+            "digest": job.digest,
+            "settings": job.settings(),
+        },
+        inputs=hashes([dataset / "record.json", backbone / "record.json"]),
+        measured={
+            "kept_heads": [len(heads) for heads in ticket.kept_heads],
+            "kept_neurons": [len(neurons) for neurons in ticket.kept_neurons],
+            **({"kept_layers": list(ticket.kept_layers)} if ticket.kept_layers else {}),
+            **(search.measured if search else {}),
+        },
+        where=where,
+    )
+    write_record(output / "record.json", record)

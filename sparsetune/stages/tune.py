@@ -1,0 +1,238 @@
+"""Stage ``tune``: train a run's parameters, phase by phase, and keep only what was trained."""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sparsetune.architectures.loading import load_tokenizer
+from sparsetune.config.load import RunSpec
+from sparsetune.earlybert.ticket import Ticket
+from sparsetune.errors import ModelError
+from sparsetune.evaluation.split import EvaluationSplit
+from sparsetune.methods.tuned import Structure, TunedModel, build
+from sparsetune.records import (
+    Clock,
+    git_state,
+    make_record,
+    sha256_of,
+    write_record,
+    write_text_atomically,
+)
+from sparsetune.stages.asked import asked_of_run, hashes, work_folder
+from sparsetune.stages.features import training_features
+from sparsetune.stages.support import read_support
+from sparsetune.tracking import LiveRun, RunKey, TrackingOutcome
+from sparsetune.tracking.descriptions import run_note
+from sparsetune.tracking.store import COMMIT_TAG, NOTE_TAG, source_tags
+from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
+from sparsetune.training.phases import Workplace, peak_memory_bytes, run_phases
+from sparsetune.training.scoring import EpochScoring, curve_of, score_point
+from sparsetune.training.trainer import CURVES
+
+_NOT_IN_PHASES = ("curve", "epoch_scores", "scoring_seconds")
+_NOT_GENERATED = "not scored: decoding the split after every epoch can outlast the training"
+
+
+@dataclass(frozen=True)
+class TunePaths:
+    """Files and folders of one run.
+
+    Attributes:
+        dataset: the task's folder.
+        backbone: the backbone's folder.
+        support: ``support.safetensors``, for DSEE.
+        ticket: ``ticket.json``, for methods that remove heads and neurons.
+        output: the run's folder.
+        checkpoints: what is needed to resume; outside the declared outputs.
+        results: where the MLflow store is; None = no tracking.
+    """
+
+    dataset: Path
+    backbone: Path
+    output: Path
+    checkpoints: Path
+    support: Path | None = None
+    ticket: Path | None = None
+    results: Path | None = None
+
+    def inputs(self) -> list[Path]:
+        """Files whose hashes the record holds."""
+        given = [self.dataset / "record.json", self.backbone / "record.json"]
+        return given + [path for path in (self.support, self.ticket) if path is not None]
+
+
+def tune(spec: RunSpec, paths: TunePaths, *, device: str, checkpoint_seconds: float) -> None:
+    """Train one run, or go on with it after an interruption.
+
+    Args:
+        spec: the run.
+        paths: see :class:`TunePaths`.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        checkpoint_seconds: time between checkpoints.
+
+    Raises:
+        DataError, ModelError: an input is missing or does not fit; before training.
+        TrainingError: no such device, or a loss that is NaN or infinite.
+    """
+    clock = Clock()
+    lock = claim_gpu()
+    chosen = resolve_device(device)
+    inputs = hashes(paths.inputs())
+    tokenizer = load_tokenizer(paths.backbone)
+    features, collate = training_features(spec.task, paths.dataset, tokenizer, spec.limits)
+    scoring = _scoring(spec, paths.dataset, tokenizer, chosen)
+    tuned = build_run(spec, paths)
+    folder = work_folder(
+        paths.checkpoints,
+        spec.digest,
+        folders=(paths.dataset, paths.backbone),
+        files=[path for path in (paths.support, paths.ticket) if path is not None],
+    )
+    clock.ready()
+    live = _live_run(spec, paths)
+    on_curve = live.log if live else _unwatched
+    workplace = Workplace(folder, chosen, spec.seed, checkpoint_seconds, on_curve, scoring)
+    try:
+        results = run_phases(
+            tuned,
+            spec.method.phases,
+            features=features,
+            collate=collate,
+            mask=spec.method.mask,
+            workplace=workplace,
+        )
+    except BaseException:
+        if live:
+            live.finish("FAILED")
+        raise
+    measured = _measured(spec, tuned, results, chosen)  # before what was trained and given up goes
+    tuned.finish()
+    tuned.save(paths.output / "model.safetensors")
+    _write_history(paths.output / "history.csv", results, spec.task.metrics[0])
+    measured = {
+        **measured,
+        "model_sha256": sha256_of(paths.output / "model.safetensors"),
+    }
+    outcome = live.finish("FINISHED", metrics=measured) if live else TrackingOutcome(None, None)
+    where = {**clock.where(describe_device(chosen)), "tracking": _told(outcome)}
+    record = make_record(
+        "tune", asked=asked_of_run(spec), inputs=inputs, measured=measured, where=where
+    )
+    write_record(paths.output / "tune.json", record)
+    shutil.rmtree(paths.checkpoints, ignore_errors=True)
+    del lock
+
+
+def build_run(spec: RunSpec, paths: TunePaths) -> TunedModel:
+    """Build a run's model from backbone, ticket and support, before any training.
+
+    Raises:
+        ModelError: the ticket was made for another backbone, or does not fit.
+    """
+    supports: dict[str, Tensor] = read_support(paths.support) if paths.support else {}
+    update = dict(spec.method.update)
+    if spec.support:
+        update["targets"] = list(spec.support.values["targets"])
+    ticket = Ticket.load(paths.ticket) if paths.ticket else None
+    if ticket and ticket.backbone != spec.backbone.id:
+        raise ModelError(
+            f"{paths.ticket}: made for backbone {ticket.backbone}, the run uses {spec.backbone.id}"
+        )
+    structure = Structure(
+        head=spec.task.kind,
+        label_count=spec.task.label_count,
+        seed=spec.seed,
+        random_weights=spec.method.start == "random",
+        update=update,
+        kept_heads=[list(heads) for heads in ticket.kept_heads] if ticket else None,
+        kept_neurons=[list(neurons) for neurons in ticket.kept_neurons] if ticket else None,
+        kept_layers=list(ticket.kept_layers) if ticket and ticket.kept_layers else None,
+    )
+    return build(paths.backbone, structure, supports)
+
+
+def _live_run(spec: RunSpec, paths: TunePaths) -> LiveRun | None:
+    if paths.results is None:
+        return None
+    key = RunKey("tune", spec.suite, spec.backbone.id, spec.task.id, spec.method.id, spec.seed)
+    place = paths.results / spec.suite / "runs" / spec.path
+    tags = {
+        **source_tags(key.stage),
+        "digest": spec.digest,
+        COMMIT_TAG: git_state()["commit"] or "unknown",
+        NOTE_TAG: run_note(spec, place),
+    }
+    return LiveRun(paths.results, key, spec.settings(), tags=tags)
+
+
+def _measured(
+    spec: RunSpec, tuned: TunedModel, results: Sequence[Mapping[str, Any]], device: str
+) -> dict[str, Any]:
+    trained = [result for result in results if result["kind"] == "train"]
+    return {
+        "train_seconds": round(sum(result["seconds"] for result in trained), 3),
+        "loading_seconds": round(sum(result["loading_seconds"] for result in trained), 3),
+        "steps": sum(result["steps"] for result in trained),
+        "examples_seen": sum(result["examples_seen"] for result in trained),
+        "tokens_seen": sum(result["tokens_seen"] for result in trained),
+        "final_loss": trained[-1]["final_loss"],
+        "parameters_trained": sum(p.numel() for p in tuned.trained_parameters().values()),
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "phases": [
+            {key: value for key, value in result.items() if key not in _NOT_IN_PHASES}
+            for result in results
+        ],
+        **(_epoch_scores(spec, results) if spec.score_epochs else {}),
+    }
+
+
+def _scoring(spec: RunSpec, dataset: Path, tokenizer: Any, device: str) -> EpochScoring | None:
+    if not spec.score_epochs or spec.task.kind == "generation":
+        return None
+    split = EvaluationSplit.read(spec.task, dataset, tokenizer, spec.limits)
+    return EpochScoring(spec.task.metrics[0], lambda model: split.score(model, device))
+
+
+def _epoch_scores(spec: RunSpec, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was scored after each epoch, with steps counted over all phases as in the curves."""
+    if spec.task.kind == "generation":
+        return {"epoch_scores": [], "epoch_scores_note": _NOT_GENERATED}
+    scored = next(index for index, result in enumerate(results) if "epoch_scores" in result)
+    before = sum(result.get("steps", 0) for result in results[:scored])
+    entries = results[scored]["epoch_scores"]
+    return {
+        "epoch_scores": [{**entry, "step": before + entry["step"]} for entry in entries],
+        "scoring_seconds": results[scored]["scoring_seconds"],
+    }
+
+
+def _write_history(path: Path, results: Sequence[Mapping[str, Any]], headline: str) -> None:
+    scored = any("epoch_scores" in result for result in results)
+    columns = [*CURVES, *([curve_of(headline)] if scored else [])]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["step", "phase", *columns])
+    before = 0
+    for result in results:
+        points = {point["step"]: dict(point) for point in result.get("curve", ())}
+        for entry in result.get("epoch_scores", ()):
+            points.setdefault(entry["step"], {}).update(score_point(entry, headline))
+        for step, point in sorted(points.items()):
+            values = [point.get(name, "") for name in columns]
+            rows.writerow([before + step, result["name"], *values])
+        before += result.get("steps", 0)
+    write_text_atomically(path, text.getvalue())
+
+
+def _unwatched(step: int, values: Mapping[str, float]) -> None:
+    """Where curves go when nothing tracks the run; ``history.csv`` has them anyway."""
+
+
+def _told(outcome: TrackingOutcome) -> dict[str, Any]:
+    return {"mlflow_run_id": outcome.run_id, "problem": outcome.problem}

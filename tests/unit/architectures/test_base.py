@@ -1,0 +1,95 @@
+import pytest
+import torch
+from torch import nn
+from transformers import DistilBertConfig
+from transformers.models.distilbert.modeling_distilbert import DistilBertModel
+from unit.tiny import HEADS, HIDDEN, KINDS, LAYERS, WIDTH, tiny_model
+
+from sparsetune.architectures.base import PROJECTIONS, Anatomy, task_head_parameters
+from sparsetune.errors import ModelError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", ["bare", "classification", "qa"])
+def test_counts_layers_heads_and_neurons_with_any_head(kind, task):
+    anatomy = Anatomy.of(tiny_model(kind, task=task))
+    assert (anatomy.layers, anatomy.head_size) == (LAYERS, HIDDEN // HEADS)
+    assert [anatomy.heads(n) for n in range(LAYERS)] == [HEADS] * LAYERS
+    assert [anatomy.ffn_width(n) for n in range(LAYERS)] == [WIDTH] * LAYERS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_projection_is_seen_out_by_in(kind):
+    anatomy = Anatomy.of(tiny_model(kind))
+    shapes = {site.projection: site.shape for site in anatomy.sites()}
+    square = (HIDDEN, HIDDEN)
+    assert shapes == {
+        **dict.fromkeys(PROJECTIONS, square),
+        "ffn_in": (WIDTH, HIDDEN),
+        "ffn_out": (HIDDEN, WIDTH),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_view_computes_what_the_module_computes(kind):
+    anatomy = Anatomy.of(tiny_model(kind))
+    for site in anatomy.sites():
+        x = torch.randn(2, site.shape[1], generator=torch.Generator().manual_seed(1))
+        rows = site.out_slice(site.shape[0] * site.parts)
+        with torch.no_grad():
+            expected = site.module(x)[:, rows] - site.module.bias[rows]
+            torch.testing.assert_close(x @ site.weight_view().t(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_view_writes_through_to_the_stored_weight(kind):
+    site = Anatomy.of(tiny_model(kind)).site(1, "value")
+    with torch.no_grad():
+        before = site.module.weight.clone()
+        site.weight_view()[0, 0] += 1.0
+    changed = (site.module.weight != before).nonzero().tolist()
+    assert changed == ([[0, 2 * HIDDEN]] if kind == "gpt2" else [[0, 0]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_site_path_and_key_lead_back_to_the_site(kind):
+    model = tiny_model(kind)
+    anatomy = Anatomy.of(model)
+    site = anatomy.site(1, "ffn_out")
+    assert site.key == "layer.1.ffn_out"
+    assert anatomy.site_of(site.key).module is model.get_submodule(site.path)
+
+
+def test_unknown_architecture_names_the_three():
+    config = DistilBertConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
+    with pytest.raises(ModelError, match=r"distilbert.*bert, roberta, gpt2"):
+        Anatomy.of(DistilBertModel(config))
+    with pytest.raises(ModelError, match="bert, roberta, gpt2"):
+        Anatomy.of(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("key", ["layer.2.query", "layer.0.pooler", "query", "layer.-1.query"])
+def test_site_that_does_not_exist_is_refused(key):
+    with pytest.raises(ModelError):
+        Anatomy.of(tiny_model("bert")).site_of(key)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "names"),
+    [
+        ("bert", "classification", {"classifier.weight", "classifier.bias"}),
+        ("bert", "qa", {"qa_outputs.weight", "qa_outputs.bias"}),
+        ("gpt2", "classification", {"score.weight"}),
+        ("gpt2", "lm", set()),
+        ("bert", "bare", set()),
+    ],
+)
+def test_task_head_is_named(kind, task, names):
+    assert set(task_head_parameters(tiny_model(kind, task=task))) == names
+
+
+def test_roberta_head_includes_its_dense_layer():
+    names = set(task_head_parameters(tiny_model("roberta")))
+    assert names == {
+        f"classifier.{part}.{kind}" for part in ("dense", "out_proj") for kind in ("weight", "bias")
+    }

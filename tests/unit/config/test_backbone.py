@@ -1,0 +1,140 @@
+"""Backbones that are pre-trained here: what the catalogue demands of them."""
+
+import pytest
+import yaml
+
+from sparsetune.config.files import read_yaml
+from sparsetune.config.load import Catalogue
+from sparsetune.errors import ConfigError
+
+LIMITS = {"train_examples": None, "evaluation_examples": None}
+PRETRAINED = ("bert-base-pretrained", "bert-base-early")
+
+
+def twin(catalogue, early_id):
+    """The recipe of an early backbone without what makes it early."""
+    recipe = dict(Catalogue(catalogue).backbone(early_id).pretraining)
+    return recipe, recipe.pop("early")
+
+
+@pytest.mark.parametrize(("dense", "early"), [("mini-bert", "mini-bert-early"), PRETRAINED])
+def test_early_backbones_differ_from_their_dense_twins_in_one_section(repository, dense, early):
+    catalogue = Catalogue(repository / "config")
+    recipe, section = twin(repository / "config", early)
+    assert recipe == catalogue.backbone(dense).pretraining
+    assert catalogue.backbone(early).source == catalogue.backbone(dense).source
+    assert (section["steps_share"], section["neuron_sparsity"]) == (0.8, 0.3)
+    for method in ("full", "lora", "dsee", "dsee-unstructured"):
+        one = catalogue.method(method, backbone_id=early, task_id="mini-sst2")
+        lender = catalogue.backbone(early).tuned_as
+        assert one == catalogue.method(method, backbone_id=lender, task_id="mini-sst2")
+
+
+def test_published_pretraining_has_the_papers_steps_samples_and_tokens(repository):
+    phases = Catalogue(repository / "config").backbone("bert-base-early").pretraining["phases"]
+    batches = [phase["batch_size"] * phase["gradient_accumulation"] for phase in phases]
+    assert batches == [65536, 32768]
+    assert sum(phase["steps"] for phase in phases) == 8601
+    samples = [phase["steps"] * batch for phase, batch in zip(phases, batches, strict=True)]
+    assert samples[0] / sum(samples) == pytest.approx(0.9, abs=0.001)
+
+
+@pytest.mark.parametrize(("percent", "steps"), [(80, 6880), (60, 5161), (40, 3440)])
+def test_shorter_pretraining_is_that_share_of_the_papers_steps(repository, percent, steps):
+    catalogue = Catalogue(repository / "config")
+    recipe = catalogue.backbone(f"bert-base-pretrained-{percent}").pretraining
+    assert sum(phase["steps"] for phase in recipe["phases"]) == steps
+    assert steps == pytest.approx(percent / 100 * 8601, abs=1)
+    for number, phase in enumerate(recipe["phases"]):
+        whole = catalogue.backbone("bert-base-pretrained").pretraining["phases"][number]
+        assert {**phase, "steps": whole["steps"]} == whole
+    early = "bert-base-early" + ("" if percent == 80 else f"-{percent}")
+    assert catalogue.backbone(early).pretraining["early"]["steps_share"] == percent / 100
+
+
+def test_mirror_serves_running_text_and_lent_tokenizers(catalogue):
+    mirrored = Catalogue(catalogue, mirror="/files").backbone("bert-base-early")
+    folder = "/files/datasets/wikipedia/20231101.en"
+    assert mirrored.source == {"kind": "text", "paths": [f"{folder}/*.parquet"], "seed": 0}
+    lent = mirrored.pretraining["tokenizer"]["source"]
+    assert lent == {"kind": "mirror", "path": "/files/backbones/bert-base"}
+    path = catalogue / "backbones" / "mini-bert.yaml"
+    raw = read_yaml(path)
+    raw["source"] = {"kind": "text", "seed": 0, "documents": 9, "paths": ["wiki/*.gz", "/a.txt"]}
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    source = Catalogue(catalogue, mirror="/files").backbone("mini-bert").source
+    assert source == {**raw["source"], "paths": ["/files/datasets/wiki/*.gz", "/a.txt"]}
+    assert Catalogue(catalogue).backbone("mini-bert").source == raw["source"]
+
+
+def test_a_ticket_on_a_backbone_made_smaller_is_refused(repository):
+    ids = ("mini-bert-early", "mini-rte", "earlybert", 1)
+    message = "mask.ticket does not fit backbone mini-bert-early, whose heads and neurons were"
+    with pytest.raises(ConfigError, match=message):
+        Catalogue(repository / "config").run(ids, suite="a", limits=LIMITS)
+
+
+def changed_backbone(catalogue, change):
+    path = catalogue / "backbones" / "mini-bert-early.yaml"
+    raw = read_yaml(path)
+    change(raw)
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return Catalogue(catalogue).backbone("mini-bert-early")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw.update(source={"kind": "hub", "repository": "a/b", "revision": "main"}),
+         "pretraining: needed by source.kind world, text, hub-text, and only there"),
+        (lambda raw: raw.update(tuned_as="mini-brt"), "unknown backbone 'mini-brt'"),
+        (lambda raw: raw["pretraining"]["phases"][0].update(steps=9),
+         "pretraining.phases.0: needs steps or epochs, not both"),
+        (lambda raw: raw["pretraining"]["phases"][0].update(block_tokens=129),
+         "pretraining.phases.0.block_tokens: got 129, allowed: up to .*, 128"),
+        (lambda raw: raw["pretraining"]["phases"].append(raw["pretraining"]["phases"][0]),
+         "pretraining.phases: names must differ, got pretraining, pretraining"),
+        (lambda raw: raw["pretraining"]["early"].update(head_sparsity=0.96),
+         "pretraining.early.head_sparsity: got 0.96, which leaves none of 12 heads"),
+        (lambda raw: raw["pretraining"].update(optimizer="sgd"), "sgd"),
+        (lambda raw: raw["pretraining"]["tokenizer"].update(kind="published"),
+         "pretraining.tokenizer.backbone: needed by kind published, and only there"),
+        (lambda raw: raw["pretraining"].update(
+            tokenizer={"kind": "published", "backbone": "mini-bert"}),
+         "mini-bert.yaml: its tokenizer cannot be lent to bert: source.kind world, arch"),
+        (lambda raw: raw["pretraining"].update(
+            tokenizer={"kind": "published", "backbone": "gpt2"}),
+         "gpt2.yaml: its tokenizer cannot be lent to bert: source.kind hub, architecture gpt2"),
+    ],
+)  # fmt: skip
+def test_a_pretraining_that_cannot_be_is_refused_in_one_line(catalogue, change, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        changed_backbone(catalogue, change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_search_longer_than_the_first_phase_is_refused(catalogue):
+    def change(raw):
+        phase = raw["pretraining"]["phases"][0]
+        phase["steps"] = 74
+        del phase["epochs"]
+
+    with pytest.raises(ConfigError, match="stop_steps: got 75, the first phase has 74 steps"):
+        changed_backbone(catalogue, change)
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs", "rate"),
+    [
+        ("full", 2, 3e-5), ("layerdrop", 2, 3e-5), ("full-2ep", 2, 3e-5),
+        ("full-budget", 1.45, 3e-5),
+        ("earlybert", 2, 3e-5), ("earlybert-random", 2, 3e-5), ("earlybert-heads", 2, 3e-5),
+        ("earlybert-1ep", 1, 3e-5), ("earlybert-3ep", 3, 3e-5),
+        ("earlybert-rate-half", 2, 1.5e-5), ("earlybert-rate-double", 2, 6e-5),
+    ],
+)  # fmt: skip
+def test_squad_is_trained_as_published(repository, method, epochs, rate):
+    catalogue = Catalogue(repository / "config")
+    (phase,) = catalogue.method(method, backbone_id="bert-base", task_id="squad").phases
+    assert (phase["epochs"], phase["learning_rate"]) == (epochs, rate)
+    assert (phase["batch_size"], phase["gradient_accumulation"]) == (12, 4)

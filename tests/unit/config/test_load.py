@@ -1,0 +1,399 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparsetune.config.files import read_checked, read_yaml
+from sparsetune.config.load import Catalogue
+from sparsetune.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+THINGS = ("backbone", "task", "method", "support", "ticket")
+SUITES = (
+    "config",
+    "minilm",
+    "minilm-earlybert",
+    "e2e",
+    "dsee",
+    "earlybert-ablations",
+    "earlybert-seeds",
+    "paper",
+)
+LIMITS = {"train_examples": None, "evaluation_examples": None}
+
+
+def suite_of(catalogue, name="config", **changes):
+    path = catalogue / f"{name}.yaml"
+    return Catalogue(catalogue).suite({**read_yaml(path), **changes}, origin=str(path))
+
+
+def digests(catalogue):
+    """Everything that decides what reruns: path or kind of thing -> digest."""
+    suite = suite_of(catalogue)
+    found = {f"run {run.path}": run.digest for run in suite.runs}
+    for run in suite.runs:
+        if run.ticket:
+            key = f"ticket {run.backbone.id}/{run.task.id}/{run.ticket.id}/{run.seed}"
+            found[key] = run.ticket_digest
+    return found
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {key for key in before if before[key] != after[key]}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_every_file_of_the_catalogue_satisfies_its_schema(repository, thing):
+    files = sorted((repository / "config" / f"{thing}s").glob("*.yaml"))
+    assert files
+    for path in files:
+        assert read_checked(path, thing)["description"]
+
+
+@pytest.mark.parametrize("thing", ["backbone", "task", "support"])
+def test_every_thing_resolves_to_its_dataclass(repository, thing):
+    catalogue = Catalogue(repository / "config")
+    for thing_id in catalogue.known(thing):
+        assert getattr(catalogue, thing)(thing_id).id == thing_id
+
+
+@pytest.mark.parametrize("thing", ["method", "ticket"])
+def test_every_recipe_resolves_for_every_backbone_and_task(repository, thing):
+    catalogue = Catalogue(repository / "config")
+    for thing_id in catalogue.known(thing):
+        for backbone in catalogue.known("backbone"):
+            for task in catalogue.known("task"):
+                resolve = getattr(catalogue, thing)
+                assert resolve(thing_id, backbone_id=backbone, task_id=task).id == thing_id
+
+
+def test_no_catalogue_folder_is_forgotten(repository):
+    folders = {path.name for path in (repository / "config").iterdir() if path.is_dir()}
+    assert folders >= {f"{thing}s" for thing in THINGS}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_shipped_suite_resolves_to_the_product_of_its_blocks(repository, name):
+    suite = suite_of(repository / "config", name)
+    raw = read_yaml(repository / "config" / f"{name}.yaml")
+    expected = {
+        f"{backbone}/{task}/{method}/seed-{seed}"
+        for block in raw["runs"]
+        for backbone in block["backbones"]
+        for task in block["tasks"]
+        for method in block["methods"]
+        for seed in raw["seeds"]
+    }
+    refused = {(one.backbone, one.task, one.method) for one in suite.refusals}
+    expected = {path for path in expected if tuple(path.split("/")[:3]) not in refused}
+    assert set(suite.by_path) == expected
+    assert len(suite.runs) == len(expected)
+    assert set(suite.groups()) == {tuple(path.split("/")[:2]) for path in expected}
+
+
+def test_all_suites_of_the_folder_are_tested_here(repository):
+    found = {path.stem for path in (repository / "config").glob("*.yaml")}
+    assert found - {"revisions.lock", "claims"} == set(SUITES)
+
+
+def test_run_named_by_two_blocks_is_one_run(catalogue):
+    block = {"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["full", "lora"]}
+    suite = suite_of(catalogue, runs=[block, {**block, "methods": ["lora"]}])
+    assert [run.method.id for run in suite.runs] == ["full", "lora"]
+
+
+def test_later_override_wins_and_other_settings_stay(catalogue):
+    path = catalogue / "methods" / "lora.yaml"
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    first, second = {"epochs": 2.0, "batch_size": 8}, {"epochs": 9.0}
+    place = {"tasks": ["rte"], "backbones": ["bert-base"]}
+    raw["overrides"] = [
+        {"where": {"tasks": ["rte"]}, "phases": {"train": first}},
+        {"where": place, "phases": {"train": second}},
+    ]
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    phase = {}
+    for ids in (("bert-base", "rte"), ("minilm", "rte"), ("bert-base", "sst2")):
+        method = Catalogue(catalogue).method("lora", backbone_id=ids[0], task_id=ids[1])
+        phase[ids] = (method.phases[0]["epochs"], method.phases[0]["batch_size"])
+    assert list(phase.values()) == [(9.0, 8), (2.0, 8), (5.0, 32)]
+
+
+def test_mirror_replaces_hub_sources_and_no_others(repository):
+    catalogue = Catalogue(repository / "config", mirror="/files")
+    assert catalogue.task("mrpc").source == {"kind": "mirror", "path": "/files/datasets/mrpc"}
+    assert catalogue.backbone("minilm").source["path"] == "/files/backbones/minilm"
+    assert catalogue.task("mini-rte").source["kind"] == "world"
+    assert Catalogue(repository / "config").task("mrpc").source["kind"] == "hub"
+
+
+def test_runs_carry_support_and_ticket_only_where_the_method_names_one(repository):
+    suite = suite_of(repository / "config")
+    for run in suite.runs:
+        assert (run.support is None) == ("support" not in run.method.update)
+        assert (run.ticket is None) == (run.method.mask["kind"] != "ticket")
+        assert (run.ticket_digest == "") == (run.ticket is None)
+
+
+def test_learning_rate_override_changes_exactly_the_digests_of_its_runs(catalogue, edit):
+    before = digests(catalogue)
+    edit(
+        catalogue / "methods" / "lora.yaml",
+        "overrides:\n",
+        "overrides:\n  - {where: {tasks: [mini-cola]}, phases: {train: {batch_size: 16}}}\n",
+    )
+    assert changed(before, digests(catalogue)) == {"run mini-bert/mini-cola/lora/seed-1"}
+
+
+def test_override_without_effect_changes_no_digest(catalogue, edit):
+    before = digests(catalogue)
+    # The later override for small backbones sets the same key again, so this one never shows.
+    edit(
+        catalogue / "methods" / "lora.yaml",
+        "overrides:\n",
+        "overrides:\n  - {where: {tasks: [mini-cola]}, phases: {train: {epochs: 99.0}}}\n",
+    )
+    assert digests(catalogue) == before
+
+
+def test_descriptions_and_comments_change_no_digest(catalogue):
+    before = digests(catalogue)
+    for path in sorted(set(catalogue.rglob("*.yaml")) - set((catalogue / "tables").iterdir())):
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8").replace(raw["description"], "Another text.")
+        path.write_text(f"# A comment.\n{text}# Another comment.\n", encoding="utf-8")
+    assert digests(catalogue) == before
+
+
+def test_ticket_ratio_changes_ticket_digest_and_the_runs_that_use_it(catalogue, edit):
+    before = digests(catalogue)
+    edit(catalogue / "tickets" / "earlybert.yaml", "neuron_sparsity: 0.4", "neuron_sparsity: 0.5")
+    expected = {
+        key for key in before if "/earlybert/" in key and key.split()[0] in ("run", "ticket")
+    }
+    assert len(expected) == 14  # 7 encoder groups of the default suite, a run and a ticket each
+    assert changed(before, digests(catalogue)) == expected
+
+
+def test_support_and_task_settings_reach_the_runs_that_use_them(catalogue, edit):
+    before = digests(catalogue)
+    edit(catalogue / "supports" / "grebsmo-64.yaml", "n_sparse: 64", "n_sparse: 32")
+    assert changed(before, digests(catalogue)) == {k for k in before if "run" in k and "/dsee" in k}
+    before = digests(catalogue)
+    edit(catalogue / "tasks" / "mini-stsb.yaml", "maximum_tokens: ", "maximum_tokens: 1")
+    assert changed(before, digests(catalogue)) == {k for k in before if "/mini-stsb/" in k}
+
+
+def test_limits_and_suite_name(repository):
+    def one(suite, limits):
+        ids = ("mini-bert", "mini-rte", "earlybert", 1)
+        return Catalogue(repository / "config").run(ids, suite=suite, limits=limits)
+
+    whole, short = one("a", LIMITS), one("a", {**LIMITS, "train_examples": 8})
+    assert whole.digest != short.digest
+    assert whole.ticket_digest != short.ticket_digest
+    assert one("b", LIMITS).digest == whole.digest
+
+
+def test_only_asking_for_epoch_scores_changes_digests(repository):
+    suites = [
+        suite_of(repository / "config", **change)
+        for change in ({}, {"score_epochs": False}, {"score_epochs": True})
+    ]
+    absent, unscored, scored = ([run.digest for run in suite.runs] for suite in suites)
+    assert absent == unscored
+    assert not set(absent) & set(scored)
+    tickets = [[run.ticket_digest for run in suite.runs] for suite in suites]
+    assert tickets[0] == tickets[2]  # a search scores nothing
+    assert [suite.score_epochs for suite in suites] == [False, False, True]
+    run = suites[2].runs[0]
+    ids = (*run.key, run.seed)
+    again = Catalogue(repository / "config").run(ids, suite="a", limits=LIMITS, score_epochs=True)
+    assert again.digest == run.digest
+
+
+@pytest.mark.parametrize("bad", ["", "../x", "a/b", "A", "a_b", "-a", "a..b", "a\n", "."])
+def test_id_that_could_leave_its_folder_is_refused_before_it_becomes_a_path(repository, bad):
+    with pytest.raises(ConfigError, match=r"task id .*: need lower-case letters and digits"):
+        Catalogue(repository / "config").task(bad)
+
+
+def test_reading_the_catalogue_imports_nothing_heavy(repository):
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from sparsetune.config.load import Catalogue\n"
+        "import sparsetune.cli, sparsetune.stages.figures, sparsetune.records\n"
+        "Catalogue(Path('config')).task('mrpc')\n"
+        "heavy = {'torch', 'transformers', 'mlflow', 'pandas', 'numpy', 'matplotlib'}\n"
+        "print(*heavy & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def phases_of(*prunes):
+    """A phase that trains before each of these prune phases and after the last."""
+    train = read_yaml(ROOT / "config" / "methods" / "dsee.yaml")["phases"][0]
+    made = [{**train, "name": "recover"}]
+    for index, prune in enumerate(prunes):
+        made += [{"name": f"prune-{index}", "kind": "prune", **prune}]
+    return made
+
+
+HEADS = {"kind": "heads", "head_sparsity": 0.25, "score": "delta"}
+N_OF_M = {"kind": "n-of-m", "n": 2, "m": 4, "score": "delta"}
+POOLS = {"kind": "unstructured", "pools": "two", "adapted_sparsity": 0.5, "rest_sparsity": 0.2,
+         "score": "delta"}  # fmt: skip
+FULL = {"kind": "full"}
+# Case -> what is changed in dsee-unstructured.yaml, what the one line must say.
+BAD_METHODS = {
+    "share missing": ({"phases": phases_of({"share": 0.5}, {})},
+                      "each of several prune phases needs a share, got 0.5, none"),
+    "shares equal": ({"phases": phases_of({"share": 0.5}, {"share": 0.5}, {"share": 1})},
+                     "shares must increase from prune phase to prune phase, got 0.5, 0.5, 1"),
+    "shares fall": ({"phases": phases_of({"share": 1}, {"share": 0.5})}, "shares must increase"),
+    "last share": ({"phases": phases_of({"share": 0.2}, {"share": 0.9})},
+                   "the share of the last prune phase must be 1, got 0.2, 0.9"),
+    "only share": ({"phases": phases_of({"share": 0.5})}, "last prune phase must be 1, got 0.5"),
+    "share of zero": ({"phases": phases_of({"share": 0})}, "phases.1.share: got 0, need a number"),
+    "share above one": ({"phases": phases_of({"share": 1.5})}, "phases.1.share: got 1.5, need a"),
+    "rewind not boolean": ({"phases": phases_of({"rewind": 1})}, "phases.1.rewind: got 1, need bo"),
+    "share of a training": ({"phases": [{**phases_of()[0], "share": 1}]}, "unknown key 'share'"),
+    "heads twice": ({"mask": HEADS, "phases": phases_of({"share": 0.5}, {"share": 1})},
+                    "mask.kind heads needs exactly one prune phase, got 2"),
+    "heads rewound": ({"mask": HEADS, "phases": phases_of({"rewind": True})},
+                      "rewind does not go with mask.kind heads"),
+    "heads not pruned": ({"mask": HEADS, "phases": phases_of()}, "got 0 with mask.kind heads"),
+    "heads all gone": ({"mask": {**HEADS, "head_sparsity": 1}}, "mask.head_sparsity: got 1, need"),
+    "heads by weight": ({"mask": {**HEADS, "score": "weight"}},
+                        "mask.score: got 'weight'; allowed: delta, weight+delta, random"),
+    "heads of full": ({"mask": HEADS, "update": FULL},
+                      "mask.kind heads: got update.kind full, needs dsee"),
+    "more than the group": ({"mask": {**N_OF_M, "n": 5}}, "mask.n: got 5, need at most mask.m, 4"),
+    "none of a group": ({"mask": {**N_OF_M, "n": 0}}, "mask.n: got 0, need a number >= 1"),
+    "group of one": ({"mask": {**N_OF_M, "m": 1}}, "mask.m: got 1, need a number >= 2"),
+    "full by update": ({"mask": POOLS, "update": FULL},
+                       "mask.score: got delta; update.kind full has no update"),
+    "one pool, two ratios": ({"mask": {**POOLS, "pools": "one"}}, "must be equal, got 0.5 and 0.2"),
+    "unknown pools": ({"mask": {**POOLS, "pools": "layer"}}, "allowed: two, one, matrix"),
+    "prune without mask": ({"mask": {"kind": "none"}}, "got 1 with mask.kind none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_METHODS)
+def test_masks_and_prune_phases_that_do_not_fit_are_one_line(catalogue, case):
+    change, message = BAD_METHODS[case]
+    path = catalogue / "methods" / "dsee-unstructured.yaml"
+    raw = {**read_yaml(path), **change}
+    raw.pop("overrides")
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        Catalogue(catalogue).method(path.stem, backbone_id="bert-base", task_id="rte")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mask", [HEADS, N_OF_M, POOLS, {**POOLS, "pools": "matrix"}])
+def test_every_kind_of_mask_can_be_asked_for(catalogue, mask):
+    path = catalogue / "methods" / "dsee-unstructured.yaml"
+    path.write_text(yaml.safe_dump({**read_yaml(path), "mask": mask}), encoding="utf-8")
+    method = Catalogue(catalogue).method(path.stem, backbone_id="bert-base", task_id="rte")
+    assert method.mask == mask
+
+
+def test_variants_differ_from_their_base_in_what_they_say_alone(repository):
+    catalogue = Catalogue(repository / "config")
+    place = {"backbone_id": "bert-base", "task_id": "rte"}
+    for path in sorted((repository / "config" / "methods").glob("*.yaml")):
+        raw = read_yaml(path)
+        if "base" not in raw:
+            continue
+        own = catalogue.method(path.stem, **place).settings()
+        base = catalogue.method(raw["base"], **place).settings()
+        said = raw.keys() - {"base", "description", "overrides"}  # no override is for this place
+        assert {key for key in own if own[key] != base[key]} == said
+
+
+def test_masked_language_modelling_on_gpt2_is_refused_in_one_line(catalogue, edit):
+    edit(catalogue / "methods" / "earlybert.yaml", "ticket: earlybert}", "ticket: earlybert-mlm}")
+    ids = ("mini-gpt2", "mini-e2e", "earlybert", 1)
+    with pytest.raises(ConfigError, match=r"earlybert-mlm\.yaml: .*got mlm for a gpt2 backbone"):
+        Catalogue(catalogue).run(ids, suite="a", limits=LIMITS)
+    run = Catalogue(catalogue).run(
+        ("mini-roberta", "mini-rte", "earlybert", 1), suite="a", limits=LIMITS
+    )
+    assert run.ticket.values["search"]["objective"] == "mlm"
+
+
+def test_larger_backbones_lose_the_published_share_of_their_heads(repository):
+    catalogue = Catalogue(repository / "config")
+    for ticket in ("earlybert", "earlybert-random", "earlybert-heads", "earlybert-settled"):
+        shares = [
+            catalogue.ticket(ticket, backbone_id=backbone, task_id="rte").values["head_sparsity"]
+            for backbone in ("bert-base", "bert-large")
+        ]
+        assert shares == [pytest.approx(1 / 3), 0.375]
+
+
+def test_random_tickets_are_as_large_as_the_searched_ones(repository):
+    catalogue = Catalogue(repository / "config")
+    sizes = ("head_sparsity", "head_scope", "neuron_sparsity", "neuron_scope")
+    for searched, drawn in (("earlybert", "earlybert-random"),
+                            ("earlybert-heads", "earlybert-random-heads")):  # fmt: skip
+        for backbone in catalogue.known("backbone"):
+            one, other = (
+                catalogue.ticket(ticket, backbone_id=backbone, task_id="rte").values
+                for ticket in (searched, drawn)
+            )
+            assert [one[name] for name in sizes] == [other[name] for name in sizes]
+
+
+def test_label_smoothing_needs_a_task_with_classes(catalogue, edit):
+    smoothed = "    epochs: 3.0\n    label_smoothing: 0.1\n"
+    edit(catalogue / "methods" / "full.yaml", "    epochs: 3.0\n", smoothed)
+    for task, architecture in (("mini-rte", "bert"), ("mini-e2e", "gpt2")):
+        ids = (f"mini-{architecture}", task, "full", 1)
+        run = Catalogue(catalogue).run(ids, suite="a", limits=LIMITS)
+        assert run.method.phases[0]["label_smoothing"] == 0.1
+    wanted = r"full\.yaml: phases: train: label_smoothing: got 0\.1 for a task of kind regression"
+    with pytest.raises(ConfigError, match=wanted):
+        Catalogue(catalogue).run(("mini-bert", "mini-stsb", "full", 1), suite="a", limits=LIMITS)
+
+
+def test_gpt2_is_tuned_on_published_texts_with_the_lora_line_settings(repository):
+    catalogue = Catalogue(repository / "config")
+    for method in ("full", "lora", "dsee", "dsee-unstructured", "dsee-structured"):
+        for task in ("e2e", "webnlg", "dart"):
+            resolved = catalogue.method(method, backbone_id="gpt2", task_id=task)
+            for phase in resolved.phases:
+                if phase["kind"] == "train":
+                    found = [phase[key] for key in ("batch_size", "epochs", "label_smoothing")]
+                    assert found == [8, 5.0, 0.1]
+        other = catalogue.method(method, backbone_id="mini-gpt2", task_id="mini-e2e")
+        assert not any("label_smoothing" in phase for phase in other.phases)
+
+
+def test_a_method_is_resolved_once_for_all_seeds(repository, monkeypatch):
+    resolved = []
+    method = Catalogue.method
+    monkeypatch.setattr(
+        Catalogue, "method", lambda self, one, **at: resolved.append(one) or method(self, one, **at)
+    )
+    config = {
+        "suite": "seeds", "description": "x", "device": "cpu", "mirror": None, "seeds": [1, 2, 3],
+        "limits": {"train_examples": None, "evaluation_examples": None},
+        "runs": [{"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["full", "lora"]}],
+    }  # fmt: skip
+    catalogue = Catalogue(repository / "config")
+    suite = catalogue.suite(config, origin="test")
+    assert resolved == ["full", "lora"]
+    for run in suite.runs:
+        alone = catalogue.run((*run.key, run.seed), suite="seeds", limits=config["limits"])
+        assert (run, run.digest) == (alone, alone.digest)

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+
+from sparsetune.config.load import Catalogue
+from sparsetune.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+TABLE = """\
+description: "x"
+layout: table
+kind: classification
+columns: {texts: [text], label: label}
+splits: {train: train, dev: validation}
+labels: [low, high]
+source: {kind: mirror, path: somewhere}
+evaluation_split: dev
+maximum_tokens: 32
+metrics: [accuracy_fraction]
+"""
+SPAN = "kind: span\nwindow_stride_tokens: 8"
+CHOSEN = "columns: {texts: [text], label: label}"
+
+
+def read(folder, text, task_id="mine"):
+    (folder / "tasks").mkdir(exist_ok=True)
+    (folder / "tasks" / f"{task_id}.yaml").write_text(text)
+    return Catalogue(folder).task(task_id)
+
+
+def test_a_table_task_tells_its_columns_and_splits(tmp_path):
+    task = read(tmp_path, TABLE)
+    assert task.columns == {"texts": ["text"], "label": "label"}
+    assert task.settings()["splits"] == {"train": "train", "dev": "validation"}
+    assert task.scoring()["columns"] == task.columns
+
+
+def test_other_tasks_have_no_such_settings():
+    catalogue = Catalogue(ROOT / "config")
+    for task_id in ("rte", "squad", "mini-e2e"):
+        told = catalogue.task(task_id)
+        new = {"columns", "splits", "evaluation_part"}
+        assert not new & (told.settings().keys() | told.scoring().keys())
+
+
+def test_the_parts_of_webnlg_differ_in_nothing_else():
+    catalogue = Catalogue(ROOT / "config")
+    whole, *parts = (catalogue.task(name) for name in ("webnlg", "webnlg-seen", "webnlg-unseen"))
+    for part, wanted in zip(parts, ("seen", "unseen"), strict=True):
+        assert part.scoring() == {**whole.scoring(), "evaluation_part": wanted}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (CHOSEN + "\n", "", "columns: needed by layout table, and only there"),
+        ("splits: {train: train, dev: validation}\n", "", "splits: needed by layout table, and"),
+        ("layout: table", "layout: rte", "columns: needed by layout table, and only there"),
+        (CHOSEN, "columns: {texts: [text]}", "columns: got texts; kind classification needs label"),
+        (CHOSEN, "columns: {}", "columns: got none; kind classification needs label, texts"),
+        (CHOSEN, "columns: {text: text}", "columns: unknown key 'text'; allowed: answers, context"),
+        (CHOSEN, "columns: {texts: [a, b, c], label: d}", r"columns\.texts: got \['a', 'b', 'c'\]"),
+        (CHOSEN, "columns: {texts: [a, a], label: d}", r"columns\.texts: got \['a', 'a'\]"),
+        ("kind: classification", "kind: regression", "labels: needed by kind classification"),
+        (
+            "kind: classification", SPAN, "labels: needed by kind classification, and only there",
+        ),
+        ("dev: validation", "test: test", "evaluation_split: got dev; splits has train, test"),
+        ("train: train, ", "", "splits: missing key 'train'"),
+        ("train: train", "train: ../train", r"splits\.train: got '\.\./train', need text matching"),
+        ("train: train", "train: '*'", r"splits\.train: got '\*', need text matching"),
+        ("[low, high]", "[low, low]", r"labels: got \['low', 'low'\]"),
+        ("maximum", "evaluation_part: seen\nmaximum", "evaluation_part: not for layout table"),
+    ],
+)  # fmt: skip
+def test_a_task_that_contradicts_itself_is_refused(tmp_path, old, new, message):
+    assert old in TABLE
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(tmp_path, TABLE.replace(old, new))
+    assert str(caught.value).startswith(f"{tmp_path}/tasks/mine.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_span_table_may_have_ids_and_no_label(tmp_path):
+    text = TABLE.replace("labels: [low, high]\n", "").replace("kind: classification", SPAN)
+    good = text.replace(CHOSEN, "columns: {question: q, context: c, answers: a, id: i}")
+    assert read(tmp_path, good).columns["id"] == "i"
+    bad = text.replace(CHOSEN, "columns: {question: q, context: c, label: a}")
+    told = "kind span needs answers, context, question and may have id"
+    with pytest.raises(ConfigError, match=f"columns: got context, label, question; {told}"):
+        read(tmp_path, bad)
+
+
+def test_a_table_cannot_be_generated(tmp_path):
+    source = "source: {kind: world, seed: 0, sizes: {train: 2, evaluation: 2}}"
+    text = TABLE.replace("source: {kind: mirror, path: somewhere}", source)
+    with pytest.raises(ConfigError, match=r"source\.kind: layout table cannot be generated"):
+        read(tmp_path, text, "mini-mine")
+
+
+NEEDS = {
+    "classification": "labels: [a, b]",
+    "regression": "",
+    "span": "window_stride_tokens: 8",
+    "generation": "generation: {beams: 1, maximum_new_tokens: 4, length_penalty: 1.0, "
+    "no_repeat_ngram: 0}",
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind", "held"),
+    [
+        ("rte", "generation", "classification"),
+        ("stsb", "classification", "regression"),
+        ("squad", "regression", "span"),
+        ("e2e", "span", "generation"),
+        ("webnlg", "classification", "generation"),
+    ],
+)
+def test_a_layout_holds_one_kind(tmp_path, layout, kind, held):
+    kept = [line for line in TABLE.splitlines() if not line.startswith(("col", "spl", "labels"))]
+    text = "\n".join([*kept, NEEDS[kind]]).replace("layout: table", f"layout: {layout}")
+    with pytest.raises(ConfigError, match=f"kind: got {kind}; layout {layout} holds kind {held}"):
+        read(tmp_path, text.replace("kind: classification", f"kind: {kind}"))

@@ -1,0 +1,200 @@
+import gzip
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from sparsetune.data.examples import check, read_examples
+from sparsetune.data.layouts import glue
+from sparsetune.data.published import TextExample
+from sparsetune.errors import ConfigError, DataError
+
+REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "glue"
+ENTAILMENT = ("entailment", "not_entailment")
+NLI = ("entailment", "neutral", "contradiction")
+
+# One good train row per task in its published columns, and what must come out of it.
+PUBLISHED = {
+    "cola": (None, "gj04\t0\t*\tThe book what.", ("The book what.", None, 0)),
+    "sst2": ("sentence\tlabel", "hide \t1", ("hide ", None, 1)),
+    "mrpc": (
+        "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+        '1\t70\t71\ta " b\tc " d',
+        ('a " b', 'c " d', 1),
+    ),
+    "rte": ("index\tsentence1\tsentence2\tlabel", "0\ta\tb\tnot_entailment", ("a", "b", 1)),
+    "wnli": ("index\tsentence1\tsentence2\tlabel", "0\ta\tb\t1", ("a", "b", 1)),
+    "qnli": ("index\tquestion\tsentence\tlabel", "0\tq?\ts\tentailment", ("q?", "s", 0)),
+    "qqp": (
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+        "9\t1\t2\ta\tb\t1",
+        ("a", "b", 1),
+    ),
+    "stsb": (
+        "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+        "0\tnews\tf\t2012\t7\tx\ty\ta\tb\t3.750",
+        ("a", "b", 3.75),
+    ),
+    "mnli": (
+        "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
+        "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
+        "0\t1\t2e\tfiction\tp\tp\tp\tp\ta\tb\tneutral\tcontradiction",
+        ("a", "b", 2),
+    ),
+}
+LABELS = {"rte": ENTAILMENT, "qnli": ENTAILMENT, "mnli": NLI, "stsb": ()}
+
+
+def task_of(layout, evaluation_split="dev"):
+    return SimpleNamespace(
+        id=layout,
+        layout=layout,
+        kind="regression" if layout == "stsb" else "classification",
+        labels=LABELS.get(layout, ("0", "1")),
+        evaluation_split=evaluation_split,
+    )
+
+
+def write(path, *lines, end="\n"):
+    path.write_bytes("".join(line + end for line in lines if line is not None).encode())
+
+
+def write_parquet(path, layout, examples):
+    columns = {
+        name: [(e.text, e.second_text)[place] for e in examples]
+        for place, name in enumerate(glue.LAYOUTS[layout].hub_texts)
+    }
+    kind = pyarrow.float32() if layout == "stsb" else pyarrow.int64()
+    columns["label"] = pyarrow.array([e.label for e in examples], type=kind)
+    columns["idx"] = list(range(len(examples)))
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+@pytest.mark.parametrize("layout", PUBLISHED)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_each_published_layout_gives_texts_and_label(tmp_path, layout, end):
+    header, row, (text, second, label) = PUBLISHED[layout]
+    write(tmp_path / "train.tsv", header, row, end=end)
+    examples = read_examples(tmp_path, task_of(layout), "train")
+    assert examples == [TextExample("train-0", text, second, label)]
+
+
+@pytest.mark.parametrize("layout", PUBLISHED)
+def test_parquet_gives_the_same_examples_as_tsv(tmp_path, layout):
+    header, row, _ = PUBLISHED[layout]
+    write(tmp_path / "train.tsv", header, row, row.replace("3.750", "2.8"))
+    from_tsv = read_examples(tmp_path, task_of(layout), "train")
+    (tmp_path / "hub").mkdir()
+    write_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet", layout, from_tsv)
+    assert read_examples(tmp_path / "hub", task_of(layout), "train") == from_tsv
+
+
+@pytest.mark.parametrize(
+    ("folder", "layout"), [("RTE", "rte"), ("MRPC", "mrpc"), ("SST-2", "sst2")]
+)
+def test_parquet_of_real_rows_equals_the_real_tsv(tmp_path, folder, layout):
+    if not (REAL / folder).is_dir():
+        pytest.skip("the real GLUE files are not beside the repository")
+    from_tsv = read_examples(REAL / folder, task_of(layout), "evaluation")
+    half = len(from_tsv) // 2
+    for number, part in enumerate((from_tsv[:half], from_tsv[half:])):
+        write_parquet(tmp_path / f"validation-{number:05d}-of-00002.parquet", layout, part)
+    assert read_examples(tmp_path, task_of(layout), "evaluation") == from_tsv
+
+
+@pytest.mark.parametrize(
+    ("folder", "layout", "split", "examples", "counts"),
+    [
+        ("SST-2", "sst2", "train", 67349, (29780, 37569)),
+        ("SST-2", "sst2", "evaluation", 872, (428, 444)),
+        ("MRPC", "mrpc", "train", 3668, (1194, 2474)),
+        ("MRPC", "mrpc", "evaluation", 408, (129, 279)),
+        ("RTE", "rte", "train", 2490, (1249, 1241)),
+        ("RTE", "rte", "evaluation", 277, (146, 131)),
+        ("QNLI", "qnli", "evaluation", 5463, (2702, 2761)),
+        ("WNLI", "wnli", "train", 635, (323, 312)),
+        ("WNLI", "wnli", "evaluation", 71, (40, 31)),
+        ("MNLI", "mnli", "evaluation", 9815, (3479, 3123, 3213)),
+    ],
+)
+def test_real_files_have_the_published_counts(folder, layout, split, examples, counts):
+    if not (REAL / folder).is_dir():
+        pytest.skip("the real GLUE files are not beside the repository")
+    task = task_of(layout, "dev_matched" if layout == "mnli" else "dev")
+    found = read_examples(REAL / folder, task, split)
+    labels = [example.label for example in found]
+    assert len(found) == examples
+    assert tuple(labels.count(number) for number in range(len(counts))) == counts
+    assert all(example.text for example in found)
+
+
+def test_check_counts_both_splits(tmp_path):
+    header, row, _ = PUBLISHED["rte"]
+    write(tmp_path / "train.tsv", header, row, row)
+    write(tmp_path / "dev.tsv", header, "0\ta\tb\tentailment")
+    assert check(tmp_path, task_of("rte")) == {
+        "train_examples": 2,
+        "train_label_counts": {"entailment": 0, "not_entailment": 2},
+        "evaluation_examples": 1,
+        "evaluation_label_counts": {"entailment": 1, "not_entailment": 0},
+    }
+
+
+def test_mnli_takes_the_last_gold_label_column_of_dev(tmp_path):
+    names = ["sentence1", "sentence2", "label1", "label2", "gold_label", "gold_label"]
+    write(tmp_path / "dev_mismatched.tsv", "\t".join(names), "a\tb\tx\ty\tz\tneutral")
+    (example,) = read_examples(tmp_path, task_of("mnli", "dev_mismatched"), "evaluation")
+    assert example == TextExample("dev_mismatched-0", "a", "b", 1)
+
+
+def test_mnli_reads_json_lines(tmp_path):
+    row = {"premise": "a", "hypothesis": "b", "label": "contradiction"}
+    (tmp_path / "dev_matched.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    (example,) = read_examples(tmp_path, task_of("mnli", "dev_matched"), "evaluation")
+    assert (example.text, example.second_text, example.label) == ("a", "b", 2)
+
+
+def test_unicode_line_separators_do_not_cut_rows(tmp_path):
+    write(tmp_path / "train.tsv", "sentence\tlabel", "one\u2028two\x0cthree\x85four\t0")
+    (example,) = read_examples(tmp_path, task_of("sst2"), "train")
+    assert example.text == "one\u2028two\x0cthree\x85four"
+
+
+def test_qqp_leaves_out_at_most_the_three_damaged_published_rows(tmp_path):
+    header, row, _ = PUBLISHED["qqp"]
+    write(tmp_path / "train.tsv", header, *["cut\trow"] * 3, row)
+    assert len(read_examples(tmp_path, task_of("qqp"), "train")) == 1
+    write(tmp_path / "train.tsv", header, *["cut\trow"] * 4, row)
+    with pytest.raises(DataError, match=r"train\.tsv: row 5: got 2 columns, need 6"):
+        read_examples(tmp_path, task_of("qqp"), "train")
+
+
+def test_missing_file_is_named_with_what_is_there(tmp_path):
+    (tmp_path / "dev.tsv.gz").touch()
+    with pytest.raises(DataError, match=r"train\.tsv: no such file .* holds: dev\.tsv\.gz"):
+        read_examples(tmp_path, task_of("sst2"), "train")
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        read_examples(tmp_path / "nowhere", task_of("sst2"), "train")
+
+
+def test_bad_parquet_is_named(tmp_path):
+    path = tmp_path / "train-00000-of-00001.parquet"
+    path.write_bytes(b"PAR1 nothing")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        read_examples(tmp_path, task_of("sst2"), "train")
+    write_parquet(path, "sst2", [TextExample("", "a", None, -1)])
+    with pytest.raises(DataError, match=r"row 1: label: got -1 \(hidden by the publisher"):
+        read_examples(tmp_path, task_of("sst2"), "train")
+    with pytest.raises(DataError, match="missing column 'sentence1'"):
+        read_examples(tmp_path, task_of("rte"), "train")
+    path.rename(tmp_path / "train-00001-of-00002.parquet")
+    with pytest.raises(DataError, match="need all shards"):
+        read_examples(tmp_path, task_of("sst2"), "train")
+
+
+def test_unknown_layout_lists_the_known(tmp_path):
+    with pytest.raises(ConfigError, match="got 'sst3'; allowed: cola, dart, e2e"):
+        read_examples(tmp_path, task_of("sst3"), "train")

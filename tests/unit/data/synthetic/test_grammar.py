@@ -1,0 +1,78 @@
+"""Facts and clauses of the generated world."""
+
+import hashlib
+import random
+
+from sparsetune.data.synthetic.grammar import (
+    KIND_OF,
+    number_clause,
+    stream,
+    venue_facts,
+    venue_text,
+    vocabulary,
+)
+from sparsetune.data.synthetic.tasks import LABEL_NOISE, rte_row, sst2_row
+from sparsetune.data.synthetic.words import OPINIONS, article, plural, singular_verb
+
+
+def test_stream_is_the_documented_function_of_seed_and_names():
+    digest = hashlib.sha256(b"7/sst2/train").digest()
+    expected = random.Random(int.from_bytes(digest[:8], "big")).random()
+    assert stream(7, "sst2", "train").random() == expected
+
+
+def test_regular_word_forms():
+    assert [plural(word) for word in ("heron", "fox", "birch")] == ["herons", "foxes", "birches"]
+    assert [singular_verb(word) for word in ("sing", "stop")] == ["sings", "stops"]
+    assert [article(word) for word in ("heron", "owl")] == ["a", "an"]
+
+
+def test_verb_agrees_with_noun():
+    draws = random.Random(0)
+    assert number_clause(draws, "heron", is_plural=False, verb="sing")[-1] == "sings"
+    assert number_clause(draws, "heron", is_plural=True, verb="sing")[-1] == "sing"
+
+
+def test_labelled_words_are_a_proper_part_of_all_words():
+    small, whole = vocabulary(labelled_only=True), vocabulary(labelled_only=False)
+    for field in ("nouns", "opinions", "towns"):
+        for name, words in getattr(small, field).items():
+            assert set(words) < set(getattr(whole, field)[name])
+
+
+def test_no_opinion_word_has_two_polarities():
+    assert not set(OPINIONS["positive"]) & set(OPINIONS["negative"])
+
+
+def test_sst2_labels_follow_the_last_opinion_up_to_the_noise():
+    draws, words = stream(0, "check"), vocabulary(labelled_only=False)
+    rows = [sst2_row(draws, words, index) for index in range(2000)]
+    agree = []
+    for sentence, label in rows:
+        last = sentence.split(" but in the end ")[-1]
+        found = [name for name, some in OPINIONS.items() if set(some) & set(last.split())]
+        if len(found) == 1 and " never " not in last:
+            agree.append((found[0] == "positive") == (label == "1"))
+    # 1300 or so draws: four standard deviations of the noise are 0.02.
+    assert abs(1 - sum(agree) / len(agree) - LABEL_NOISE) < 0.02
+
+
+def test_rte_kind_follows_from_the_noun_up_to_the_noise():
+    draws, words = stream(0, "check"), vocabulary(labelled_only=False)
+    wrong = total = 0
+    for index in range(2000):
+        _, premise, hypothesis, label = rte_row(draws, words, index)
+        if " saw " in hypothesis:
+            noun, kind = premise.split()[3], hypothesis.split()[3]
+            wrong += (KIND_OF[noun] == kind) != (label == "entailment")
+            total += 1
+    assert abs(wrong / total - LABEL_NOISE) < 0.03
+
+
+def test_venue_text_tells_name_and_values():
+    draws = random.Random(1)
+    for _ in range(50):
+        facts = venue_facts(draws)
+        text = venue_text(draws, facts)
+        said = [facts["name"], facts["eatType"], facts.get("food", ""), facts.get("priceRange", "")]
+        assert all(value in text for value in said)

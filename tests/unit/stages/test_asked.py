@@ -1,0 +1,90 @@
+import json
+
+import pytest
+
+from sparsetune.errors import ConfigError, DataError
+from sparsetune.records import STAGES, Clock, make_record, write_record
+from sparsetune.stages.asked import hashes, require_digest, work_folder
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    folders = []
+    for name in ("dataset", "backbone"):
+        folder = tmp_path / name
+        folder.mkdir()
+        _record(folder, content=name)
+        folders.append(folder)
+    support = tmp_path / "support.safetensors"
+    support.write_bytes(b"positions")
+    return folders, [support]
+
+
+def _record(folder, *, content):
+    record = make_record(
+        "dataset",
+        asked={"task": "mini-sst2", "settings": {}, "digest": "a" * 16},
+        inputs={},
+        measured={"files": {"train.tsv": content}},
+        where=Clock().where(),
+    )
+    write_record(folder / "record.json", record)
+
+
+def folder_for(tmp_path, inputs, digest="d" * 16):
+    folders, files = inputs
+    return work_folder(tmp_path / "checkpoints", digest, folders=folders, files=files)
+
+
+def test_the_same_settings_and_inputs_resume_in_the_same_folder(tmp_path, inputs):
+    first = folder_for(tmp_path, inputs)
+    (first / "phase-0").mkdir(parents=True)
+    assert folder_for(tmp_path, inputs) == first
+    assert (first / "phase-0").exists()
+
+
+@pytest.mark.parametrize("changed", ["digest", "dataset", "support", "version"])
+def test_other_settings_or_inputs_forget_the_old_checkpoints(
+    tmp_path, inputs, changed, monkeypatch
+):
+    first = folder_for(tmp_path, inputs)
+    (first / "phase-0").mkdir(parents=True)
+    if changed == "dataset":
+        _record(inputs[0][0], content="another file")
+    elif changed == "support":
+        inputs[1][0].write_bytes(b"other positions")
+    elif changed == "version":
+        monkeypatch.setitem(STAGES, "tune", STAGES["tune"] + 1)
+    second = folder_for(tmp_path, inputs, digest="e" * 16 if changed == "digest" else "d" * 16)
+    assert second != first
+    assert not first.exists()
+
+
+def test_an_input_made_again_with_the_same_files_keeps_the_checkpoints(tmp_path, inputs):
+    first = folder_for(tmp_path, inputs)
+    record = inputs[0][0] / "record.json"
+    content = json.loads(record.read_text())
+    content["where"]["started"] = "2001-01-01T00:00:00Z"
+    record.write_text(json.dumps(content))
+    assert folder_for(tmp_path, inputs) == first
+
+
+def test_a_missing_input_is_named(tmp_path, inputs):
+    (inputs[0][1] / "record.json").unlink()
+    with pytest.raises(DataError, match=r"backbone/record\.json"):
+        folder_for(tmp_path, inputs)
+
+
+def test_hashes_are_sha256_of_the_bytes(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    # The published test vector of SHA-256 for "abc".
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hashes([path]) == {str(path): expected}
+
+
+def test_a_catalogue_edited_in_between_is_refused():
+    require_digest("a" * 16, "a" * 16, what="run")
+    require_digest("a" * 16, None, what="run")
+    with pytest.raises(ConfigError, match=r"run: .*aaaa.*bbbb.*run the command again"):
+        require_digest("a" * 16, "b" * 16, what="run")

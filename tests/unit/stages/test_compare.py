@@ -1,0 +1,154 @@
+import csv
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from unit.reporting.runs import scoring, write_run
+
+from sparsetune.cli import main
+from sparsetune.errors import ConfigError, DataError
+from sparsetune.evaluation.predictions import write_predictions
+from sparsetune.reporting.collect import collect
+from sparsetune.reporting.paired import write_paired
+from sparsetune.stages import compare as compare_job
+from sparsetune.stages.compare import compare_methods, headline_comparisons
+
+GROUP = "mini-bert/mini-sst2"
+IDS = [f"dev-{n}" for n in range(10)]
+REFERENCES = [1] * 10
+KEYS = [("mini-bert", "mini-sst2", method) for method in ("full", "lora")]
+
+
+def write(results, method, right, *, seed=1, references=REFERENCES, ids=IDS):
+    """A run that gets the first ``right`` of ten examples right."""
+    score = scoring(right / 10, n_examples=10, metrics={"accuracy_fraction": right / 10})
+    folder = write_run(results, method, seed=seed, edit=score)
+    predictions = [1 if n < right else 0 for n in range(len(ids))]
+    write_predictions(folder / "predictions.parquet", ids, predictions, references)
+    return folder
+
+
+def compare(results, method="lora", against="full", group=GROUP):
+    return compare_methods(results, group, methods=(against, method))
+
+
+def test_pair_is_told_by_metric_and_by_seed(tmp_path):
+    for seed, right in ((1, 4), (2, 8)):
+        write(tmp_path, "full", 9, seed=seed)
+        write(tmp_path, "lora", right, seed=seed)
+    write(tmp_path, "full", 9, seed=3)  # lora has no such seed: left out
+    text = compare(tmp_path)
+    lines = text.splitlines()
+    assert lines[0] == "# lora against full: mini-bert on mini-sst2"
+    cells = [cell.strip() for cell in lines[4].strip("|").split("|")]
+    # Means over seeds 1 and 2: 90, and 40 and 80; five and one of ten examples lost.
+    assert cells[:4] == ["accuracy_fraction", "90.0", "60.0", "-30.0"]
+    assert "- 10 examples; seeds: 1, 2." in lines
+    # 2 / 2^5 and 2 / 2^1, the exact two-sided tails of 5 and of 1 fair coins.
+    assert "Seed 1: only full right on 5, only lora on 0, McNemar p 0.062." in text
+    assert "Seed 2: only full right on 1, only lora on 0, McNemar p 1.000." in text
+
+
+def test_command_prints_the_pair(tmp_path, capsys):
+    write(tmp_path, "full", 9)
+    write(tmp_path, "lora", 4)
+    argv = ["compare", "--results", str(tmp_path), "--group", GROUP, "--method", "lora"]
+    assert main(argv) == 0
+    assert capsys.readouterr().out.startswith("# lora against full")
+    assert main([*argv, "--against", "lorra"]) == 2
+    assert "no runs of 'lorra'; known: full, lora" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"group": "mini-bert"}, "--group: got 'mini-bert', need BACKBONE/TASK"),
+        ({"group": "../runs"}, "--group: got '../runs'"),
+        ({"method": "full"}, "--method: got 'full', need another than --against"),
+        ({"group": "mini-bert/mini-rte"}, "no runs of 'full'; known: none"),
+        ({"method": "dsee"}, r"no seed in common; full: \[1\], dsee: \[2\]"),
+    ],
+)
+def test_pair_that_does_not_exist_is_refused(tmp_path, wrong, told):
+    write(tmp_path, "full", 9)
+    write(tmp_path, "dsee", 9, seed=2)
+    with pytest.raises(ConfigError, match=told):
+        compare(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ids": [*IDS[:9], "other"]}, "row 10: id is 'other', .* has 'dev-9'"),
+        ({"references": [0, *REFERENCES[1:]]}, "row 1: reference is '0', .* has '1'"),
+        ({"ids": IDS[:9], "references": REFERENCES[:9]}, "holds 9 predictions, .* tells 10"),
+    ],
+)
+def test_predictions_of_other_examples_are_refused(tmp_path, changes, told):
+    write(tmp_path, "full", 9)
+    write(tmp_path, "lora", 4, **changes)
+    with pytest.raises(DataError, match=rf"lora.*predictions\.parquet: {told}"):
+        compare(tmp_path)
+
+
+def test_table_has_a_line_per_method_and_names_what_it_leaves_out(tmp_path):
+    folders = [write(tmp_path, "full", 9), write(tmp_path, "lora", 4), write(tmp_path, "dsee", 4)]
+    folders.append(write(tmp_path, "ia3", 4, seed=2))
+    old = folders[2] / "predictions.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"id": IDS, "prediction": REFERENCES}), old)
+    order = [(*KEYS[0][:2], method) for method in ("full", "lora", "dsee", "ia3")]
+    made, left_out = headline_comparisons(collect(folders), order=order, against="full")
+    assert left_out == [
+        "No run of full with the same seed: mini-bert/mini-sst2/ia3.",
+        "Predictions without references (rerun evaluate): mini-bert/mini-sst2/dsee.",
+    ]
+    paths = write_paired(made, tmp_path, against="full", left_out=left_out)
+    with paths[1].open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["method"] == "lora"
+    assert float(row["difference"]) == pytest.approx(-0.5)
+    assert float(row["difference_low"]) < -0.5 < float(row["difference_high"]) < 0
+    assert (row["only_reference_right"], row["only_method_right"]) == ("5", "0")
+    assert float(row["mcnemar_p_values"]) == 2 / 2**5
+    text = paths[0].read_text()
+    assert all(note in text for note in left_out)
+
+
+def test_texts_without_right_answers_have_no_mcnemar(tmp_path):
+    for method, text in (("full", "the red house by the sea"), ("lora", "the red house")):
+        edit = scoring(0.5, n_examples=10, headline_metric="bleu_fraction",
+                       metrics={"bleu_fraction": 0.5})  # fmt: skip
+        folder = write_run(tmp_path, method, seed=1, edit=edit)
+        references = [["the red house by the sea", "a house"]] * 10
+        write_predictions(folder / "predictions.parquet", IDS, [text] * 10, references)
+    text = compare(tmp_path)
+    assert "McNemar" not in text
+    assert "bleu_fraction" in text
+
+
+def test_suite_without_comparisons_still_has_its_table(tmp_path):
+    folders = [write(tmp_path, "full", 9)]
+    made, left_out = headline_comparisons(collect(folders), order=KEYS[:1], against="full")
+    assert (made, left_out) == ([], [])
+    paths = write_paired(made, tmp_path, against="full", left_out=left_out)
+    assert "Against full, paired" in paths[0].read_text()
+
+
+def test_every_run_is_read_and_resampled_once(tmp_path, monkeypatch):
+    methods = ["full", "lora", "dsee", "bitfit"]
+    for seed in (1, 2):
+        for right, method in enumerate(methods, start=4):
+            write(tmp_path, method, right, seed=seed)
+    read, scored = [], []
+    reader, resampler = compare_job.read_predictions, compare_job.resampled
+    monkeypatch.setattr(
+        compare_job, "read_predictions", lambda path, **_: read.append(path) or reader(path, **_)
+    )
+    monkeypatch.setattr(
+        compare_job, "resampled", lambda *told: scored.extend(told[1]) or resampler(*told)
+    )
+    rows = collect(sorted(tmp_path.glob("runs/*/*/*/*")))
+    order = [("mini-bert", "mini-sst2", method) for method in methods]
+    made, left_out = headline_comparisons(rows, order=order, against="full")
+    assert ([one.key[2] for one in made], left_out) == (methods[1:], [])
+    assert len(read) == len(set(read)) == len(scored) == 8

@@ -1,0 +1,180 @@
+"""A backbone that was made smaller in pre-training, through every stage that reads one."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from unit.stages.tiny_catalogue import SHAPE, edit, small_catalogue, suite_config
+
+from sparsetune.architectures.loading import fetch_backbone, load_model, load_tokenizer
+from sparsetune.cli import main
+from sparsetune.config.load import Catalogue
+from sparsetune.cost.stored import SHAPES_FILE
+from sparsetune.errors import ModelError
+from sparsetune.pruning.structured import shapes
+from sparsetune.records import read_record
+from sparsetune.stages.backbone import make_backbone
+from sparsetune.stages.cost import count_cost
+from sparsetune.stages.dataset import make_dataset
+from sparsetune.stages.evaluate import evaluate
+from sparsetune.stages.support import make_support
+from sparsetune.stages.tune import TunePaths, tune
+
+BACKBONE = "mini-bert-early"
+METHODS = ("full", "lora", "dsee-unstructured")
+
+
+def small(content):
+    content["source"]["documents"] = 60
+    recipe = content["pretraining"]
+    recipe["phases"][0].update(epochs=1.0, batch_size=4)
+    recipe["tokenizer"]["vocabulary_size"] = 300
+    recipe["shape"].update(SHAPE)
+    recipe["early"].update(stop_steps=2, head_sparsity=0.25)
+
+
+class Early:
+    """The backbone, and the folders of one task's runs."""
+
+    def __init__(self, root):
+        self.root = root
+        self.config = small_catalogue(root / "config")
+        edit(self.config / "backbones" / f"{BACKBONE}.yaml", small)
+        # Two heads of six features are left in the end: no matrix may have fewer rows than that.
+        edit(self.config / "methods" / "dsee-unstructured.yaml",
+             lambda content: content["update"].update(rank=8))  # fmt: skip
+        self.catalogue = Catalogue(self.config)
+        self.suite = self.suite_of(*METHODS)
+        self.backbone, self.dataset = root / "backbone", root / "dataset"
+        lock = root / "lock.yaml"
+        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, lock_file=lock)
+        make_backbone(
+            self.catalogue.backbone(BACKBONE), self.backbone, lock_file=lock,
+            checkpoints=root / "work", device="cpu", checkpoint_seconds=60,
+        )  # fmt: skip
+
+    def suite_of(self, *methods):
+        config = suite_config(*methods)
+        config["runs"][0]["backbones"] = [BACKBONE]
+        return self.catalogue.suite(config, origin="test")
+
+    def tune(self, spec):
+        support = self.root / "support"
+        if spec.support:
+            make_support(
+                spec.support, spec.backbone, suite="tiny", backbone_directory=self.backbone,
+                output=support,
+            )  # fmt: skip
+        run = self.root / "runs" / spec.method.id
+        paths = TunePaths(
+            dataset=self.dataset, backbone=self.backbone, output=run,
+            checkpoints=self.root / "work",
+            support=support / "support.safetensors" if spec.support else None,
+        )  # fmt: skip
+        tune(spec, paths, device="cpu", checkpoint_seconds=60)
+        return run
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory):
+    return Early(tmp_path_factory.mktemp("early"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_stage_of_a_run_works_on_the_smaller_shape(early, method):
+    spec = next(run for run in early.suite.runs if run.method.id == method)
+    run = early.tune(spec)
+    evaluate(spec, dataset=early.dataset, backbone=early.backbone, run=run, output=run,
+             device="cpu")  # fmt: skip
+    # The cost is counted from shapes alone, and refused if it trained other parameters.
+    count_cost(spec, backbone=early.backbone, run=run, ticket=None, output=run)
+    cost = read_record(run / "cost.json")["measured"]
+    # Beside layers as narrow as these, the branches of an update are not small.
+    executed = cost["macs_executed_per_example"] - cost["breakdown"]["executed"]["update"]
+    assert executed < cost["macs_dense_per_example"]
+    assert cost["sparsity"] > 0.25
+    assert read_record(run / "evaluate.json")["measured"]["n_examples"] == 30
+
+
+def test_heads_lost_in_between_are_counted_from_the_smaller_shape_on(early):
+    lives = []
+    for spec in early.suite_of("dsee-unstructured", "dsee-structured-delta").runs:
+        run = early.tune(spec)
+        evaluate(spec, dataset=early.dataset, backbone=early.backbone, run=run, output=run,
+                 device="cpu")  # fmt: skip
+        count_cost(spec, backbone=early.backbone, run=run, ticket=None, output=run)
+        lives.append(read_record(run / "cost.json")["measured"]["breakdown"]["whole_life"])
+    whole, fewer = lives
+    # Both begin with the same phase, on the backbone as it is and not as its shape was planned.
+    assert fewer["train"] == whole["train"]
+    assert fewer["recover"] < whole["recover"]
+
+
+def test_the_record_tells_what_pretraining_cost(early):
+    record = read_record(early.backbone / "record.json", "backbone")
+    told = record["measured"]["pretraining"]
+    assert told["search"]["steps"] == 2
+    assert told["phases"][0]["steps"] == round(0.8 * 15)  # 60 documents, 4 in a batch
+    assert told["macs_total"] < told["macs_dense_plan"]
+    assert all(told[name] > 0 for name in ("search_seconds", "train_seconds", "tokens_seen"))
+    assert set(record["measured"]["files"]) >= {SHAPES_FILE, "ticket.json", "gates.npz"}
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression", "span"])
+def test_layers_are_loaded_bit_for_bit_under_every_head(early, kind):
+    model = load_model(early.backbone, kind=kind, label_count=1, seed=3)
+    ticket = json.loads((early.backbone / "ticket.json").read_text())
+    assert shapes(model)["heads"] == [len(heads) for heads in ticket["kept_heads"]]
+    own = model.state_dict()
+    with safe_open(early.backbone / "model.safetensors", framework="pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    layers = {name for name in stored if name.startswith("bert.")}
+    assert len(layers) > 30
+    assert all(torch.equal(own[name], stored[name]) for name in layers)
+    again = load_model(early.backbone, kind=kind, label_count=1, seed=3)
+    assert all(torch.equal(own[name], one) for name, one in again.state_dict().items())
+
+
+def test_random_weights_get_the_smaller_shape_too(early):
+    model = load_model(
+        early.backbone, kind="classification", label_count=2, seed=0, random_weights=True
+    )
+    loaded = load_model(early.backbone, kind="classification", label_count=2, seed=0)
+    assert shapes(model) == shapes(loaded)
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    assert not torch.equal(model.state_dict()[name], loaded.state_dict()[name])
+
+
+def test_a_mirror_may_hold_such_a_folder(early, tmp_path):
+    mirrored = early.catalogue.backbone("bert-base")
+    source = {"kind": "mirror", "path": str(early.backbone)}
+    backbone = type(mirrored)("bert-base", "", "bert", source)
+    fetch_backbone(backbone, tmp_path / "copy", lock_file=tmp_path / "lock.yaml")
+    one, two = (load_model(path, kind="regression", label_count=1, seed=0)
+                for path in (early.backbone, tmp_path / "copy"))  # fmt: skip
+    assert all(torch.equal(t, two.state_dict()[name]) for name, t in one.state_dict().items())
+    assert load_tokenizer(tmp_path / "copy").mask_token == "[MASK]"
+
+
+def test_damaged_sizes_are_named(early, tmp_path):
+    folder = shutil.copytree(early.backbone, tmp_path / "copy")
+    (folder / SHAPES_FILE).write_text("{}")
+    with pytest.raises(ModelError, match=rf"{SHAPES_FILE}: format"):
+        load_model(folder, kind="regression", label_count=1, seed=0)
+
+
+def test_a_ticket_is_refused_before_anything_runs(early, capsys, monkeypatch):
+    monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
+    config = suite_config("earlybert")
+    config["runs"][0]["backbones"] = [BACKBONE]
+    code = main(["check", "--catalogue", str(early.config), "--config", json.dumps(config)])
+    assert code == 2
+    assert f"mask.ticket does not fit backbone {BACKBONE}" in capsys.readouterr().err
+
+
+def test_the_final_loss_is_a_number_and_below_chance(early):
+    told = read_record(early.backbone / "record.json")["measured"]
+    assert told["pretraining"]["final_loss"] < math.log(told["vocabulary_tokens"]) + 0.5

@@ -1,0 +1,142 @@
+"""Everything that must be refused at the Python door before training, by one clear line."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import DistilBertConfig, DistilBertModel
+from unit.tiny import HEADS, LAYERS, SMALL_DSEE, WIDTH, tiny_model
+
+import sparsetune
+from sparsetune import DseeConfig
+from sparsetune.earlybert.ticket import DrawConfig, Ticket
+from sparsetune.errors import ConfigError, ModelError
+from sparsetune.pruning.masks import two_pool_masks
+from sparsetune.pruning.structured import remove
+
+CONFIG = DseeConfig(rank=3, alpha=6.0, n_sparse=11, support="random")
+
+
+def positions(**changes):
+    """Three positions for query and value of both layers, then the changes."""
+    sites = [f"layer.{layer}.{name}" for layer in (0, 1) for name in ("query", "value")]
+    given = {site: torch.tensor([1, 2, 3]) for site in sites}
+    return given | {name.replace("_", "."): value for name, value in changes.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 0}, "dsee rank: received 0, allowed: 1"),
+        ({"rank": 4.0}, "dsee rank: received 4.0, allowed: a whole number"),
+        ({"rank": True}, "dsee rank: received True, allowed: a whole number"),
+        ({"alpha": float("nan")}, "dsee alpha: received nan, allowed: above 0"),
+        ({"alpha": "16"}, "dsee alpha: received '16', allowed: a number"),
+        ({"n_sparse": -1}, "dsee n_sparse: received -1, allowed: 0 or more"),
+        ({"seed": None}, "dsee seed: received None, allowed: a whole number"),
+        ({"targets": "query"}, "dsee targets: received 'query', allowed: a list"),
+        ({"targets": None}, "dsee targets: received None, allowed: a list"),
+        ({"targets": ()}, r"dsee targets: received \[\], allowed: .*query, key, value"),
+        ({"targets": ("c_attn",)}, r"targets: received \['c_attn'\], .*query, key, .* ffn_out"),
+        ({"targets": ("query", "query")}, "allowed: distinct names"),
+        ({"init": "kaiming"}, "dsee init: received 'kaiming', allowed: zero, normal"),
+        ({"support": "largest"}, "received 'largest', allowed: magnitude, random, empty, grebsmo"),
+        ({"support": 7}, "dsee support: received 7, allowed: .* site -> positions"),
+    ],
+)
+def test_a_wrong_setting_is_refused_when_it_is_written(changes, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        replace(CONFIG, **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 25}, "layer.0.query of 24 x 24: dsee rank: received 25, allowed: 1 to 24"),
+        ({"n_sparse": 577}, "24 x 24: dsee n_sparse: received 577, allowed: 0 to 576"),
+        ({"support": {}}, "no support for layer.0.query; received 0 supports"),
+        ({"support": positions(layer_9_query=torch.tensor([1]))}, "layer.9.query; .* in 2 layers"),
+        ({"support": positions(layer_0_key=torch.tensor([1]))}, "layer.0.key; .*query, value"),
+        ({"support": positions(layer_1_value=torch.arange(12))}, "12 positions; .* at most 11"),
+        ({"support": positions(layer_1_value=torch.tensor([576]))}, r"576..576, .* 0\.\.575 of"),
+        ({"support": positions(layer_1_value=torch.tensor([-1, 4]))}, "received -1..4"),
+        ({"support": positions(layer_1_value=torch.tensor([4, 4]))}, "a position occurs twice"),
+        ({"support": positions(layer_1_value=torch.ones(2))}, "received torch.float32 of 1 dim"),
+        ({"support": positions(layer_1_value=torch.ones(2, 2, dtype=int))}, "of 2 dimensions"),
+        ({"support": positions(layer_1_value=[1, 2])}, "received a list, needed: a tensor"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_what_does_not_fit_the_model_is_refused_and_leaves_it_alone(kind, changes, message):
+    model = tiny_model(kind)
+    modules = {name: type(module) for name, module in model.named_modules()}
+    with pytest.raises(ModelError, match=message):
+        sparsetune.apply_dsee(model, replace(CONFIG, **changes))
+    assert {name: type(module) for name, module in model.named_modules()} == modules
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_rank_is_held_against_the_smaller_matrices_of_a_pruned_model():
+    model = tiny_model("bert")
+    remove(model, [[0], [0, 1, 2, 3]], [list(range(WIDTH))] * LAYERS)
+    with pytest.raises(
+        ModelError, match=r"query of 6 x 24: dsee rank: received 7, allowed: 1 to 6"
+    ):
+        sparsetune.apply_dsee(model, replace(CONFIG, rank=7))
+
+
+def test_a_model_that_is_wrapped_or_of_another_kind_is_refused():
+    with pytest.raises(ModelError, match=r"query is wrapped already: a .*\.DseeLinear"):
+        sparsetune.apply_dsee(sparsetune.apply_dsee(tiny_model("bert"), CONFIG), CONFIG)
+    lora = get_peft_model(tiny_model("bert"), LoraConfig(target_modules=["query"]))
+    with pytest.raises(ModelError, match=r"query is wrapped already: a peft\..*\.Linear, needed"):
+        sparsetune.apply_dsee(lora, CONFIG)
+    other = DistilBertModel(DistilBertConfig(dim=8, n_layers=1, n_heads=2, hidden_dim=8))
+    with pytest.raises(ModelError, match=r"'distilbert' .* known: bert, roberta, gpt2"):
+        sparsetune.apply_dsee(other, CONFIG)
+    with pytest.raises(ModelError, match=r"model type None of Linear"):
+        sparsetune.apply_dsee(torch.nn.Linear(2, 2), CONFIG)
+
+
+@pytest.mark.parametrize("config", [SMALL_DSEE, {"rank": 3}, None])
+def test_settings_of_another_kind_are_refused(config):
+    with pytest.raises(ConfigError, match=r"config: received a .*, allowed: a sparsetune.Dsee"):
+        sparsetune.apply_dsee(tiny_model("bert"), config)
+
+
+def test_an_unknown_merge_policy_or_a_second_merge_is_refused():
+    model = sparsetune.apply_dsee(tiny_model("gpt2"), CONFIG)
+    with pytest.raises(ModelError, match=r"'sparse'; allowed: unmerged, dense, masked"):
+        sparsetune.merge(model, "sparse")
+    sparsetune.merge(model, "dense")
+    with pytest.raises(ModelError, match="nothing to merge"):
+        sparsetune.merge(model, "dense")
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])
+def test_a_ratio_that_is_no_share_is_refused(ratio):
+    with pytest.raises(ModelError, match=f"pruning ratio: received {ratio}, allowed: 0 to 1"):
+        two_pool_masks(tiny_model("bert"), ratio, choice="weight")
+    for name in ("head_ratio", "neuron_ratio"):
+        with pytest.raises(ConfigError, match=rf"{name}: received {ratio}, allowed: \[0, 1\)"):
+            DrawConfig(**{name: ratio})
+
+
+def test_a_ticket_of_another_backbone_or_with_an_empty_layer_is_refused():
+    def ticket(kept, **changes):
+        shape = {"heads": HEADS, "neurons": WIDTH, "kept_neurons": ((0,),) * len(kept)} | changes
+        label = {"backbone": "b", "task": "t", "recipe": "r", "seed": 1, "origin": "search"}
+        return Ticket(kept_heads=kept, **shape, **label)
+
+    model = tiny_model("roberta")
+    ticket(((0,), (1,))).check_fits(model)
+    with pytest.raises(ModelError, match=r"for 3 layers of 4 heads .* model has .* in 2 layers"):
+        ticket(((0,), (1,), (0,))).check_fits(model)
+    with pytest.raises(ModelError, match=r"of 12 heads and 40 neurons; layer 0 .* has 4 heads"):
+        ticket(((0,), (1,)), heads=12).check_fits(model)
+    with pytest.raises(ModelError, match=r"layer 1: no head kept; each layer needs at least one"):
+        ticket(((0,), ()))
+    with pytest.raises(ModelError, match=r"layer 0: no neuron kept"):
+        ticket(((0,), (1,)), kept_neurons=((), (0,)))
