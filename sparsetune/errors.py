@@ -90,3 +90,14 @@ def refusal(where: object, key: str, received: object, known: Iterable[object]) 
     allowed = [str(one) for one in known]
     told = f"{where}: {key}: received {received!r}; allowed: {', '.join(allowed) or 'none'}"
     return told + nearest(received, allowed)
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an exception's text, cut to 200 characters, for one-line messages."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def shown(value: object) -> str:
+    """``repr`` of a received value, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

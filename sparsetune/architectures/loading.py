@@ -1,4 +1,4 @@
-"""Backbones: fetched from the hub at a pinned commit or from a mirror, checked, and loaded.
+"""Backbones: checked and loaded; where they come from is in ``sparsetune.data.backbones``.
 
 A backbone is a Hugging Face folder with safetensors weights and a tokenizer. Pickle checkpoints
 are refused by name and code that comes with a checkpoint is never run.
@@ -6,36 +6,22 @@ are refused by name and code that comes with a checkpoint is never run.
 
 import contextlib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsetune.architectures.weight_files import (
-    INDEX,
     stored_parameters,
     stored_shapes,
     weight_files,
 )
 from sparsetune.cost.stored import SHAPES_FILE
-from sparsetune.data.hub import hub_snapshot
-from sparsetune.data.manifests import checked_commit
-from sparsetune.data.published import first_line
-from sparsetune.data.sources import copy_files, inventory, replaced_directory
-from sparsetune.errors import DataError, ModelError
+from sparsetune.errors import DataError, ModelError, first_line
 from sparsetune.records import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
-HUB_PATTERNS = (
-    "config.json",
-    "generation_config.json",
-    "model*.safetensors",
-    INDEX,
-    *_TOKENIZER_PATTERNS,
-    SHAPES_FILE,
-)
 _TOKENIZER_FORMS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 _SEQUENCE_HEADS = dict.fromkeys(("classification", "regression"), "ForSequenceClassification")
 _HEADS = {**_SEQUENCE_HEADS, "span": "ForQuestionAnswering"}
@@ -50,64 +36,6 @@ _LANGUAGE_HEADS = ("cls.predictions.", "lm_head.")
 _MAY_BE_NEW = ("classifier.", "qa_outputs.", "score.", "bert.pooler.", *_LANGUAGE_HEADS)
 
 Kind = Literal["classification", "regression", "span", "generation", "masked_lm"]
-
-
-def fetch_backbone(backbone: Any, directory: Path, *, lock_file: Path) -> dict[str, Any]:
-    """Make a checked local copy of a backbone's folder.
-
-    Args:
-        backbone: catalogue entry; ``id``, ``architecture`` and ``source`` (hub or mirror) are
-            read.
-        directory: the copy; replaced as a whole, and only on success.
-        lock_file: YAML file that keeps the commits of hub branches.
-
-    Returns:
-        ``files`` (name -> sha256), ``stored_bytes``, ``parameters_stored`` (weights in the
-        safetensors files) and ``revision`` (commit of the hub, or of the hub's
-        files in a mirror that was filled from it; None for other mirrors).
-
-    Raises:
-        ModelError: not reachable, no safetensors, no tokenizer, damaged, or of another
-            architecture.
-    """
-    source = backbone.source
-    if source["kind"] == "hub":
-        revision, folder = _fetched(source, HUB_PATTERNS, backbone.id, lock_file)
-        origin = f"{source['repository']}@{revision[:12]}"
-    elif source["kind"] == "mirror":
-        revision, folder, origin = None, Path(source["path"]), source["path"]
-    else:
-        raise ModelError(f"backbone {backbone.id}: source {source['kind']} is not fetched")
-    try:
-        parameters = check_folder(folder, backbone.architecture)
-        with replaced_directory(directory) as partial:
-            copy_files(_wanted(folder), partial)
-            found = inventory(partial)
-            if revision is None:
-                revision = checked_commit(folder, found["files"])
-    except (ModelError, DataError) as error:
-        raise ModelError(str(error).replace(str(folder), origin)) from None
-    return {**found, "parameters_stored": parameters, "revision": revision}
-
-
-def fetch_tokenizer(
-    source: Mapping[str, Any], directory: Path, *, name: str, lock_file: Path
-) -> None:
-    """Copy the tokenizer of a published backbone, and nothing else of it.
-
-    Args:
-        source: of the backbone: hub or mirror.
-        directory: where the tokenizer is loaded from and saved to; made if missing.
-        name: the backbone's id, for the message.
-        lock_file: YAML file that keeps the commits of hub branches.
-
-    Raises:
-        ModelError: not reachable, or without a readable fast tokenizer.
-    """
-    folder = Path(source.get("path", ""))
-    if source["kind"] == "hub":
-        _, folder = _fetched(source, ("config.json", *_TOKENIZER_PATTERNS), name, lock_file)
-    load_tokenizer(folder).save_pretrained(directory)
 
 
 def check_folder(directory: Path, architecture: str) -> int:
@@ -328,34 +256,6 @@ def _model_type(directory: Path) -> str:
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError(f"{path}: model_type is missing; need one of {', '.join(_MODEL_CLASSES)}")
     return config["model_type"]
-
-
-def _fetched(
-    source: Mapping[str, Any], patterns: Sequence[str], name: str, lock_file: Path
-) -> tuple[str, Path]:
-    try:
-        return hub_snapshot(
-            source,
-            kind="model",
-            patterns=patterns,
-            lock_file=lock_file,
-            advice="use a mirror: --config mirror=PATH with the model's files in "
-            f"PATH/backbones/{name}/",
-        )
-    except DataError as error:
-        raise ModelError(str(error)) from None
-
-
-def _wanted(directory: Path) -> Sequence[Path]:
-    weights = weight_files(directory)
-    others = {
-        path
-        for pattern in HUB_PATTERNS
-        for path in directory.glob(pattern)
-        if path.is_file() and ".safetensors" not in path.name
-    }
-    index = [] if weights[0].name == "model.safetensors" else [directory / INDEX]
-    return [*sorted(others), *index, *weights]
 
 
 @contextlib.contextmanager

@@ -3,8 +3,7 @@
 import math
 from pathlib import Path
 
-from sparsetune.data.published import first_line
-from sparsetune.errors import DataError, ModelError
+from sparsetune.errors import DataError, ModelError, first_line
 from sparsetune.records import read_json
 
 INDEX = "model.safetensors.index.json"

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sparsetune.data.published import GenerationExample, SpanExample, TextExample, shown
-from sparsetune.errors import ConfigError
+from sparsetune.data.published import GenerationExample, SpanExample, TextExample
+from sparsetune.errors import ConfigError, shown
 
 IGNORED_LABEL = -100
 SEPARATOR = " =>"  # between source and answer, for models without a separator token

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import tokenizers
 import transformers
 
-from sparsetune.data.published import first_line
+from sparsetune.errors import first_line
 from sparsetune.records import STAGES, digest_of, replacing, sha256_of
 
 logger = logging.getLogger(__name__)

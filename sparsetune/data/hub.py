@@ -18,8 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from sparsetune.data.downloads import HubFile, download, is_whole, patiently
-from sparsetune.data.published import first_line
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, first_line
 from sparsetune.records import read_json, replacing, write_json, write_text_atomically
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, first_line
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 # Files of the hub's own parquet conversion, which lie in a folder for each split.
@@ -222,17 +222,6 @@ def read_parquet(path: Path, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     if table.num_rows == 0:
         raise DataError(f"{path}: the file is empty; it must hold at least one example")
     return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an exception's text, cut to 200 characters, for one-line messages."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
-
-
-def shown(value: object) -> str:
-    """``repr`` of a received value, cut to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sparsetune.data.layouts import glue
-from sparsetune.data.published import TextExample, find_files, read_parquet, shown
-from sparsetune.errors import ConfigError, DataError
+from sparsetune.data.published import TextExample, find_files, read_parquet
+from sparsetune.errors import ConfigError, DataError, shown
 from sparsetune.records import write_text_atomically
 
 

@@ -16,9 +16,8 @@ from sparsetune.data.published import (
     read_lines,
     read_parquet,
     read_text,
-    shown,
 )
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, shown
 
 ENDINGS = ("parquet", "jsonl", "json", "csv", "tsv")
 

@@ -14,10 +14,9 @@ import pyarrow
 import pyarrow.parquet
 
 from sparsetune.data.hub import hub_snapshot
-from sparsetune.data.published import first_line
 from sparsetune.data.synthetic.world import write_corpus
 from sparsetune.data.text_files import matching_files, text_files
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, first_line
 from sparsetune.records import replacing, sha256_of
 
 COLUMN = "text"  # of parquet files

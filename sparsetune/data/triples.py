@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sparsetune.data.published import shown
+from sparsetune.errors import shown
 
 FIELDS = ("subject", "property", "object")
 

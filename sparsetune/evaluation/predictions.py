@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from sparsetune.data.published import first_line
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, first_line
 from sparsetune.records import replacing
 
 NAME = "predictions.parquet"

@@ -48,7 +48,7 @@ def make_backbone(
         described = describe_device(chosen)
         del lock
     else:
-        from sparsetune.architectures.loading import fetch_backbone
+        from sparsetune.data.backbones import fetch_backbone
 
         clock.ready()
         measured = fetch_backbone(backbone, directory, lock_file=lock_file)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsetune.architectures.loading import HUB_PATTERNS, check_folder
+from sparsetune.architectures.loading import check_folder
 from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Backbone, Catalogue, Suite, Task
+from sparsetune.data.backbones import HUB_PATTERNS
 from sparsetune.data.examples import files_of
 from sparsetune.data.hub import HubRepository, NothingArrivesError
 from sparsetune.data.mirrors import Filled, MirrorPart, fill, merged_parts, planned

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from sparsetune.architectures.loading import fetch_tokenizer
 from sparsetune.config.load import Backbone
 from sparsetune.cost.pretraining import Pass, pretraining_macs, shapes_of
+from sparsetune.data.backbones import fetch_tokenizer
 from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus
 from sparsetune.data.corpus import collate as collate_blocks
 from sparsetune.data.sources import copy_files, replaced_directory

@@ -4,16 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsetune.data.published import (
-    GenerationExample,
-    find_files,
-    read_json_file,
-    read_parquet,
-    shown,
-)
+from sparsetune.data.published import GenerationExample, find_files, read_json_file, read_parquet
 from sparsetune.data.references import group_references
 from sparsetune.data.triples import linearise, triple_of
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, shown
 
 Split = Literal["train", "evaluation"]
 

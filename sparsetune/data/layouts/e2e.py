@@ -18,10 +18,9 @@ from sparsetune.data.published import (
     read_lines,
     read_parquet,
     read_text,
-    shown,
 )
 from sparsetune.data.references import group_references
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, shown
 
 Split = Literal["train", "evaluation"]
 

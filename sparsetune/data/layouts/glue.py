@@ -10,14 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsetune.data.published import (
-    TextExample,
-    find_files,
-    read_lines,
-    read_parquet,
-    shown,
-)
-from sparsetune.errors import DataError
+from sparsetune.data.published import TextExample, find_files, read_lines, read_parquet
+from sparsetune.errors import DataError, shown
 
 LOWEST_SCORE, HIGHEST_SCORE = 0.0, 5.0
 

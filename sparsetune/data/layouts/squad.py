@@ -7,14 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsetune.data.published import (
-    SpanExample,
-    find_files,
-    read_json_file,
-    read_parquet,
-    shown,
-)
-from sparsetune.errors import DataError
+from sparsetune.data.published import SpanExample, find_files, read_json_file, read_parquet
+from sparsetune.errors import DataError, shown
 
 _PARQUET_SPLITS = {"train": "train", "dev": "validation"}
 

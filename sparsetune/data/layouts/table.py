@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsetune.data.layouts.squad import answers_of, checked_questions
-from sparsetune.data.published import Example, SpanExample, TextExample, shown
+from sparsetune.data.published import Example, SpanExample, TextExample
 from sparsetune.data.references import group_references
 from sparsetune.data.tabular import find_table, read_rows
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, shown
 
 Split = Literal["train", "evaluation"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsetune.data.published import GenerationExample, find_files, read_json_file, shown
+from sparsetune.data.published import GenerationExample, find_files, read_json_file
 from sparsetune.data.references import group_references
 from sparsetune.data.triples import FIELDS, linearise, triple_of
-from sparsetune.errors import DataError
+from sparsetune.errors import DataError, shown
 
 Split = Literal["train", "evaluation"]
 

@@ -9,10 +9,11 @@ import torch
 from safetensors import safe_open
 from unit.stages.tiny_catalogue import SHAPE, edit, small_catalogue, suite_config
 
-from sparsetune.architectures.loading import fetch_backbone, load_model, load_tokenizer
+from sparsetune.architectures.loading import load_model, load_tokenizer
 from sparsetune.cli import main
 from sparsetune.config.load import Catalogue
 from sparsetune.cost.stored import SHAPES_FILE
+from sparsetune.data.backbones import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import shapes
 from sparsetune.records import read_record
