@@ -1,17 +1,21 @@
-import json
-
 import pytest
 
-from sparsetune.config.metric import SCALES, lower_is_better, scale_of
+from sparsetune.config.metric import SCALES, lower_is_better, metrics_of, scale_of
 from sparsetune.errors import ConfigError
 from sparsetune.evaluation.metrics.assess import METRICS
 
 
-def test_every_metric_has_a_scale_and_may_be_asked_for(repository):
-    path = repository / "workflow" / "schemas" / "task.schema.json"
-    schema = json.loads(path.read_text(encoding="utf-8"))
-    allowed = schema["properties"]["metrics"]["items"]["enum"]
-    assert set(METRICS) == set(SCALES) == set(allowed)
+def test_every_name_is_bound_to_a_function():
+    assert set(METRICS) == set(SCALES)
+
+
+def test_each_kind_of_task_has_its_metrics_and_f1_needs_two_labels():
+    assert metrics_of("regression") == ["pearson_correlation", "spearman_correlation"]
+    assert set(metrics_of("classification", 2)) - set(metrics_of("classification", 3)) == {
+        "f1_fraction"
+    }
+    kinds = ("classification", "regression", "span", "generation")
+    assert sorted(name for kind in kinds for name in metrics_of(kind, 2)) == sorted(SCALES)
 
 
 def test_only_an_error_rate_is_better_when_lower():
@@ -27,5 +31,7 @@ def test_what_is_no_fraction_is_printed_as_it_is():
 
 
 def test_unknown_metric_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match="'blue'; allowed: accuracy_fraction, "):
-        lower_is_better("blue")
+    with pytest.raises(
+        ConfigError, match=r"received 'blue_fraction'; allowed: accuracy_fraction, "
+    ):
+        lower_is_better("blue_fraction")
