@@ -25,6 +25,7 @@ from sparsetune.pruning.checkpoint import check_tensors, load_compact, read_tens
 from sparsetune.pruning.masks import apply_masks_, pack_mask, unpack_mask
 from sparsetune.pruning.structured import shapes
 from sparsetune.pruning.zeros import check_zeros, remember_zeros
+from sparsetune.randomness import derive
 from sparsetune.records import read_json, replacing, sha256_of, write_json
 
 __all__ = [
@@ -135,7 +136,8 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
             f"support has positions for {unknown[0]}; {type(model).__name__} has "
             f"{', '.join(config.targets)} in {Anatomy.of(model).layers} layers to adapt"
         )
-    dsee.apply_dsee(model, config, support, generator=torch.Generator().manual_seed(config.seed))
+    generator = torch.Generator().manual_seed(derive(config.seed, "update"))
+    dsee.apply_dsee(model, config, support, generator=generator)
     remember_zeros(Anatomy.of(model).sites())
     return model
 

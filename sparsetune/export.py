@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sparsetune.architectures.base import Anatomy
 from sparsetune.errors import ConfigError, ModelError
+from sparsetune.randomness import derive
 from sparsetune.records import replacing
 
 # One protocol-buffer message ends below 2 GiB; the graph needs a little beside the weights.
@@ -135,7 +136,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _sample(model: nn.Module, batch: int, length: int) -> dict[str, Tensor]:
     """Random ids, the first row padded at its end, on the model's device."""
     config: Any = model.config
-    generator = torch.Generator().manual_seed(length)
+    generator = torch.Generator().manual_seed(derive(0, "export", length))
     ids = torch.randint(config.vocab_size, (batch, length), generator=generator)
     mask = torch.ones_like(ids)
     mask[0, -2:] = 0

@@ -1,4 +1,11 @@
-"""The one source of seeds: every stream of random numbers has a name. Imports nothing heavy."""
+"""The one source of seeds: every stream of random numbers has a name. Imports nothing heavy.
+
+The streams of a run's seed: ``weights`` (in place of a checkpoint's), ``head``, ``update``,
+``random ticket``; ``search`` with ``order``, ``dropout`` or ``hidden tokens``; ``phase`` with its
+index, its name and ``order``, ``dropout``, ``masks`` or ``hidden tokens``. Of a support's seed:
+``support`` with the key of the site. Of hidden tokens: ``item`` with its number. Generated data
+sets, and intervals, have seeds of their own.
+"""
 
 import hashlib
 

@@ -23,10 +23,10 @@ from sparsetune.validation import first_violation
 
 STAGES: dict[str, int] = {
     "dataset": 1,
-    "backbone": 1,
-    "support": 2,
-    "ticket": 2,
-    "tune": 3,
+    "backbone": 2,
+    "support": 3,
+    "ticket": 3,
+    "tune": 4,
     "evaluate": 3,
     "cost": 4,
     "tables": 6,

@@ -17,6 +17,7 @@ from sparsetune.architectures.weight_files import (
 )
 from sparsetune.cost.stored import SHAPES_FILE
 from sparsetune.errors import DataError, ModelError, first_line
+from sparsetune.randomness import derive
 from sparsetune.records import read_json
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def load_model(
     config = _configuration(model_class, directory, kind=kind, label_count=label_count)
     # Only the CPU generator is forked and seeded: weights are drawn there.
     with torch.random.fork_rng(devices=[]), _quiet_transformers():
-        torch.default_generator.manual_seed(seed)
+        stream = "weights" if random_weights else "head"
+        torch.default_generator.manual_seed(derive(seed, stream))
         if (directory / SHAPES_FILE).is_file():
             return _load_smaller(model_class, directory, config, random_weights=random_weights)
         if random_weights:

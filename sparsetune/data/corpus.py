@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from sparsetune.errors import ConfigError, DataError
+from sparsetune.randomness import derive
 from sparsetune.records import replacing
 
 Layout = Literal["documents", "stream"]
@@ -216,9 +217,8 @@ def mask_tokens(
 
 
 def _item_generator(seed: int, index: int) -> torch.Generator:
-    """A generator for one item; numpy mixes the two numbers so that neighbours differ."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, dtype=np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+    """A generator for one item, whose stream is its own."""
+    return torch.Generator().manual_seed(derive(seed, "item", index))
 
 
 class MaskedBlocks(Dataset):

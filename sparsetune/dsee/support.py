@@ -3,7 +3,6 @@
 Recipes: GreBsmo (low rank plus sparse), largest magnitude, random, none.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from sparsetune.architectures.base import Anatomy
 from sparsetune.errors import ConfigError, ModelError
 from sparsetune.pruning.masks import exact_top_k
+from sparsetune.randomness import derive
 
 RECIPES = ("magnitude", "random", "empty", "grebsmo")
 Recipe = Literal["magnitude", "random", "empty", "grebsmo"]
@@ -195,8 +195,7 @@ def site_seed(seed: int, key: str) -> int:
     Returns:
         An integer in [0, 2**63).
     """
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return derive(seed, "support", key)
 
 
 def model_supports(

@@ -21,6 +21,7 @@ from sparsetune.earlybert.drawing import DrawConfig as DrawConfig
 from sparsetune.earlybert.drawing import draw_masks as draw_masks
 from sparsetune.earlybert.drawing import evenly_dropped
 from sparsetune.errors import ModelError
+from sparsetune.randomness import derive
 
 Indices = tuple[tuple[int, ...], ...]
 Origin = Literal["search", "random", "layers"]
@@ -281,7 +282,7 @@ def random_ticket(shape: tuple[int, int, int], config: DrawConfig, *, label: Tic
         One generator for heads and neurons; the code seeds them apart for SQuAD, alike for GLUE.
     """
     layers, heads, neurons = shape
-    generator = torch.Generator().manual_seed(label.seed)
+    generator = torch.Generator().manual_seed(derive(label.seed, "random ticket"))
     drawn = draw_masks(
         torch.rand(layers, heads, generator=generator, dtype=torch.float64),
         torch.rand(layers, neurons, generator=generator, dtype=torch.float64),

@@ -15,6 +15,7 @@ from sparsetune.architectures.base import task_head_parameters
 from sparsetune.dsee.layer import DseeConfig, apply_dsee
 from sparsetune.methods.attached import Attached
 from sparsetune.methods.peft_updates import attach_peft
+from sparsetune.randomness import derive
 
 
 def _attach_full(
@@ -65,7 +66,7 @@ def attach_update(
         update: the method's ``update`` settings; for DSEE with ``targets`` filled in.
         supports: site key -> flat positions (int64) of single trained entries: DSEE's S2, or
             Supra's as a run's file has them; empty otherwise.
-        seed: of the update's random start.
+        seed: of the run; the update's random start has a stream of its own.
 
     Returns:
         The positions in use, and what must be called while the update trains, if anything.
@@ -73,4 +74,4 @@ def attach_update(
     Raises:
         ModelError: the update does not fit the model.
     """
-    return UPDATES[update["kind"]](model, update, supports, seed)
+    return UPDATES[update["kind"]](model, update, supports, derive(seed, "update"))

@@ -16,6 +16,7 @@ from sparsetune.earlybert.ticket import (
     layer_ticket,
     random_ticket,
 )
+from sparsetune.randomness import derive
 from sparsetune.records import Clock, digest_of, make_record, write_record
 from sparsetune.stages.asked import hashes, work_folder
 from sparsetune.stages.features import masked_features, training_features
@@ -113,7 +114,8 @@ def _searched(
     kind, label_count = job.task.kind, job.task.label_count
     if told["objective"] == "mlm":
         fraction = settings["masked_fraction"]
-        data = masked_features(data[0], tokenizer, fraction=fraction, seed=job.seed)
+        hiding = derive(job.seed, "search", "hidden tokens")
+        data = masked_features(data[0], tokenizer, fraction=fraction, seed=hiding)
         kind, label_count = "masked_lm", 1
         told["language_head_from_checkpoint"] = has_language_head(backbone)
     model = load_model(backbone, kind=kind, label_count=label_count, seed=job.seed)

@@ -69,7 +69,15 @@ def search_ticket(
         neuron_ratio=early["neuron_sparsity"],
         neuron_scope=early["neuron_scope"],
     )
-    found = run_search(copy.deepcopy(model), search, data, place=place, seed=label.seed, draw=draw)
+    found = run_search(
+        copy.deepcopy(model),
+        search,
+        data,
+        place=place,
+        seed=label.seed,
+        draw=draw,
+        plan=plan.until(early["stop_steps"]),
+    )
     folder = place.folder.parent
     ticket = draw_ticket(found.heads, found.neurons, draw, label=label, search=found.end)
     ticket.save(folder / TICKET)

@@ -18,7 +18,7 @@ from sparsetune.training.checkpoints import read_state, save_state
 from sparsetune.training.losses import step_loss
 from sparsetune.training.plan import lengths_of, make_plan
 from sparsetune.training.scoring import EpochScoring, score_point
-from sparsetune.training.seeding import seed_everything
+from sparsetune.training.seeding import phase_seed
 from sparsetune.training.trainer import CURVES, PhaseJob, PhaseTrainer, TrainSettings, run_phase
 
 
@@ -29,7 +29,7 @@ class Workplace:
     Attributes:
         folder: keeps checkpoints and finished phases until the run is done.
         device: ``cpu`` or ``cuda``.
-        seed: the run's seed; each phase derives its own.
+        seed: the run's; see :func:`sparsetune.training.seeding.phase_seed`.
         checkpoint_seconds: time between checkpoints.
         on_curve: called with (step over all phases, values).
         scoring: how the model is scored after each epoch of the last phase that trains; None =
@@ -82,11 +82,9 @@ def run_phases(
             _take_up(tuned, result, state)
             _replay(result, steps_before, workplace)
         else:
-            # Every phase has random numbers of its own, so that one reached by resuming
-            # and one reached without a break begin alike.
-            seed_everything(workplace.seed + 7919 * index)
             if phase["kind"] == "prune":
-                result = _prune(tuned, phase, mask, seed=workplace.seed, start=start)
+                masks = phase_seed(workplace.seed, index, phase["name"], "masks")
+                result = _prune(tuned, phase, mask, seed=masks, start=start)
             else:
                 job = _job(phases, index, (features, collate), workplace, steps_before)
                 result = _train(tuned, job)
@@ -141,7 +139,7 @@ def _job(
         batch_size=settings.batch_size,
         gradient_accumulation=settings.gradient_accumulation,
         epochs=settings.epochs,
-        seed=workplace.seed + index,
+        seed=phase_seed(workplace.seed, index, phase["name"], "order"),
     )
     return PhaseJob(
         name=phase["name"],
@@ -151,7 +149,7 @@ def _job(
         plan=plan,
         folder=workplace.folder / f"phase-{index}",
         device=workplace.device,
-        seed=workplace.seed,
+        seed=phase_seed(workplace.seed, index, phase["name"], "dropout"),
         checkpoint_seconds=workplace.checkpoint_seconds,
         on_curve=lambda step, values: workplace.on_curve(steps_before + step, values),
         scoring=None if trains_later else workplace.scoring,

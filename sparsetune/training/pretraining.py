@@ -23,13 +23,14 @@ from sparsetune.data.texts import gather_corpus
 from sparsetune.data.tokenizers import train_tokenizer
 from sparsetune.earlybert.ticket import Ticket, TicketLabel
 from sparsetune.pruning.checkpoint import save_compact
+from sparsetune.randomness import derive
 from sparsetune.records import STAGES, digest_of, read_json, sha256_of, write_json
 from sparsetune.training.checkpoints import read_state, save_state
 from sparsetune.training.early import GATES, TICKET, search_ticket, shrink
 from sparsetune.training.fresh import new_model, start_embeddings
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan
 from sparsetune.training.search import SearchPlace
-from sparsetune.training.seeding import seed_everything
+from sparsetune.training.seeding import phase_seed, seed_everything
 from sparsetune.training.trainer import PhaseJob, PhaseTrainer, TrainSettings, run_phase
 
 
@@ -69,7 +70,7 @@ class _Phase:
             batch_size=self.settings.batch_size,
             gradient_accumulation=self.settings.gradient_accumulation,
             epochs=steps / self.steps_per_epoch,
-            seed=self.seed,
+            seed=phase_seed(self.seed, self.index, self.name, "order"),
         )
 
     @cached_property
@@ -114,7 +115,7 @@ def pretrain(
     phases = [
         _phase(index, recipe, tokenizer, work, seed) for index in range(len(recipe["phases"]))
     ]
-    seed_everything(seed)
+    seed_everything(derive(seed, "weights"))
     model = new_model(backbone.architecture, recipe, tokenizer)
     if recipe["embeddings"] == "cooccurrence":
         start_embeddings(model, _blocks(work, recipe["phases"][0]["block_tokens"]), tokenizer)
@@ -214,7 +215,7 @@ def _phase(index: int, recipe: Mapping[str, Any], tokenizer: Any, work: Path, se
             tokenizer,
             fraction=recipe["masked_fraction"],
             copies=copies,
-            seed=seed + index,
+            seed=phase_seed(seed, index, values["name"], "hidden tokens"),
         )
     batches = math.ceil(len(blocks) * copies / values["batch_size"])
     steps_per_epoch = math.ceil(batches / values["gradient_accumulation"])
@@ -227,7 +228,7 @@ def _phase(index: int, recipe: Mapping[str, Any], tokenizer: Any, work: Path, se
         features=features,
         dense_steps=steps,
         steps_per_epoch=steps_per_epoch,
-        seed=seed + index,
+        seed=seed,
     )
 
 
@@ -303,7 +304,7 @@ def _train(
         plan=phase.plan(max(1, round(share * phase.dense_steps))),
         folder=work / f"phase-{phase.index}",
         device=place.device,
-        seed=phase.seed,
+        seed=phase_seed(phase.seed, phase.index, phase.name, "dropout"),
         checkpoint_seconds=place.checkpoint_seconds,
     )
     result = run_phase(PhaseTrainer(model, job, trained_state=state, load_trained_state=load))

@@ -14,9 +14,9 @@ from sparsetune.earlybert.drawing import DrawConfig, draw_masks
 from sparsetune.earlybert.gates import Gates
 from sparsetune.earlybert.ticket import SearchEnd
 from sparsetune.errors import ConfigError
+from sparsetune.randomness import derive
 from sparsetune.records import replacing
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan, steps_in_epoch
-from sparsetune.training.seeding import seed_everything
 from sparsetune.training.trainer import PhaseJob, PhaseTrainer, TrainSettings, run_phase
 
 _FEWEST_CHECKS = 20  # in a search that is short beside an epoch, as in pre-training
@@ -194,10 +194,11 @@ def run_search(
     place: SearchPlace,
     seed: int,
     draw: DrawConfig | None = None,
+    plan: TrainingPlan | None = None,
 ) -> SearchResult:
     """Train weights and coefficients with the task's loss plus an l1 term, then stop early.
 
-    The learning rate is scheduled, and the examples ordered, as for the full training.
+    The learning rate is scheduled, and the examples ordered, as in a training of all the epochs.
 
     Args:
         model: dense, with its task head; changed in place and of no use afterwards.
@@ -205,9 +206,10 @@ def run_search(
         data: training features and the function that makes a batch of some. Features that are
             made when asked for have ``lengths``: tokens of each.
         place: see :class:`SearchPlace`.
-        seed: of order and dropout.
+        seed: of the run; order and dropout have streams of their own.
         draw: how masks are drawn at each check, to see whether they have settled; None = they
             are not.
+        plan: the order of the examples; None = drawn from ``seed``.
 
     Raises:
         ConfigError: the search waits for masks that are not drawn.
@@ -222,8 +224,9 @@ def run_search(
     rule = StopRule.of(search)
     if rule.stop == "settled" and draw is None:
         raise ConfigError("search stop: received settled, allowed without a draw: fixed")
-    plan = _plan(data[0], TrainSettings.of(search["train"]), rule, seed)
-    seed_everything(seed)
+    plan = plan or _plan(
+        data[0], TrainSettings.of(search["train"]), rule, derive(seed, "search", "order")
+    )
     model.requires_grad_(True)
     gates = Gates(model)
     model.add_module("early_gates", gates)  # so that optimizer and checkpoints see them
@@ -262,7 +265,7 @@ def _job(
         plan=plan,
         folder=place.folder,
         device=place.device,
-        seed=seed,
+        seed=derive(seed, "search", "dropout"),
         checkpoint_seconds=place.checkpoint_seconds,
         horizon_steps=round(settings.epochs * plan.steps_per_epoch),
         extra_loss=lambda: history.gates.penalty(*penalties),
@@ -274,7 +277,7 @@ def _job(
 def _plan(
     features: Sequence[Any], settings: TrainSettings, rule: StopRule, seed: int
 ) -> TrainingPlan:
-    """The order of a search: the beginning of the full training's."""
+    """The order of a search: the beginning of a full training's."""
     lengths = lengths_of(features)
     steps = steps_in_epoch(len(lengths), settings.batch_size, settings.gradient_accumulation)
     return make_plan(

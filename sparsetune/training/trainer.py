@@ -26,6 +26,7 @@ from sparsetune.training.losses import StepLoss
 from sparsetune.training.optimizers import optimizer_of
 from sparsetune.training.plan import TrainingPlan
 from sparsetune.training.scoring import EpochScores, EpochScoring
+from sparsetune.training.seeding import seed_everything, use_deterministic_kernels
 
 logger = logging.getLogger(__name__)
 CURVES = ("loss", "grad_norm", "learning_rate")
@@ -68,7 +69,7 @@ class PhaseJob:
         plan: the order of the examples.
         folder: where checkpoints go.
         device: ``cpu`` or ``cuda``.
-        seed: of dropout.
+        seed: of dropout, in ``[0, 2**63)``; the global generators start from it.
         checkpoint_seconds: time between checkpoints.
         horizon_steps: steps over which the learning rate is scheduled; None = the plan's.
         loss: see ``sparsetune.training.losses.step_loss``; None = the model's own.
@@ -117,6 +118,7 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
         trained_state: Callable[[], dict[str, Tensor]],
         load_trained_state: Callable[[Mapping[str, Tensor]], None],
     ) -> None:
+        use_deterministic_kernels()
         self.job = job
         self.trained_state = trained_state
         self.load_trained_state = load_trained_state
@@ -285,6 +287,7 @@ def run_phase(trainer: PhaseTrainer) -> dict[str, Any]:
         # Stopped and saved, then killed: the Trainer would make one step more before it asks.
         trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     else:
+        seed_everything(job.seed)  # a checkpoint then goes on with the numbers that it was left at
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.refuse_bad_loss()
     curve = _curve(trainer.state.log_history)
@@ -340,8 +343,8 @@ def _arguments(job: PhaseJob) -> TrainingArguments:
         report_to="none",
         use_cpu=not cuda,
         bf16=cuda,
-        seed=job.seed,
-        data_seed=job.seed,
+        seed=job.seed % 2**32,  # what the Trainer's constructor may ask of numpy
+        data_seed=job.seed % 2**32,
         remove_unused_columns=False,
         disable_tqdm=True,
         dataloader_num_workers=0,

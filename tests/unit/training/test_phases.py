@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -200,6 +201,29 @@ def test_each_phase_has_an_order_and_random_numbers_of_its_own(bert, tmp_path):
         build_tiny(bert, "full"), workplace(tmp_path), phases=[still, {**still, "name": "again"}]
     )
     assert first["curve"] != second["curve"]
+
+
+def test_phases_of_one_run_draw_different_dropout_masks(bert, tmp_path):
+    """Two phases alike but for their index and name, on examples of one length."""
+    data = [{"input_ids": [2 + n] * 8, "attention_mask": [1] * 8, "labels": 0} for n in range(6)]
+    phase = {**SHORT[0], "gradient_accumulation": 1}
+
+    def masks(folder):
+        """The dropped entries of the embeddings, batch by batch."""
+        tuned, found = build_tiny(bert, "full"), []
+        dropout = tuned.model.bert.embeddings.dropout
+        dropout.register_forward_hook(lambda module, given, out: found.append((out == 0).clone()))
+        again = {**phase, "name": "again"}
+        run_phases(tuned, [phase, again], features=data, collate=COLLATE, mask={"kind": "none"},
+                   workplace=workplace(folder))  # fmt: skip
+        return found
+
+    first = masks(tmp_path / "first")
+    assert [mask.shape for mask in first] == [(3, 8, 24)] * 4  # two phases of two batches
+    assert all(0 < mask.float().mean() < 0.5 for mask in first)
+    for one, other in itertools.combinations(first, 2):
+        assert not torch.equal(one, other)
+    assert all(map(torch.equal, first, masks(tmp_path / "second")))
 
 
 def test_results_are_plain_json(uninterrupted):

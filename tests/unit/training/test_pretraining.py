@@ -13,6 +13,7 @@ from unit.training.tiny_pretraining import EARLY, PHASE, run, tiny_backbone
 
 from sparsetune.data.corpus import encode_corpus
 from sparsetune.errors import ConfigError
+from sparsetune.randomness import derive
 from sparsetune.records import read_json
 from sparsetune.training import pretraining as module
 from sparsetune.training.fresh import new_model, start_embeddings
@@ -35,7 +36,7 @@ def early(tmp_path_factory):
 def start_of(backbone, folder):
     """The random weights that a backbone begins from, made anew from its folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    seed_everything(backbone.source["seed"])
+    seed_everything(derive(backbone.source["seed"], "weights"))
     model = new_model(backbone.architecture, backbone.pretraining, tokenizer)
     size = backbone.pretraining["phases"][0]["block_tokens"]
     blocks = list(encode_corpus(folder / "corpus.txt", tokenizer, block_tokens=size))
