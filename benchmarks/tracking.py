@@ -32,7 +32,7 @@ import yaml
 from dsee import ratio, show, verdict
 
 from sparsetune.records import read_record
-from sparsetune.tracking import prepare
+from sparsetune.tracking.client import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKBONE, TASK, METHOD = "mini-bert", "mini-sst2", "full"

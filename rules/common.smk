@@ -13,7 +13,7 @@ from sparsetune.stages.figures import figure_names
 from sparsetune.stages.tables import published_tables, record_paths, ticket_paths
 from sparsetune.records import digest_of
 from sparsetune.records import STAGES
-from sparsetune.tracking.attempts import FIRST, next_attempt
+from sparsetune.tracking.publish import FIRST_ATTEMPT, next_attempt
 
 ENVIRONMENT = "../environment.yml"
 CATALOGUE = Catalogue(Path("config"), mirror=config.get("mirror"))

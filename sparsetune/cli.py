@@ -230,7 +230,7 @@ def _track(arguments: argparse.Namespace) -> None:
 
 
 def _links(arguments: argparse.Namespace) -> None:
-    from sparsetune.tracking.store import experiments, store_uri
+    from sparsetune.tracking.client import experiments, store_uri
     from sparsetune.tracking.views import ADVICE, LOCAL_ADDRESS, links
 
     uri = store_uri(arguments.results)

@@ -2,24 +2,40 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sparsetune.config.load import RunSpec, Suite
+from sparsetune.config.load import RunSpec, Suite, Task
 from sparsetune.config.metric import scale_of
 from sparsetune.errors import SparsetuneError
-from sparsetune.records import Clock, make_record, read_record, write_record
+from sparsetune.records import Clock, make_record, read_record, sha256_of, write_record
 from sparsetune.reporting.collect import RunRow, collect
-from sparsetune.reporting.headline import Headline, RunId, headlines
+from sparsetune.reporting.headline import Headline, RunId, columns_of, headlines, spread
+from sparsetune.reporting.layout import csv_text, markdown, markdown_lines
 from sparsetune.reporting.tables import REFERENCE_METHOD
-from sparsetune.stages.suite_pages import suite_pages
 from sparsetune.stages.tables import record_paths
-from sparsetune.stages.track_data import TaskData, task_data
-from sparsetune.tracking import Entry, PublishReport, RunKey, descriptions, prepare, publish
-from sparsetune.tracking.attempts import next_attempt
-from sparsetune.tracking.inputs import DataInput
-from sparsetune.tracking.suite_run import publish_experiment, publish_suite
+from sparsetune.tracking import views
+from sparsetune.tracking.client import RunKey, one_line, prepare
+from sparsetune.tracking.publish import (
+    DataInput,
+    Entry,
+    PublishReport,
+    Summary,
+    next_attempt,
+    publish,
+    publish_experiment,
+    publish_suite,
+)
+
+_CONTEXTS = {"train": "training", "evaluation": "validation"}
+_CLAIMS = [f"claims.{form}" for form in ("html", "md", "csv", "json")]
+_ATTACHED = {
+    "tables": (["tables"], "`tables`: the suite's and the papers', in four forms"),
+    "figures": (["figures"], "`figures`: in `pareto.html`, pointing at a run tells its numbers"),
+    "": ([*_CLAIMS, "report.html"], "`claims.html`: each claim of the papers with its verdict; "
+         "`report.html`: all on one page, once `make report` has made it"),
+}  # fmt: skip
+"""Folder below the suite's artifacts -> the files or folders to put there, and what they hold."""
 
 
 def prepare_store(suite: Suite, *, results: Path) -> str | None:
@@ -30,10 +46,9 @@ def prepare_store(suite: Suite, *, results: Path) -> str | None:
     """
     try:
         prepare(results, suite.id, suite.groups())
-        methods = list(dict.fromkeys(run.key for run in suite.runs))
-        publish_experiment(results, suite.id, descriptions.suite_note(suite), methods)
+        publish_experiment(results, suite.id, views.suite_note(suite), _methods(suite))
     except Exception as error:  # whatever a tracker does, it must not stop training
-        return " ".join(str(error).split())[:300] or type(error).__name__
+        return one_line(error)
     return None
 
 
@@ -49,8 +64,8 @@ def track_suite(
         suite: which runs.
         results: the folder of all results: the store is there, and the suite's folder.
         resources: the folder with data sets and backbones.
-        attempt: from :func:`next_attempt` before this stage's last record was deleted; None if
-            it was not.
+        attempt: from :func:`sparsetune.tracking.publish.next_attempt` before this stage's last
+            record was deleted; None if it was not.
 
     Returns:
         Counts and problems; a tracker that is down is a problem, never an exception.
@@ -58,30 +73,45 @@ def track_suite(
     clock = Clock()
     clock.ready()
     folder = results / suite.id
-    rows = _rows(suite, folder)
-    numbers = headlines(rows, reference_method=REFERENCE_METHOD)
+    rows = {(*row.key, row.seed): row for row in _rows(suite, folder)}
+    numbers = headlines(rows.values(), reference_method=REFERENCE_METHOD)
     tasks = {run.task.id: run.task for run in suite.runs}
-    data = {name: task_data(task, resources / "datasets") for name, task in tasks.items()}
-    report = publish(
-        results, suite.id, _Entries(suite, folder, resources, rows, numbers, data).all()
-    )
+    data = {name: _task_data(task, resources / "datasets") for name, task in tasks.items()}
+    entries = _Entries(suite, folder, resources, rows, numbers, data).all()
+    report = publish(results, suite.id, entries)
     problems = report.problems
     if report.published or report.unchanged:
-        problems += publish_suite(results, suite.id, suite_pages(suite, folder, numbers))
-    record = make_record(
-        "track",
-        asked={"suite": suite.id},
-        inputs={},
-        measured={
-            "published": report.published,
-            "unchanged": report.unchanged,
-            "problems": list(problems),
-            "attempt": attempt or next_attempt(folder / "track.json"),
-        },
-        where=clock.where(),
-    )
+        verdicts = _verdicts(folder / "claims.json")
+        problems += publish_suite(
+            results,
+            suite.id,
+            views.suite_note(suite),
+            _methods(suite),
+            parents={group: _parent(suite, group, numbers) for group in suite.groups()},
+            overview=Summary(
+                {f"claims/{name.replace(' ', '_')}": count for name, count in verdicts.items()},
+                views.overview_note(suite, verdicts, [told for _, told in _ATTACHED.values()]),
+                files={
+                    place: [folder / name for name in names]
+                    for place, (names, _) in _ATTACHED.items()
+                },
+            ),
+        )
+    measured = {
+        "published": report.published,
+        "unchanged": report.unchanged,
+        "problems": list(problems),
+        "attempt": attempt or next_attempt(folder / "track.json"),
+    }
+    asked = {"suite": suite.id}
+    where = clock.where()
+    record = make_record("track", asked=asked, inputs={}, measured=measured, where=where)
     write_record(folder / "track.json", record)
     return PublishReport(report.published, report.unchanged, problems)
+
+
+def _methods(suite: Suite) -> list[tuple[str, str, str]]:
+    return list(dict.fromkeys(run.key for run in suite.runs))
 
 
 def _rows(suite: Suite, folder: Path) -> list[RunRow]:
@@ -98,32 +128,72 @@ def _rows(suite: Suite, folder: Path) -> list[RunRow]:
 
 
 @dataclass(frozen=True)
+class _TaskData:
+    """A task's splits as they are here now, and the sum of the record that tells of them."""
+
+    record_sha256: str
+    splits: tuple[DataInput, ...]
+
+    def used_by(self, inputs: Mapping[str, str]) -> tuple[DataInput, ...]:
+        """The splits, if a record with these inputs was made from this very data set."""
+        return self.splits if self.record_sha256 in inputs.values() else ()
+
+
+def _task_data(task: Task, datasets: Path) -> _TaskData | None:
+    """What the data set's record says of a task's splits; None if it is not here any more."""
+    # Here and not above: readers of layouts are not needed for anything else in tracking.
+    from sparsetune.data.examples import split_files
+
+    folder = datasets / task.id
+    try:
+        measured = read_record(folder / "record.json", "dataset")["measured"]
+        names = {split: split_files(folder, task, split) for split in _CONTEXTS}
+    except SparsetuneError:
+        return None
+    sums = measured["files"]
+    source = {**task.source, "revision": measured.get("revision") or task.source.get("revision")}
+    splits = tuple(
+        DataInput(
+            name=task.id,
+            context=context,
+            sums={
+                path.name: sums.get(path.relative_to(folder).as_posix())
+                or sums.get(path.name)
+                or sha256_of(path)
+                for path in names[split]
+            },
+            source={name: value for name, value in source.items() if value is not None},
+            examples=measured[f"{split}_examples"],
+        )
+        for split, context in _CONTEXTS.items()
+    )
+    return _TaskData(sha256_of(folder / "record.json"), splits)
+
+
+@dataclass(frozen=True)
 class _Entries:
     """What of a suite is published: every run, and each thing that its runs share once."""
 
     suite: Suite
     folder: Path
     resources: Path
-    rows: list[RunRow]
-    numbers: dict[RunId, Headline]
-    data: dict[str, TaskData | None]
+    rows: Mapping[RunId, RunRow]
+    numbers: Mapping[RunId, Headline]
+    data: Mapping[str, _TaskData | None]
 
     def all(self) -> list[Entry]:
         """Entries, in suite order."""
-        known = {(*row.key, row.seed): row for row in self.rows}
         entries: dict[str, Entry] = {}
         for run in self.suite.runs:
-            for entry in (
-                self._backbone(run),
-                self._support(run),
-                self._ticket(run),
-                self._run(run, known.get((*run.key, run.seed))),
-            ):
-                if entry is not None:
-                    entries.setdefault(entry.key.text, entry)
+            shared = [self._backbone(run)]
+            shared += [self._support(run)] if run.support else []
+            shared += [self._ticket(run)] if run.ticket else []
+            for entry in (*shared, self._run(run)):
+                entries.setdefault(entry.key.text, entry)
         return list(entries.values())
 
-    def _run(self, run: RunSpec, row: RunRow | None) -> Entry:
+    def _run(self, run: RunSpec) -> Entry:
+        row = self.rows.get((*run.key, run.seed))
         records = tuple(record_paths(self.folder, run))
         place = self.folder / "runs" / run.path
         history = place / "history.csv"
@@ -134,47 +204,76 @@ class _Entries:
             (*records, place / "predictions.parquet", history),
             headline=self.numbers.get((*run.key, run.seed), {}),
             tags={"metric": scale_of(row.headline_metric).heading} if row else {},
-            note=descriptions.run_note(run, place),
+            note=views.run_note(run, place),
             data=self._data(run, row.records["tune"]["inputs"] if row else {}),
         )
 
     def _backbone(self, run: RunSpec) -> Entry:
-        folder = self.resources / "backbones" / run.backbone.id
-        record = folder / "record.json"
-        note = descriptions.backbone_note(run.backbone, folder)
+        record = self.resources / "backbones" / run.backbone.id / "record.json"
         key = RunKey("backbone", self.suite.id, run.backbone.id)
+        note = views.part_note(run.backbone.id, run.backbone.description, "", record.parent)
         return Entry(key, (record,), None, (record,), note=note)
 
-    def _support(self, run: RunSpec) -> Entry | None:
-        if run.support is None:
-            return None
-        place = self.folder / "support" / run.backbone.id / run.support.id
-        record = place / "record.json"
-        key = RunKey("support", self.suite.id, run.backbone.id, label=run.support.id)
-        note = descriptions.support_note(run, place)
+    def _support(self, run: RunSpec) -> Entry:
+        recipe, backbone = run.support, run.backbone.id
+        record = self.folder / "support" / backbone / recipe.id / "record.json"
+        key = RunKey("support", self.suite.id, backbone, label=recipe.id)
+        told = f"Positions of the sparse residual S2 in the weights of `{backbone}`."
+        note = views.part_note(recipe.id, recipe.values["description"], told, record.parent)
         return Entry(key, (record,), None, (record,), note=note)
 
-    def _ticket(self, run: RunSpec) -> Entry | None:
-        if run.ticket is None:
-            return None
-        place = self.folder / "tickets" / run.ticket_path
-        key = RunKey("ticket", self.suite.id, *run.key[:2], seed=run.seed, label=run.ticket.id)
+    def _ticket(self, run: RunSpec) -> Entry:
+        recipe, place = run.ticket, self.folder / "tickets" / run.ticket_path
         record = place / "record.json"
-        files = (record, place / "ticket.json", place / "gates.npz")
-        note = descriptions.ticket_note(run, place)
-        entry = Entry(key, (record,), None, files, note=note)
+        told = (
+            f"Which heads and neurons of `{run.backbone.id}` to keep on `{run.task.id}`, seed "
+            f"{run.seed}: `ticket.json`, and how the gates went: `gates.npz`."
+        )
+        headline, data = {}, ()
         with suppress(SparsetuneError):  # publishing tells what is missing or damaged
-            told = read_record(record, "ticket")
-            data = self._data(run, told["inputs"])
-            return replace(entry, headline=_kept(told["measured"]), data=data)
-        return entry
+            found = read_record(record, "ticket")
+            data, kept = self._data(run, found["inputs"]), found["measured"]
+            names = {"heads_kept": "kept_heads", "neurons_kept": "kept_neurons"}
+            headline = {name: float(sum(kept[of])) for name, of in names.items() if of in kept}
+        return Entry(
+            RunKey("ticket", self.suite.id, *run.key[:2], seed=run.seed, label=recipe.id),
+            (record,),
+            None,
+            (record, place / "ticket.json", place / "gates.npz"),
+            headline=headline,
+            note=views.part_note(recipe.id, recipe.values["description"], told, place),
+            data=data,
+        )
 
     def _data(self, run: RunSpec, inputs: Mapping[str, str]) -> tuple[DataInput, ...]:
         data = self.data.get(run.task.id)
         return data.used_by(inputs) if data else ()
 
 
-def _kept(measured: Mapping[str, Any]) -> dict[str, float]:
-    """How much of the model a ticket keeps, all layers together."""
-    names = {"heads_kept": "kept_heads", "neurons_kept": "kept_neurons"}
-    return {name: float(sum(measured[of])) for name, of in names.items() if of in measured}
+def _parent(suite: Suite, group: tuple[str, str], numbers: Mapping[RunId, Headline]) -> Summary:
+    runs = [run for run in suite.runs if run.key[:2] == group]
+    methods: dict[str, list[Headline]] = {}
+    for run in runs:
+        if (*run.key, run.seed) in numbers:
+            methods.setdefault(run.method.id, []).append(numbers[*run.key, run.seed])
+    spreads = {method: spread(of_seeds) for method, of_seeds in methods.items()}
+    if not spreads:
+        return Summary(note=views.group_note(runs, []))
+    columns, title = columns_of(spreads), " on ".join(group)
+    return Summary(
+        metrics={
+            f"{name}/{method}": told[name]
+            for name in dict.fromkeys(name for told in spreads.values() for name in told)
+            for method, told in spreads.items()
+            if name in told
+        },
+        note=views.group_note(runs, markdown_lines(columns)),
+        texts={"methods.md": markdown(title, columns, []), "methods.csv": csv_text(columns)},
+    )
+
+
+def _verdicts(record: Path) -> dict[str, int]:
+    try:
+        return dict(read_record(record, "claims")["measured"]["verdicts"])
+    except (SparsetuneError, KeyError):
+        return {}

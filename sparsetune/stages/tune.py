@@ -27,9 +27,9 @@ from sparsetune.records import (
 from sparsetune.stages.asked import asked_of_run, hashes, work_folder
 from sparsetune.stages.features import training_features
 from sparsetune.stages.support import read_support
-from sparsetune.tracking import LiveRun, RunKey, TrackingOutcome
-from sparsetune.tracking.descriptions import run_note
-from sparsetune.tracking.store import COMMIT_TAG, NOTE_TAG, source_tags
+from sparsetune.tracking.client import COMMIT_TAG, NOTE_TAG, RunKey, source_tags
+from sparsetune.tracking.live import LiveRun, TrackingOutcome
+from sparsetune.tracking.views import run_note
 from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.phases import Workplace, peak_memory_bytes, run_phases
 from sparsetune.training.scoring import EpochScoring, curve_of, score_point

@@ -3,27 +3,29 @@
 All MLflow work, its slow import included, happens in one daemon thread behind a bounded queue.
 """
 
-import contextlib
-import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparsetune.errors import DataError
-from sparsetune.tracking.curves import CurveDigest
-from sparsetune.tracking.names import as_finals, as_params, flatten
-from sparsetune.tracking.store import (
-    CURVES_TAG,
+from sparsetune.tracking.client import (
     RunKey,
     Store,
+    as_finals,
+    as_params,
+    flatten,
     one_line,
     open_store,
     store_uri,
     without_password,
 )
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
 
 _BATCH_POINTS = 1000
 
@@ -33,16 +35,13 @@ class Pace:
     """How patiently live logging works.
 
     Attributes:
-        flush_seconds: shortest time between two writes.
-        writing_share: largest share of a core's time that writing takes; writes are as far apart
-            as that needs. Opening the store, once a run, is not in it.
-        retry_seconds: wait after a failed write.
+        flush_seconds: between two writes.
+        retry_seconds: after a write that failed.
         queue_rows: logged steps that may wait; beyond that they are dropped and counted.
-        finish_seconds: longest time ``finish`` waits.
+        finish_seconds: longest time that ``finish`` waits.
     """
 
-    flush_seconds: float = 2.0
-    writing_share: float = 0.005
+    flush_seconds: float = 5.0
     retry_seconds: float = 30.0
     queue_rows: int = 10_000
     finish_seconds: float = 20.0
@@ -61,18 +60,6 @@ class TrackingOutcome:
     problem: str | None
 
 
-class _Row(NamedTuple):
-    step: int
-    time_ms: int
-    values: Mapping[str, float]
-
-
-class _Ending(NamedTuple):
-    status: str
-    metrics: Mapping[str, Any]
-    dropped: int
-
-
 class LiveRun:
     """An MLflow run fed by a training job.
 
@@ -84,7 +71,6 @@ class LiveRun:
         key: the run's identity.
         params: resolved settings, nested or flat.
         tags: further tags, e.g. ``digest`` and the commit under ``COMMIT_TAG``.
-        history: steps logged before a restart, replayed first: step and values.
         pace: limits of patience.
     """
 
@@ -95,19 +81,20 @@ class LiveRun:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         *,
-        history: Iterable[tuple[int, Mapping[str, float]]] = (),
         pace: Pace | None = None,
     ) -> None:
-        self._pace = pace or Pace()
-        self._rows: queue.Queue[_Row | None] = queue.Queue(maxsize=self._pace.queue_rows)
-        self._dropped = 0
-        self._uri = without_password(store_uri(results))
-        now = _now_ms()
-        past = [_Row(step, now, dict(values)) for step, values in history]
-        self._writer = _Writer(results, key, params=params, tags=tags, past=past)
-        self._thread = threading.Thread(
-            target=self._writer.run, args=(self._rows, self._pace), name="mlflow", daemon=True
-        )
+        self._results, self._key, self._pace = results, key, pace or Pace()
+        self._params, self._tags = dict(params), dict(tags)
+        self._rows: deque[tuple[int, int, Mapping[str, float]]] = deque()
+        self._points: list[Metric] = []
+        self._dropped = self._unusable = 0
+        self._store: Store | None = None
+        self._run_id: str | None = None
+        self._opened = False
+        self._problem: str | None = None
+        self._ending: tuple[str, Mapping[str, Any]] | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -117,12 +104,9 @@ class LiveRun:
             step: optimiser step, >= 0.
             values: metric name -> plain number (a tensor would make the device wait).
         """
-        if not self._thread.is_alive():
-            self._dropped += 1
-            return
-        try:
-            self._rows.put_nowait(_Row(step, _now_ms(), dict(values)))
-        except queue.Full:
+        if self._thread.is_alive() and len(self._rows) < self._pace.queue_rows:
+            self._rows.append((step, _now_ms(), dict(values)))
+        else:
             self._dropped += 1
 
     def finish(
@@ -140,147 +124,81 @@ class LiveRun:
             The run id and the problem, for the record's ``where.tracking`` (its ``mlflow_run_id``
             is how publishing recognises this run later).
         """
-        writer = self._writer
-        writer.end(_Ending(status, dict(metrics or {}), self._dropped))
-        with contextlib.suppress(queue.Full):  # if full, the writer sees the ending by itself
-            self._rows.put_nowait(None)
+        self._ending = self._ending or (status, dict(metrics or {}))
+        self._ended.set()
         self._thread.join(self._pace.finish_seconds)
-        problem = writer.problem
+        problem = self._problem
         if self._thread.is_alive():
             reason = problem or "the tracker did not answer in time"
-            problem = f"{self._uri}: gave up after {self._pace.finish_seconds:g} s: {reason}"
-        elif problem:
-            problem = f"{self._uri}: {problem}"
-        return TrackingOutcome(writer.run_id, problem)
+            problem = f"gave up after {self._pace.finish_seconds:g} s: {reason}"
+        if problem:
+            problem = f"{without_password(store_uri(self._results))}: {problem}"
+        return TrackingOutcome(self._run_id, problem)
 
-
-class _Writer:
-    """The thread's side: opens the run, sends rows in batches, tries again after trouble."""
-
-    def __init__(
-        self,
-        results: Path,
-        key: RunKey,
-        *,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        past: list[_Row],
-    ) -> None:
-        self.run_id: str | None = None
-        self.problem: str | None = None
-        self._results, self._key = results, key
-        self._params, self._tags, self._past = dict(params), dict(tags), past
-        self._store: Store | None = None
-        self._opened = self._hopeless = self._failing = False
-        self._points: list[Any] = []
-        self._sent, self._unusable = CurveDigest(), 0
-        self._ending: _Ending | None = None
-        self._ended = threading.Event()
-        self._next_attempt = 0.0
-
-    def end(self, ending: _Ending) -> None:
-        """Called by the job's thread after its last row."""
-        if self._ending is None:
-            self._ending = ending
-            self._ended.set()
-
-    def run(self, rows: "queue.Queue[_Row | None]", pace: Pace) -> None:
-        """Body of the thread."""
-        while not self._ended.is_set():
-            self._attempt(self._send, pace)
-            if self._hopeless:
+    def _work(self) -> None:
+        """Body of the thread: writes in batches, and again after trouble; once more at the end."""
+        while True:
+            ending = self._ending
+            try:
+                self._send()
+                if ending:
+                    self._close(*ending)
+            except DataError as error:
+                self._problem = one_line(error)
+                return  # waiting would not mend it
+            except Exception as error:
+                self._problem, pause = one_line(error), self._pace.retry_seconds
+            else:
+                self._problem, pause = self._losses(), self._pace.flush_seconds
+            if ending:
                 return
-            self._gather(rows, pace)
-        self._attempt(lambda: self._close(rows), pace)
-
-    def _attempt(self, action: Any, pace: Pace) -> None:
-        try:
-            self._open()
-            began = time.thread_time()
-            action()
-            writing = time.thread_time() - began
-        except DataError as error:
-            self._hopeless, self.problem = True, one_line(error)
-        except Exception as error:
-            self._failing, self.problem = True, one_line(error)
-            self._next_attempt = time.monotonic() + pace.retry_seconds
-        else:
-            self._failing, self.problem = False, self._losses()
-            pause = max(pace.flush_seconds, writing / pace.writing_share)
-            self._next_attempt = time.monotonic() + pause
+            self._ended.wait(pause)
 
     def _losses(self) -> str | None:
-        dropped = self._ending.dropped if self._ending else 0
-        if dropped or self._unusable:
-            return f"{dropped} logged steps dropped, {self._unusable} values were not numbers"
+        if self._dropped or self._unusable:
+            return f"{self._dropped} logged steps dropped, {self._unusable} values were not numbers"
         return None
 
-    def _gather(self, rows: "queue.Queue[_Row | None]", pace: Pace) -> None:
-        while len(self._points) < _BATCH_POINTS and not self._ended.is_set():
-            wait = self._next_attempt - time.monotonic()
-            if wait <= 0:
-                return
-            try:
-                self._keep(rows.get(timeout=wait))
-            except queue.Empty:
-                return
-        if self._failing:
-            # A full batch and a tracker in trouble: what follows waits in the bounded queue.
-            self._ended.wait(max(0.0, self._next_attempt - time.monotonic()))
-
-    def _keep(self, row: _Row | None) -> None:
-        from mlflow.entities import Metric
-
-        if row is None:
-            return
-        for name, value in flatten(row.values).items():
-            try:
-                self._points.append(Metric(name, float(value), row.time_ms, int(row.step)))
-            except (TypeError, ValueError):
-                self._unusable += 1
-
-    def _open(self) -> None:
-        if self._opened:
-            return
+    def _open(self) -> tuple[Store, str]:
         if self._store is None:
             self._store = open_store(self._results, self._key.suite)
         store, key = self._store, self._key
-        if self.run_id is None:
+        if self._run_id is None:
             tags = {**self._tags, **key.tags(), **store.parent_tags(key)}
             run = store.client.create_run(store.experiment_id, tags=tags, run_name=key.text)
-            self.run_id = run.info.run_id
-        # Also what a killed job left open: a rerun replaces, it never doubles.
-        store.delete(store.runs(sparsetune__run_key=key.text), but=self.run_id)
-        store.send(self.run_id, params=as_params(self._params))
-        for row in self._past:
-            self._keep(row)
-        self._past = []
-        self._opened = True
+            self._run_id = run.info.run_id
+        if not self._opened:
+            # Also what a killed job left open: a rerun replaces, it never doubles.
+            store.delete(store.runs(sparsetune__run_key=key.text), but=self._run_id)
+            store.send(self._run_id, params=as_params(self._params))
+            self._opened = True
+        return store, self._run_id
 
     def _send(self) -> None:
-        # A batch sent twice after a lost answer is no harm: the store knows equal points.
-        while self._points:
-            batch = self._points[:_BATCH_POINTS]
-            self._store.send(self.run_id, metrics=batch)
-            del self._points[: len(batch)]
-            for point in batch:
-                self._sent.add(point.key, point.value, point.step)
+        store, run_id = self._open()
+        while self._points or self._rows:
+            while self._rows and len(self._points) < _BATCH_POINTS:
+                self._take(*self._rows.popleft())
+            # A batch sent twice after a lost answer is no harm: the store knows equal points.
+            store.send(run_id, metrics=self._points)
+            self._points = []
 
-    def _close(self, rows: "queue.Queue[_Row | None]") -> None:
+    def _take(self, step: int, time_ms: int, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
 
-        while True:
+        for name, value in flatten(values).items():
             try:
-                self._keep(rows.get_nowait())
-            except queue.Empty:
-                break
-        self._send()
-        finals = as_finals(self._key.stage, self._ending.metrics)
-        now = _now_ms()
-        last = [Metric(name, value, now, 0) for name, value in finals.items()]
-        complete = {} if self._losses() else {CURVES_TAG: self._sent.text}
-        self._store.send(self.run_id, metrics=last, tags=complete)
-        self._store.client.set_terminated(self.run_id, self._ending.status)
+                self._points.append(Metric(name, float(value), time_ms, int(step)))
+            except (TypeError, ValueError):
+                self._unusable += 1
+
+    def _close(self, status: str, measured: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        store, run_id = self._open()
+        now, finals = _now_ms(), as_finals(self._key.stage, measured)
+        store.send(run_id, metrics=[Metric(name, value, now, 0) for name, value in finals.items()])
+        store.client.set_terminated(run_id, status)
 
 
 def _now_ms() -> int:

@@ -1,47 +1,96 @@
-"""The ``track`` stage: MLflow completed from records, one finished run for each entry.
+"""MLflow completed from records: one finished run for each entry, and the suite's own pages.
 
-A live run that contradicts nothing is kept and gains what it lacks, be it half its curves; so
-what names it, as HTML tables do, stays true. Otherwise the run is made anew.
+A live run that contradicts nothing is kept and gains what it lacks, so that what names it, as
+HTML tables do, stays true. Otherwise the run is made anew.
 """
 
-import calendar
+import csv
+import hashlib
+import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetune.errors import DataError
 from sparsetune.records import STAGES, digest_of, read_record, sha256_of
-from sparsetune.tracking.curves import CurveDigest, Point, lacking_points, read_points
-from sparsetune.tracking.inputs import DataInput
-from sparsetune.tracking.names import as_finals, as_params
-from sparsetune.tracking.store import (
+from sparsetune.tracking.client import (
     COMMIT_TAG,
-    CURVES_TAG,
     NOTE_TAG,
     PARENT_LINK_TAG,
     RUN_KEY_TAG,
     RunKey,
     Store,
+    as_finals,
+    as_params,
     ensure_parents,
+    flatten,
+    make_finished,
     one_line,
     open_store,
     source_tags,
     store_uri,
     without_password,
 )
+from sparsetune.tracking.views import VIEWS_HERE, view_links, view_tags
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
-RECORD_TAG = "sparsetune.record_sha256"
-"""Sha256 of the run's first record."""
-DIGEST_TAG = "sparsetune.published_digest"
-"""Digest of everything the run was published from; set last."""
+Point = tuple[str, float, int]
+"""Metric, value, step."""
 
+FIRST_ATTEMPT = "first"
+_RECORD_TAG = "sparsetune.record_sha256"  # of the run's first record
+_DIGEST_TAG = "sparsetune.published_digest"  # of all that a run was published from; set last
 _PATIENCE_SECONDS = 60.0
+_DATA_DIGEST_CHARACTERS = 36  # MLflow's limit
+_TEXT_COLUMN = "phase"
+
+
+@dataclass(frozen=True)
+class DataInput:
+    """One split of a task's data, as a run used it.
+
+    Attributes:
+        name: task id.
+        context: ``training`` or ``validation``.
+        sums: file name -> sha256, from the data set's record.
+        source: where the task says that the files come from.
+        examples: how many the split has.
+    """
+
+    name: str
+    context: str
+    sums: Mapping[str, str]
+    source: Mapping[str, Any]
+    examples: int
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the file, or of the listing ``sha256sum`` prints of several; cut for MLflow."""
+        told = "".join(f"{total}  {name}\n" for name, total in sorted(self.sums.items()))
+        (first, *others) = self.sums.values()
+        whole = hashlib.sha256(told.encode()).hexdigest() if others else first
+        return whole[:_DATA_DIGEST_CHARACTERS]
+
+    def as_mlflow(self) -> "DatasetInput":
+        """The entity that MLflow's client takes."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = {"examples": self.examples, "sha256": dict(self.sums)}
+        dataset = Dataset(
+            name=self.name,
+            digest=self.digest,
+            source_type=str(self.source.get("kind", "local")),
+            source=json.dumps(self.source, sort_keys=True),
+            profile=json.dumps(profile, sort_keys=True),
+        )
+        return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", self.context)])
 
 
 @dataclass(frozen=True)
@@ -51,8 +100,7 @@ class Entry:
     Attributes:
         key: the run's identity.
         records: record files, the one of the training stage first.
-        history: CSV with a ``step`` column, then one column per metric; an empty cell = absent,
-            and the text column ``phase`` is left out.
+        history: see :func:`read_points`.
         artifacts: files to attach; their names must differ.
         headline: metrics to show first, under names without a slash. They may change with other
             runs' records: the last value counts.
@@ -72,8 +120,25 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """What a run that stands for many shows: a parent's means, or the suite's verdicts.
+
+    Attributes:
+        metrics: name -> value.
+        note: description, in Markdown.
+        texts: artifact name -> content.
+        files: artifact folder ("" = the top) -> files or folders to attach, if they are there.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PublishReport:
-    """What :func:`publish` did.
+    """What was published.
 
     Attributes:
         published: runs made or completed.
@@ -86,18 +151,22 @@ class PublishReport:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What an entry's MLflow run must hold; ``points`` are (name, value, step)."""
+def next_attempt(record: Path) -> str:
+    """Name the next attempt to publish: the last one's name unless that left something out.
 
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    points: Sequence[Point]
-    finals: Mapping[str, float]
-    curves: str
-    live_run_id: str | None
-    started_ms: int
-    ended_ms: int
+    Snakemake compares it with the name it ran the stage with, and so repeats the stage until
+    MLflow is complete, and no more.
+
+    Args:
+        record: the suite's ``track.json``; may be missing.
+    """
+    try:
+        last = read_record(record, "track")
+    except DataError:
+        return FIRST_ATTEMPT
+    if last["measured"]["problems"]:
+        return f"after {last['where']['ended']}"
+    return last["measured"]["attempt"]
 
 
 def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishReport:
@@ -116,11 +185,11 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
     """
     chosen = list(entries)
     uri = without_password(store_uri(results))
+    present: dict[str, list[Run]] = {}
     try:
         store = open_store(results, suite)
-        groups = (entry.key.group for entry in chosen if entry.key.group)
+        groups = [entry.key.group for entry in chosen if entry.key.group]
         parents = ensure_parents(store, results, suite, groups)
-        present: dict[str, list[Run]] = {}
         for run in store.runs():
             present.setdefault(run.data.tags.get(RUN_KEY_TAG, ""), []).append(run)
     except Exception as error:
@@ -128,9 +197,10 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
     changed, problems, lost_seconds = [], [], 0.0
     for number, entry in enumerate(chosen, start=1):
         older = present.get(entry.key.text, [])
+        parent = parents[entry.key.group].info.run_id if entry.key.group else None
         began = time.monotonic()
         try:
-            changed.append(_publish_one(store, entry, older, parents.get(entry.key.group)))
+            changed.append(_publish_one(store, entry, older, parent))
         except Exception as error:
             problems.append(f"{entry.key.text}: {one_line(error)}")
             lost_seconds += time.monotonic() - began
@@ -141,52 +211,194 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
     return PublishReport(sum(changed), len(changed) - sum(changed), tuple(problems))
 
 
-def _publish_one(store: Store, entry: Entry, older: list["Run"], parent: str | None) -> bool:
+def publish_suite(
+    results: Path,
+    suite: str,
+    note: str,
+    methods: Sequence[tuple[str, str, str]],
+    *,
+    parents: Mapping[tuple[str, str], Summary],
+    overview: Summary,
+) -> tuple[str, ...]:
+    """Bring experiment, parent runs and the suite's run up to date.
+
+    These stay when something changes, because others point to them: the last values count.
+    A second call with the same content writes nothing.
+
+    Args:
+        results: the folder of all results.
+        suite: name of the experiment; its parent runs exist.
+        note: see :func:`publish_experiment`.
+        methods: likewise.
+        parents: (backbone, task) -> what its parent run shows.
+        overview: what the suite's own run shows.
+
+    Returns:
+        One line for each thing that failed; trouble with one never stops the others.
+    """
+    problems = []
+    try:
+        publish_experiment(results, suite, note, methods)
+        store = open_store(results, suite)
+        runs = store.parents()
+    except Exception as error:
+        return (f"suite {suite}: {one_line(error)}",)
+    for group, summary in parents.items():
+        try:
+            if group in runs:
+                _show(store, runs[group], summary)
+        except Exception as error:
+            problems.append(f"{'/'.join(group)}: {one_line(error)}")
+    try:
+        found = store.runs(sparsetune__suite_run="true")
+        tags = {"sparsetune.suite_run": "true", "suite": suite}
+        run = found[0] if found else make_finished(store, f"suite {suite}", tags)
+        store.delete(found, but=run.info.run_id)
+        _show(store, run, overview)
+    except Exception as error:
+        problems.append(f"suite {suite}: {one_line(error)}")
+    return tuple(problems)
+
+
+def publish_experiment(
+    results: Path, suite: str, note: str, methods: Sequence[tuple[str, str, str]]
+) -> None:
+    """Give the suite's experiment its description and its saved views.
+
+    Args:
+        results: the folder of all results.
+        suite: name of the experiment.
+        note: in Markdown, with :data:`VIEWS_HERE` where the links to the views go.
+        methods: (backbone, task, method) of the suite, each once.
+
+    Raises:
+        DataError: the store cannot be used.
+        mlflow.exceptions.MlflowException: anything MLflow refuses.
+    """
+    store = open_store(results, suite)
+    experiment = store.client.get_experiment(store.experiment_id)
+    told = note.replace(VIEWS_HERE, view_links(store.experiment_id))
+    for name, text in {**view_tags(experiment, methods), NOTE_TAG: told}.items():
+        if experiment.tags.get(name) != text:
+            store.client.set_experiment_tag(store.experiment_id, name, text)
+
+
+def read_points(path: Path) -> list[Point]:
+    """The points of a history file, in its order, named as live logging names them.
+
+    Args:
+        path: CSV with a ``step`` column, then one column per metric; an empty cell = no point, and
+            the text column ``phase`` is left out.
+
+    Raises:
+        DataError: naming file, row and column.
+    """
+    points: list[Point] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if "step" not in (rows.fieldnames or ()):
+            raise DataError(f"{path}: received columns {rows.fieldnames}, need 'step'")
+        for number, row in enumerate(rows, start=2):
+            row.pop(_TEXT_COLUMN, None)
+            for name, cell in row.items():
+                try:
+                    if name != "step" and cell:
+                        ((told, value),) = flatten({name: float(cell)}).items()
+                        points.append((told, value, int(row["step"])))
+                except (TypeError, ValueError):
+                    raise DataError(
+                        f"{path}: row {number}: received {name} {cell!r} at step {row['step']!r}; "
+                        "need a number at a whole number"
+                    ) from None
+    return points
+
+
+def lacking_points(present: Iterable[Point], wanted: Sequence[Point]) -> list[Point] | None:
+    """What must be added to curves that cannot be changed, so that they become the wanted ones.
+
+    Args:
+        present: what MLflow holds, in any order.
+        wanted: what it must hold.
+
+    Returns:
+        The wanted points that are not present, in the order of ``wanted``; None if a point is
+        present that is not wanted, or a value is not a number, which equals nothing.
+    """
+    left = Counter(wanted)
+    left.subtract(present)
+    return None if any(count < 0 for count in left.values()) else list(left.elements())
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an entry's MLflow run must hold."""
+
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: Sequence[Point]
+    finals: Mapping[str, float]
+    live_run_id: str | None
+    started_ms: int
+    ended_ms: int
+
+    def suits(self, run: "Run") -> bool:
+        """Whether a run belongs to this very record and contradicts nothing but maybe its curves.
+
+        MLflow refuses to change a param and appends to a metric, so a run that says something
+        else cannot be mended.
+        """
+        tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+        published = _DIGEST_TAG in tags and tags.get(_RECORD_TAG) == self.tags[_RECORD_TAG]
+        return (
+            (run.info.run_id == self.live_run_id or published)
+            and all(params.get(name, value) == value for name, value in self.params.items())
+            and all(metrics.get(name, value) == value for name, value in self.finals.items())
+        )
+
+
+def _publish_one(store: Store, entry: Entry, older: Sequence["Run"], parent: str | None) -> bool:
     """Return whether anything had to change."""
     digest = _digest(entry)
-    done = [r for r in older if _is_finished(r) and r.data.tags.get(DIGEST_TAG) == digest]
-    if done:
-        store.delete(older, but=done[0].info.run_id)
-        return len(older) > 1
+    for run in older:
+        if run.info.status == "FINISHED" and run.data.tags.get(_DIGEST_TAG) == digest:
+            store.delete(older, but=run.info.run_id)
+            return len(older) > 1
     wanted = _wanted(entry, parent)
-    live = next((run for run in older if _agrees(run, wanted)), None)
-    if live is not None and _complete(store, live, entry, wanted):
-        run_id = live.info.run_id
-    else:
-        run_id = _make(store, entry, wanted)
+    run_id = _complete(store, older, entry, wanted) or _make(store, entry, wanted)
     # Last, so that an interrupted call is noticed and done again.
-    store.client.set_tag(run_id, DIGEST_TAG, digest)
+    store.client.set_tag(run_id, _DIGEST_TAG, digest)
     store.delete(older, but=run_id)
     return True
 
 
-def _complete(store: Store, run: "Run", entry: Entry, wanted: _Wanted) -> bool:
-    """Give a run what it lacks, unless it holds points of curves that cannot be taken away."""
-    whole = _is_finished(run) and run.data.tags.get(CURVES_TAG) == wanted.curves
-    lacking: list[Point] | None = []
-    if not whole:
-        names = dict.fromkeys(name for name, _, _ in wanted.points)
-        lacking = lacking_points(store.curves(run, names), wanted.points)
+def _complete(store: Store, older: Sequence["Run"], entry: Entry, wanted: _Wanted) -> str | None:
+    """Give the run that is there what it lacks; None if none is, or it holds what must go."""
+    run = next((run for run in older if wanted.suits(run)), None)
+    if run is None:
+        return None
+    run_id, shown = run.info.run_id, run.data.metrics
+    present = [
+        (name, point.value, point.step)
+        for name in dict.fromkeys(name for name, _, _ in wanted.points)
+        if name in shown
+        for point in store.client.get_metric_history(run_id, name)
+    ]
+    lacking = lacking_points(present, wanted.points)
     if lacking is None:
-        return False
-    _fill(store, run.info.run_id, entry, wanted, present=run.data.metrics)
-    if not whole:
-        _end(store, run.info.run_id, wanted, lacking)
-    return True
+        return None
+    _fill(store, run_id, entry, wanted, lacking=lacking, shown=shown)
+    return run_id
 
 
 def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
-    run = store.client.create_run(
+    run_id = store.client.create_run(
         store.experiment_id,
         start_time=wanted.started_ms,
         tags=entry.key.tags(),
         run_name=entry.key.text,
-    )
-    run_id = run.info.run_id
+    ).info.run_id
     try:
-        # MLflow lists metrics as they came: the headline first.
-        _fill(store, run_id, entry, wanted, present={})
-        _end(store, run_id, wanted, wanted.points)
+        _fill(store, run_id, entry, wanted, lacking=wanted.points, shown={})
     except Exception:
         with suppress(Exception):
             store.client.delete_run(run_id)
@@ -195,115 +407,67 @@ def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
 
 
 def _fill(
-    store: Store, run_id: str, entry: Entry, wanted: _Wanted, *, present: Mapping[str, float]
+    store: Store,
+    run_id: str,
+    entry: Entry,
+    wanted: _Wanted,
+    *,
+    lacking: Sequence[Point],
+    shown: Mapping[str, float],
 ) -> None:
     from mlflow.entities import Metric
 
-    finals = latest(entry.headline, present)
-    finals += [
-        Metric(name, value, wanted.ended_ms, 0)
-        for name, value in wanted.finals.items()
-        if name not in present
-    ]
-    store.send(run_id, metrics=finals, params=wanted.params, tags=wanted.tags)
+    ended = wanted.ended_ms
+    finals = {name: value for name, value in wanted.finals.items() if name not in shown}
+    # MLflow lists metrics as they came: the headline first.
+    metrics = _latest(entry.headline, shown)
+    metrics += [Metric(name, value, ended, 0) for name, value in finals.items()]
+    store.send(run_id, metrics=metrics, params=wanted.params, tags=wanted.tags)
     if entry.data:
         store.client.log_inputs(run_id, [one.as_mlflow() for one in entry.data])
     for path in entry.artifacts:
         store.client.log_artifact(run_id, str(path))
+    points = [Metric(name, value, ended, step) for name, value, step in lacking]
+    store.send(run_id, metrics=points)
+    store.client.set_terminated(run_id, "FINISHED", end_time=ended)
 
 
-def _end(store: Store, run_id: str, wanted: _Wanted, points: Iterable[Point]) -> None:
+def _latest(wanted: Mapping[str, float], shown: Mapping[str, float]) -> list["Metric"]:
+    """Points that make ``wanted`` the values that MLflow shows: of one step's, the latest."""
     from mlflow.entities import Metric
 
-    metrics = (Metric(name, value, wanted.ended_ms, step) for name, value, step in points)
-    store.send(run_id, metrics=metrics, tags={CURVES_TAG: wanted.curves})
-    store.client.set_terminated(run_id, "FINISHED", end_time=wanted.ended_ms)
-
-
-def latest(wanted: Mapping[str, float], present: Mapping[str, float]) -> list["Metric"]:
-    """Points that make ``wanted`` the values that MLflow shows.
-
-    Args:
-        wanted: metric name -> value.
-        present: what the run shows now.
-    """
-    from mlflow.entities import Metric
-
-    # Of two points at one step MLflow shows the later one.
     now = int(time.time() * 1000)
-    return [Metric(n, value, now, 0) for n, value in wanted.items() if present.get(n) != value]
-
-
-def _is_finished(run: "Run") -> bool:
-    return run.info.status == "FINISHED"
-
-
-def _agrees(run: "Run", wanted: _Wanted) -> bool:
-    """Whether a run belongs to this very record and contradicts nothing but maybe its curves.
-
-    MLflow refuses to change a param and appends to a metric, so a run that says something else
-    cannot be mended.
-    """
-    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
-    published = DIGEST_TAG in tags and tags.get(RECORD_TAG) == wanted.tags[RECORD_TAG]
-    return (
-        (run.info.run_id == wanted.live_run_id or published)
-        and all(params.get(name, value) == value for name, value in wanted.params.items())
-        and all(metrics.get(name, value) == value for name, value in wanted.finals.items())
-    )
+    return [Metric(n, value, now, 0) for n, value in wanted.items() if shown.get(n) != value]
 
 
 def _digest(entry: Entry) -> str:
     names = [path.name for path in entry.artifacts]
     if len(set(names)) < len(names):
-        raise DataError(f"artifacts: names are {names}, they must differ")
-    absent = [str(path) for path in entry.artifacts if not path.is_file()]
-    if absent:
-        raise DataError(f"{absent[0]}: no such artifact file")
-    sources = [*entry.records, *([entry.history] if entry.history else [])]
+        raise DataError(f"artifacts: received names {names}, they must differ")
     if not entry.records:
-        raise DataError("no record given, need at least one")
-    sums = [sha256_of(path) if path.is_file() else _missing(path) for path in sources]
+        raise DataError("records: received none, need at least one")
+    sources = [*entry.records, *([entry.history] if entry.history else [])]
+    for path in (*sources, *entry.artifacts):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; run the stage that writes it")
     data = [[one.name, one.context, one.digest] for one in entry.data]
     shown = [dict(entry.headline), dict(entry.tags), entry.note, data]
+    sums = [sha256_of(path) for path in sources]
     return digest_of([STAGES["track"], entry.key.tags(), sums, names, shown])
-
-
-def _missing(path: Path) -> str:
-    raise DataError(f"{path}: no such file; run the stage that writes it")
 
 
 def _wanted(entry: Entry, parent: str | None) -> _Wanted:
     records = [read_record(path) for path in entry.records]
-    points = read_points(entry.history) if entry.history else []
     params: dict[str, str] = {}
     finals: dict[str, float] = {}
-    curves = CurveDigest()
-    for point in points:
-        curves.add(*point)
     for record in records:
         stage = record["asked"]["stage"]
         for name, value in as_params(record["asked"].get("settings", {})).items():
             if params.setdefault(name, value) != value:
                 params[f"{stage}.{name}"] = value
         finals.update(as_finals(stage, record["measured"]))
-    first = records[0]
-    started, ended = (_milliseconds(first["where"][name]) for name in ("started", "ended"))
-    return _Wanted(
-        tags=_tags(entry, first, parent),
-        params=params,
-        points=points,
-        finals=finals,
-        curves=curves.text,
-        live_run_id=first["where"].get("tracking", {}).get("mlflow_run_id"),
-        started_ms=started,
-        ended_ms=ended,
-    )
-
-
-def _tags(entry: Entry, record: Mapping[str, Any], parent: str | None) -> dict[str, str]:
-    asked, where = record["asked"], record["where"]
-    told = {
+    asked, where = records[0]["asked"], records[0]["where"]
+    tags = {
         **source_tags(entry.key.stage),
         **entry.tags,
         **entry.key.tags(),
@@ -313,13 +477,43 @@ def _tags(entry: Entry, record: Mapping[str, Any], parent: str | None) -> dict[s
         "stage_version": asked["stage_version"],
         COMMIT_TAG: where["commit"],
         PARENT_LINK_TAG: parent,
-        RECORD_TAG: sha256_of(entry.records[0]),
+        _RECORD_TAG: sha256_of(entry.records[0]),
     }
-    return {name: str(value) for name, value in told.items() if value is not None}
+    return _Wanted(
+        tags={name: str(value) for name, value in tags.items() if value is not None},
+        params=params,
+        points=read_points(entry.history) if entry.history else [],
+        finals=finals,
+        live_run_id=where.get("tracking", {}).get("mlflow_run_id"),
+        started_ms=_milliseconds(where["started"]),
+        ended_ms=_milliseconds(where["ended"]),
+    )
 
 
 def _milliseconds(timestamp: str) -> int:
-    try:
-        return calendar.timegm(time.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ")) * 1000
-    except ValueError:
-        raise DataError(f"where: time is {timestamp!r}, need e.g. 2026-01-31T12:00:00Z") from None
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1000)
+
+
+def _show(store: Store, run: "Run", summary: Summary) -> None:
+    run_id, there = run.info.run_id, {}
+    for folder, paths in summary.files.items():
+        there[folder] = [path for path in paths if path.exists()]
+    sums = {
+        f"{folder}/{file.relative_to(path.parent)}": sha256_of(file)
+        for folder, paths in there.items()
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    }
+    digest = digest_of([dict(summary.metrics), summary.note, dict(summary.texts), sums])
+    if run.data.tags.get(_DIGEST_TAG) == digest:
+        return
+    store.send(run_id, metrics=_latest(summary.metrics, run.data.metrics))
+    for name, text in summary.texts.items():
+        store.client.log_text(run_id, text, name)
+    for folder, paths in there.items():
+        for path in paths:
+            attach = store.client.log_artifacts if path.is_dir() else store.client.log_artifact
+            attach(run_id, str(path), folder or None)
+    # Last, so that an interrupted call is noticed and done again.
+    store.send(run_id, tags={**source_tags("track"), NOTE_TAG: summary.note, _DIGEST_TAG: digest})

@@ -15,12 +15,13 @@ import traceback
 from pathlib import Path
 
 from sparsetune.records import Clock, make_record, write_record, write_text_atomically
-from sparsetune.tracking import Entry, LiveRun, Pace, RunKey
-from sparsetune.tracking.connection import client_of
+from sparsetune.tracking.client import RunKey, client_of
+from sparsetune.tracking.live import LiveRun, Pace
+from sparsetune.tracking.publish import Entry
 
 JOBS = 8
 SUITE = "small"
-PACE = Pace(flush_seconds=0.1, writing_share=1.0, retry_seconds=0.5, finish_seconds=12.0)
+PACE = Pace(flush_seconds=0.1, retry_seconds=0.5, finish_seconds=12.0)
 _STEP_SECONDS, _MOST_SECONDS = 0.02, 120
 
 

@@ -17,8 +17,10 @@ from e2e.browser import CHROMIUM, opened
 from unit.tracking.runs import write_entry
 
 from sparsetune.cli import main
-from sparsetune.tracking import LiveRun, Pace, RunKey, prepare, publish, store_uri
-from sparsetune.tracking.suite_run import VIEWS_HERE, publish_experiment
+from sparsetune.tracking.client import RunKey, prepare, store_uri
+from sparsetune.tracking.live import LiveRun, Pace
+from sparsetune.tracking.publish import publish, publish_experiment
+from sparsetune.tracking.views import VIEWS_HERE
 
 KEYS = [RunKey("tune", "mini", "tiny", "rte", method, 1) for method in ("full", "lora")]
 SCORES = {"full": 81.5, "lora": 79.25}
@@ -42,9 +44,7 @@ def free_port():
 def fill(results):
     prepare(results, "mini", [("tiny", "rte")])
     for key in KEYS:
-        run = LiveRun(
-            results, key, {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05, writing_share=1.0)
-        )
+        run = LiveRun(results, key, {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05))
         for step in range(5):
             run.log(step, {"loss": 1.0 / (step + 1)})
         assert run.finish(metrics={"accuracy_fraction": 0.5}).problem is None
@@ -146,9 +146,7 @@ def test_live_run_through_the_server_replaces_the_one_in_the_file(
     server, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    run = LiveRun(
-        tmp_path, KEYS[0], {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05, writing_share=1.0)
-    )
+    run = LiveRun(tmp_path, KEYS[0], {"rank": 8}, tags={}, pace=Pace(flush_seconds=0.05))
     for step in range(5):
         run.log(step, {"loss": 1.0 / (step + 1)})
     outcome = run.finish(metrics={"accuracy_fraction": 0.5})
@@ -158,7 +156,8 @@ def test_live_run_through_the_server_replaces_the_one_in_the_file(
     body["filter"] = f"tags.`sparsetune.run_key` = '{KEYS[0].text}'"
     runs = ask(server, "runs/search", body)["runs"]
     assert [found["info"]["run_id"] for found in runs] == [outcome.run_id]
-    assert as_dict(runs[0]["data"]["tags"])["sparsetune.curves"].startswith("5-")
+    asked = f"metrics/get-history?run_id={outcome.run_id}&metric_key=loss"
+    assert len(ask(server, asked)["metrics"]) == 5
     assert not (tmp_path / "mlflow.db").exists()
 
 

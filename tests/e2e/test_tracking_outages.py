@@ -12,8 +12,8 @@ from e2e.outages import OUTAGES
 from e2e.parallel_jobs import JOBS, PACE, SUITE, curve_of, entry_of, key_of
 
 from sparsetune.records import read_record
-from sparsetune.tracking import PublishReport, publish, store_uri
-from sparsetune.tracking.connection import client_of, is_ready
+from sparsetune.tracking.client import client_of, is_ready, store_uri
+from sparsetune.tracking.publish import PublishReport, publish
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

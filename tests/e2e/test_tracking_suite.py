@@ -9,7 +9,7 @@ from e2e.outages import KilledServer
 from unit.stages.tiny_catalogue import suite_config
 
 from sparsetune.records import read_record
-from sparsetune.tracking.connection import client_of
+from sparsetune.tracking.client import client_of
 
 pytestmark = pytest.mark.slow
 EPOCHS = 30.0  # long enough for the server to die while the run trains

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from sparsetune.tracking import prepare
+from sparsetune.tracking.client import prepare
 
 
 class NetworkBlockedError(OSError):

@@ -3,7 +3,7 @@
 import pytest
 
 from sparsetune.records import Clock, make_record, write_record
-from sparsetune.tracking.attempts import next_attempt
+from sparsetune.tracking.publish import next_attempt
 
 
 def write_track(path, *, problems=(), attempt="first", minute=0):

@@ -25,7 +25,7 @@ from sparsetune.stages.tables import make_tables
 from sparsetune.stages.ticket import TicketJob, make_ticket
 from sparsetune.stages.track import prepare_store, track_suite
 from sparsetune.stages.tune import TunePaths, tune
-from sparsetune.tracking.names import as_finals
+from sparsetune.tracking.client import as_finals
 
 METHODS = (
     "full", "lora", "adalora", "supra", "dsee-unstructured", "dsee-structured-delta", "magnitude",

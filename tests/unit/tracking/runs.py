@@ -4,13 +4,15 @@ import json
 import sqlite3
 from contextlib import closing, contextmanager
 
-from sparsetune.tracking import Entry, LiveRun, Pace, RunKey, store_uri
+from sparsetune.tracking.client import RunKey, store_uri
+from sparsetune.tracking.live import LiveRun, Pace
+from sparsetune.tracking.publish import Entry
 
 KEY = RunKey("tune", "mini", "tiny", "rte", "lora", 1)
 SETTINGS = {"train": {"rate": 2e-5, "epochs": 3}, "rank": 8}
 CURVES = [(0, {"loss": 1.0}), (10, {"loss": 0.5, "accuracy_fraction": 0.75})]
 MEASURED = {"train_seconds": 2.5, "spread": {"low": 1}, "policy": "dense", "whole": True}
-QUICK = Pace(flush_seconds=0.01, writing_share=1.0)
+QUICK = Pace(flush_seconds=0.01)
 
 
 def client_of(results):
@@ -40,8 +42,8 @@ def curve(results, run, name):
     return [(point.step, point.value) for point in points]
 
 
-def live(results, *, key=KEY, curves=CURVES, pace=QUICK, history=(), status="FINISHED", **final):
-    run = LiveRun(results, key, SETTINGS, tags={"digest": "0" * 16}, history=history, pace=pace)
+def live(results, *, key=KEY, curves=CURVES, pace=QUICK, status="FINISHED", **final):
+    run = LiveRun(results, key, SETTINGS, tags={"digest": "0" * 16}, pace=pace)
     for step, values in curves:
         run.log(step, values)
     return run.finish(status, **final)

@@ -12,7 +12,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 JOBS = """
     import os, sys, sqlite3
     from pathlib import Path
-    from sparsetune.tracking import LiveRun, RunKey, prepare
+    from sparsetune.tracking.client import RunKey, prepare
+    from sparsetune.tracking.live import LiveRun
 
     def job(results, seed, killed):
         key = RunKey("tune", "mini", "tiny", "rte", "lora", seed)
@@ -63,7 +64,8 @@ def test_eight_processes_at_once_are_all_recorded_one_after_a_kill(tmp_path):
 
 
 def test_importing_the_package_does_not_import_mlflow_or_torch():
-    program = "import sys, sparsetune.tracking; print({'mlflow', 'torch'} & set(sys.modules))"
+    imports = "import sys, sparsetune.tracking.live, sparsetune.tracking.publish"
+    program = f"{imports}; print({{'mlflow', 'torch'}} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
     )
