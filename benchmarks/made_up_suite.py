@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsetune.config.load import Catalogue
 from sparsetune.evaluation.predictions import NAME, write_predictions
-from sparsetune.records import make_record, write_json
+from sparsetune.records import make_record, write_record
 from sparsetune.stages.asked import asked_of_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +54,11 @@ CONFIG = {
 SPARSITY = {"none": 0.0, "ticket": 0.3}
 WORDS = ("city", "old", "stone", "near", "the", "river", "where", "two", "roads", "meet")
 CHECKS = 100
+SPEED = {
+    "sequences": 1, "tokens": 32, "threads": 1, "sequences_per_second": 100.0, "repeats": 3,
+    "latency_median_seconds": 0.01, "latency_p90_seconds": 0.02,
+    "latency_minimum_seconds": 0.01, "warmup": 2,
+}  # fmt: skip
 WHERE = {
     "commit": "c" * 40,
     "dirty": False,
@@ -135,7 +140,7 @@ def _write_records(run, folder, generator):
         else:
             inputs[own] = model
         record = make_record(stage, asked=asked, inputs=inputs, measured=values, where=where)
-        write_json(folder / f"{stage}.json", record)
+        write_record(folder / f"{stage}.json", record)
 
 
 def _tuned(run, generator):
@@ -174,6 +179,9 @@ def _evaluated(run, generator):
         "intervals_from": {"resamples": 1000, "level": 0.95, "seed": 0},
         "collapsed": bool(generator.random() < 0.01), "baseline": {}, "n_examples": EXAMPLES,
         "evaluate_seconds": 4.0, "examples_per_second": EXAMPLES / 4.0,
+        "latency_seconds_batch_1": 0.01, "sequences_per_second_batch_64": 500.0, "speed": [SPEED],
+        "inference_peak_memory_bytes": 1_000_000_000, "weights_multiplied": [["query", 1_000]],
+        "token_lengths": {"evaluation": [[32, EXAMPLES]], "training": [[32, 9600]]},
     }  # fmt: skip
 
 
@@ -185,6 +193,7 @@ def _counted(run, tuned):
     train = {phase["name"]: 3 * effective * phase["examples_seen"] for phase in tuned["phases"]}
     life = {**train, "inference": 100_000 * effective, "search": 3200 * dense}
     parts = [sparsity * (0.6 + 0.8 * layer / layers) for layer in range(layers)]
+    macs = {"dense": dense, "executed": dense, "effective": effective}
     executed = dict.fromkeys(("query", "key", "value", "context", "ffn_in"), dense // 6)
     return {
         "parameters_total": whole, "parameters_trained": trained,
@@ -196,6 +205,11 @@ def _counted(run, tuned):
         "macs_whole_life": sum(life.values()), "whole_life_inference_examples": 100_000,
         "breakdown": {"executed": executed, "effective": executed,
                       "whole_life": {**life, "total": sum(life.values())}},
+        "macs_at_128_tokens": macs, "macs_by_layer": {"executed": {}, "effective": {}},
+        "macs_by_operator": [{"operator": "linear", "executed": dense, "effective": effective}],
+        "macs_training_over_lengths": [],
+        "macs_over_lengths": [{"split": "evaluation", "padding": "none", "sequences": EXAMPLES,
+                               "tokens_mean": 31.25, **macs}],
     }  # fmt: skip
 
 
@@ -226,15 +240,18 @@ def _write_ticket(run, folder, generator):
         "search": None,
     }  # fmt: skip
     (folder / "ticket.json").write_text(json.dumps(ticket, sort_keys=True) + "\n")
-    asked = {**ids, "suite": run.suite, "ticket": run.ticket.id, "settings": run.ticket_settings()}
+    asked = {**ids, "suite": run.suite, "ticket": run.ticket.id, "digest": run.ticket_digest,
+             "settings": run.ticket_settings()}  # fmt: skip
     measured = {name: list(map(len, units)) for name, units in kept.items()}
     if searched:
         steps = list(range(3, 3 * CHECKS + 1, 3))
         measured["stopping"] = {
+            "rule": "fixed", "steps_per_epoch": 300, "last_step_allowed": steps[-1], "window": 5,
+            "epsilon": 0.1, "head_distances": [0.1] * CHECKS, "neuron_distances": [0.1] * CHECKS,
             "check_steps": steps, "fixed_step": steps[-1], "settled_step": steps[CHECKS // 2],
         }  # fmt: skip
     record = make_record("ticket", asked=asked, inputs={}, measured=measured, where=WHERE)
-    write_json(folder / "record.json", record)
+    write_record(folder / "record.json", record)
 
 
 def _write_gates(shape, path, generator):

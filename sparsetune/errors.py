@@ -7,6 +7,11 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 
 class SparsetuneError(Exception):
@@ -87,9 +92,7 @@ def refusal(where: object, key: str, received: object, known: Iterable[object]) 
         >>> refusal("dsee", "targets", "quary", ["query", "value"])
         "dsee: targets: received 'quary'; allowed: query, value; did you mean 'query'?"
     """
-    allowed = [str(one) for one in known]
-    told = f"{where}: {key}: received {received!r}; allowed: {', '.join(allowed) or 'none'}"
-    return told + nearest(received, allowed)
+    return f"{where}: {key}: {_chosen(repr(received), received, known)}"
 
 
 def first_line(error: BaseException) -> str:
@@ -101,3 +104,105 @@ def shown(value: object) -> str:
     """``repr`` of a received value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def violation(model: "type[BaseModel]", error: "ValidationError") -> str:
+    """Tell where a value first departs from a pydantic model, in one line.
+
+    A key that the model does not have comes first: the missing one is often the same, misspelt.
+
+    Args:
+        model: what the value was validated against.
+        error: what the validation raised.
+
+    Returns:
+        ``key: received ...; allowed: ...``, with the nearest known word where one is near.
+
+    Example:
+        >>> from pydantic import BaseModel, ConfigDict, ValidationError
+        >>> class Phase(BaseModel):
+        ...     model_config = ConfigDict(extra="forbid")
+        ...     steps: int = 1
+        >>> try:
+        ...     Phase(stpes=3)
+        ... except ValidationError as error:
+        ...     violation(Phase, error)
+        "top level: unknown key 'stpes'; allowed: steps; did you mean 'steps'?"
+    """
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    place, fields = _resolved(model, first["loc"])
+    where = ".".join(place) or "top level"
+    received = shown(first["input"])
+    match first["type"]:
+        case "extra_forbidden":
+            parent, unknown = ".".join(place[:-1]) or "top level", place[-1]
+            told = f"{parent}: unknown key {unknown!r}; allowed: {', '.join(sorted(fields))}"
+            return told + nearest(unknown, fields)
+        case "missing":
+            return f"{where}: missing"
+        case "value_error" | "assertion_error":
+            return f"{where}: {first['msg'].partition(', ')[2]}"
+        case "literal_error" | "enum":
+            known = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+            return f"{where}: {_chosen(received, first['input'], known)}"
+        case "union_tag_invalid":
+            key, tag = first["ctx"]["discriminator"].strip("'"), first["ctx"]["tag"]
+            known = first["ctx"]["expected_tags"].replace("'", "").split(", ")
+            return f"{'.'.join([*place, key])}: {_chosen(repr(tag), tag, known)}"
+        case "union_tag_not_found":
+            return f"{where}: missing key {first['ctx']['discriminator']}"
+        case _:
+            return f"{where}: received {received}; allowed: {_allowed(first['msg'])}"
+
+
+def _chosen(received: str, value: object, known: Iterable[object]) -> str:
+    names = [str(one) for one in known]
+    return f"received {received}; allowed: {', '.join(names) or 'none'}{nearest(value, names)}"
+
+
+def _allowed(message: str) -> str:
+    for start in ("Input should be ", "String should ", "Value should ", "match pattern "):
+        message = message.removeprefix(start)
+    return message
+
+
+def _resolved(model: Any, path: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Leave out of a path what names a member of a union; and the fields at its last key."""
+    from pydantic import BaseModel
+
+    here, place, fields = _members(model), list[str](), list[str]()
+    for part in path:
+        models = [one for one in here if isinstance(one, type) and issubclass(one, BaseModel)]
+        own = [one.model_fields[part] for one in models if part in one.model_fields]
+        chosen = [one for one in models if _is_called(one, part)]
+        others = [one for one in here if one not in models and get_args(one)]
+        if own:
+            fields = [name for one in models for name in one.model_fields]
+            here = [one for field in own for one in _members(field.annotation)]
+        elif chosen:
+            here = chosen
+            continue
+        elif others:
+            here = [one for other in others for one in _members(get_args(other)[-1])]
+        else:
+            fields = list(dict.fromkeys(name for one in models for name in one.model_fields))
+            if not models:
+                continue
+        place.append(str(part))
+    return place, fields
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types that an annotation may stand for; unions and annotations are opened."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [one for part in get_args(annotation) for one in _members(part)]
+    return [annotation]
+
+
+def _is_called(model: "type[BaseModel]", part: int | str) -> bool:
+    """Whether pydantic names a member of a union so: by its class, or by the value of its tag."""
+    tags = [get_args(field.annotation) for field in model.model_fields.values()]
+    return part == model.__name__ or any(part in values for values in tags)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsetune.errors import DataError
-from sparsetune.records import read_record, sha256_of
+from sparsetune.records import read_record
 from sparsetune.reporting.columns import RunLink
 
 RUN_STAGES = ("tune", "evaluate", "cost")
@@ -199,22 +199,12 @@ def _check_inputs(row: RunRow, stage: str) -> None:
     for path, digest in row.records[stage]["inputs"].items():
         if Path(path).parts[-5:] != own:
             continue
-        expected = _model_digest(row)
-        if expected is not None and digest != expected:
+        expected = row.records["tune"]["measured"]["model_sha256"]
+        if digest != expected:
             raise DataError(
                 f"{row.folder / stage}.json: inputs: sha256 of {_MODEL} is {digest[:16]}..., "
                 f"tune wrote {expected[:16]}...; rerun stage {stage!r}"
             )
-
-
-def _model_digest(row: RunRow) -> str | None:
-    # What tune says it wrote comes first: the model itself need not be at hand for a table.
-    measured = row.records["tune"]["measured"]
-    told = measured.get("model_sha256") or (measured.get("outputs") or {}).get(_MODEL)
-    if told is not None:
-        return told
-    file = row.folder / _MODEL
-    return sha256_of(file) if file.is_file() else None
 
 
 def _check_one_version(rows: list[RunRow], stage: str) -> None:

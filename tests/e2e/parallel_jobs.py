@@ -14,7 +14,9 @@ import time
 import traceback
 from pathlib import Path
 
-from sparsetune.records import Clock, make_record, write_record, write_text_atomically
+from unit.made_records import made_record
+
+from sparsetune.records import TuneRecord, write_json, write_record, write_text_atomically
 from sparsetune.tracking.client import RunKey, client_of
 from sparsetune.tracking.live import LiveRun, Pace
 from sparsetune.tracking.publish import Entry
@@ -43,13 +45,12 @@ def curve_of(number, step):
 
 
 def _train(folder, number):
-    clock = Clock()
-    clock.ready()
+    started = time.time()
     settings = {"rank": 8, "seed": number}
     live = LiveRun(folder / "results", key_of(number), settings, tags={}, pace=PACE)
     end = folder / ("end-late" if number % 2 else "end-early")
     longest, step = 0.0, 0
-    while not end.exists() and time.time() < clock.started + _MOST_SECONDS:
+    while not end.exists() and time.time() < started + _MOST_SECONDS:
         began = time.perf_counter()
         live.log(step, {"loss": curve_of(number, step)})
         longest = max(longest, time.perf_counter() - began)
@@ -62,13 +63,13 @@ def _train(folder, number):
     entry = entry_of(folder, number)
     write_text_atomically(entry.history, "\n".join(["step,phase,loss", *rows]) + "\n")
     tracking = {"mlflow_run_id": outcome.run_id, "problem": outcome.problem}
-    measured = {"steps": step, "longest_log_seconds": longest, "finish_seconds": finish_seconds}
-    asked = {"suite": SUITE, "seed": number, "settings": settings}
-    where = {**clock.where(), "tracking": tracking}
-    write_record(
-        entry.records[0],
-        make_record("tune", asked=asked, inputs={}, measured=measured, where=where),
-    )
+    times = {"longest_log_seconds": longest, "finish_seconds": finish_seconds}
+    write_json(entry.records[0].with_name("times.json"), times)
+    record = made_record(
+        "tune", measured={"steps": step}, where={"tracking": tracking},
+        suite=SUITE, seed=number, settings=settings,
+    )  # fmt: skip
+    write_record(entry.records[0], TuneRecord.model_validate(record))
 
 
 def _start(folder, number):

@@ -11,7 +11,7 @@ from e2e import parallel_jobs
 from e2e.outages import OUTAGES
 from e2e.parallel_jobs import JOBS, PACE, SUITE, curve_of, entry_of, key_of
 
-from sparsetune.records import read_record
+from sparsetune.records import TuneRecord, read_json, read_record
 from sparsetune.tracking.client import client_of, is_ready, store_uri
 from sparsetune.tracking.publish import PublishReport, publish
 
@@ -34,7 +34,7 @@ def store(request, tmp_path, monkeypatch):
 def jobs(store, tmp_path):
     """The eight jobs, on a store that nobody has prepared."""
     program = [sys.executable, parallel_jobs.__file__, tmp_path]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     with (tmp_path / "jobs.log").open("w") as log:
         process = subprocess.Popen(program, env=environment, stdout=log, stderr=log)
@@ -70,7 +70,7 @@ def all_have_begun(store):
 
 
 def record(folder, number):
-    return read_record(entry_of(folder, number).records[0], "tune")
+    return read_record(entry_of(folder, number).records[0], TuneRecord)
 
 
 def written(folder, numbers):
@@ -106,9 +106,9 @@ def test_every_run_is_there_once_and_whole_after_an_outage(store, jobs, tmp_path
     (tmp_path / "end-late").touch()
     assert jobs.wait(LIMIT_SECONDS) == 0, (tmp_path / "jobs.log").read_text()
     for number in range(JOBS):
-        measured = record(tmp_path, number)["measured"]
-        assert measured["longest_log_seconds"] < 0.5
-        assert measured["finish_seconds"] < PACE.finish_seconds + 1
+        times = read_json(entry_of(tmp_path, number).records[0].with_name("times.json"))
+        assert times["longest_log_seconds"] < 0.5
+        assert times["finish_seconds"] < PACE.finish_seconds + 1
     assert all(record(tmp_path, one)["where"]["tracking"]["problem"] for one in early)
     assert not any(record(tmp_path, one)["where"]["tracking"]["problem"] for one in late)
     entries = [entry_of(tmp_path, number) for number in range(JOBS)]

@@ -4,14 +4,21 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from unit.made_records import IDS, MEASURED, PHASE, made_record, write_made
 
-from sparsetune import records
 from sparsetune.errors import DataError
 from sparsetune.records import (
+    RECORDS,
     STAGES,
     Clock,
+    CostRecord,
+    TuneRecord,
+    clock,
     digest_of,
-    make_record,
+    files,
+    git_state,
+    read_any_record,
     read_json,
     read_record,
     sha256_of,
@@ -19,18 +26,9 @@ from sparsetune.records import (
     write_record,
     write_text_atomically,
 )
+from sparsetune.records.parts import Device
 
 HASH = "0" * 64
-
-
-def record(stage="cost", **asked):
-    return make_record(
-        stage,
-        asked={"task": "mini-rte", **asked},
-        inputs={"a/record.json": HASH},
-        measured={"params_trainable": 3},
-        where=Clock().where(),
-    )
 
 
 def test_digest_is_the_start_of_the_canonical_json_hash():
@@ -48,19 +46,23 @@ def test_digest_ignores_key_order_but_not_values_or_list_order():
 
 
 def test_file_hash_agrees_with_hashlib_over_several_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_CHUNK_BYTES", 7)
+    monkeypatch.setattr(files, "_CHUNK_BYTES", 7)
     path = tmp_path / "file"
     path.write_bytes(bytes(range(100)))
     assert sha256_of(path) == hashlib.sha256(bytes(range(100))).hexdigest()
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", RECORDS)
 def test_record_of_every_stage_carries_its_version_and_survives_a_round_trip(tmp_path, stage):
-    path = tmp_path / "deep" / "record.json"
-    made = record(stage)
+    path, kind = tmp_path / "deep" / "record.json", RECORDS[stage]
+    plain = made_record(stage, inputs={"a/record.json": HASH})
+    asked = {key: value for key, value in plain["asked"].items() if not key.startswith("stage")}
+    parts = {"inputs": plain["inputs"], "measured": plain["measured"]}
+    made = kind.of(asked, **parts, where=Clock().where())
     write_record(path, made)
-    assert made["asked"]["stage_version"] == STAGES[stage]
-    assert read_record(path, stage) == made
+    assert made.asked.stage_version == STAGES[stage]
+    assert read_record(path, kind) == read_any_record(path) == made
+    assert read_json(path)["measured"] == plain["measured"]  # and nothing for what is not there
     assert [entry.name for entry in path.parent.iterdir()] == ["record.json"]
 
 
@@ -94,37 +96,62 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_part(tmp_path, monkeypatc
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
 
+def edited(**given):
+    return lambda record: record.update(given)
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("edit", "message"),
     [
-        ({"notes": 1}, "top level: unknown key 'notes'; allowed: asked, inputs, measured, where"),
-        ({"inputs": {"a": "abc"}}, "inputs.a: got 'abc', need text matching"),
-        ({"inputs": {"a": HASH.upper().replace("0", "F")}}, "inputs.a: got "),
-        ({"asked": {"stage": "cost"}}, "asked: missing key 'stage_version'"),
-        ({"asked": {"stage": "cots", "stage_version": 1}}, "did you mean 'cost'?"),
-        ({"where": {}}, "where: missing key 'commit'"),
-        ({"measured": 3}, "measured: got 3, need object"),
+        (edited(notes=1), "top level: unknown key 'notes'; allowed: asked, inputs, "),
+        (edited(inputs={"a": "abc"}), "inputs.a: received 'abc'; allowed: '^[0-9a-f]{64}$'"),
+        (edited(inputs={"a": "F" * 64}), "inputs.a: received "),
+        (edited(asked={"stage": "tune"}), "asked.stage_version: missing"),
+        (edited(asked={"stage": "cost"}), "asked.stage: received 'cost'; allowed: tune"),
+        (edited(asked={"stage": "tuen"}), "asked.stage: received 'tuen'; allowed: "),
+        (edited(where={}), "where.commit: missing"),
+        (edited(measured=3), "measured: received 3; allowed: an object"),
+        (lambda record: record["measured"].update(phases=[{**PHASE, "stpes": 3}]),
+         "measured.phases.0: unknown key 'stpes'; allowed: "),
+        (lambda record: record["measured"].update(phases=[{**PHASE, "kind": "trian"}]),
+         "measured.phases.0.kind: received 'trian'; allowed: train, prune; did you mean 'train'?"),
+        (lambda record: record["measured"].update(steps=-3), "measured.steps: received -3; all"),
+        (lambda record: record["measured"].update(steps="3"), "measured.steps: received '3'; allo"),
+        (lambda record: record["measured"].update(final_loss=float("nan")),
+         "measured.final_loss: received nan; allowed: a finite number"),
+        (lambda record: (record["asked"].update(stage_version=1), record["measured"].pop("steps")),
+         f"version 1 of stage 'tune' wrote it, this is {STAGES['tune']}: rerun"),
     ],
-)
-def test_record_that_breaks_the_schema_is_refused_when_written_and_read(tmp_path, change, message):
-    path, bad = tmp_path / "record.json", {**record(), **change}
-    with pytest.raises(DataError) as written:
-        write_record(path, bad)
-    assert list(tmp_path.iterdir()) == []
-    path.write_text(json.dumps(bad), encoding="utf-8")
-    with pytest.raises(DataError) as read:
-        read_record(path)
-    assert message in str(read.value)
-    assert str(read.value) == str(written.value)
-    assert str(path) in str(read.value)
+)  # fmt: skip
+def test_what_breaks_the_class_is_refused_with_file_and_key(tmp_path, edit, message):
+    record = made_record("tune")
+    edit(record)
+    (tmp_path / "tune.json").write_text(json.dumps(record))
+    with pytest.raises(DataError) as caught:
+        read_record(tmp_path / "tune.json", TuneRecord)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'tune.json'}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_field_fails_where_it_is_written():
+    asked = {name: IDS[name] for name in ("suite", "backbone", "task", "method", "seed", "digest")}
+    parts = {"inputs": {}, "where": Clock().where()}
+    measured = {**MEASURED["cost"], "sparsity_by_layr": {}}
+    with pytest.raises(ValidationError, match="sparsity_by_layr"):
+        CostRecord.of({**asked, "settings": {}}, measured=measured, **parts)
 
 
 def test_record_of_another_stage_is_refused_by_name(tmp_path):
     path = tmp_path / "tune.json"
-    write_record(path, record("evaluate"))
-    with pytest.raises(DataError, match=r"tune\.json: asked\.stage is 'evaluate', expected 'tune'"):
-        read_record(path, "tune")
-    assert read_record(path)["asked"]["stage"] == "evaluate"
+    write_made(path, "evaluate")
+    message = r"tune\.json: asked\.stage: received 'evaluate'; allowed: tune"
+    with pytest.raises(DataError, match=message):
+        read_record(path, TuneRecord)
+    assert read_any_record(path).asked.stage == "evaluate"
+    write_made(path, "evaluate", stage="evaluates")
+    with pytest.raises(DataError, match="did you mean 'evaluate'"):
+        read_any_record(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1,"])
@@ -137,24 +164,24 @@ def test_damaged_json_is_a_data_error_that_names_the_file(tmp_path, content):
 
 def test_missing_record_says_which_file_and_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"no\.json: no such record; run the stage"):
-        read_record(tmp_path / "no.json")
+        read_record(tmp_path / "no.json", TuneRecord)
 
 
 def test_clock_measures_start_up_only_after_ready():
-    clock = Clock()
-    assert clock.where()["start_up_seconds"] is None
-    clock.ready()
-    where = clock.where({"kind": "cuda", "name": "x"})
-    assert where["start_up_seconds"] >= 0
-    assert 0 <= where["seconds"] < 60
-    assert where["device"] == {"kind": "cuda", "name": "x"}
-    assert where["started"] <= where["ended"]
+    started = Clock()
+    assert started.where().start_up_seconds is None
+    started.ready()
+    where = started.where(Device(kind="cuda", name="x"))
+    assert where.start_up_seconds >= 0
+    assert 0 <= where.seconds < 60
+    assert where.device.name == "x"
+    assert where.started <= where.ended
 
 
 def test_version_of_code_is_unknown_outside_a_checkout(monkeypatch):
     monkeypatch.setenv("PATH", os.devnull)
-    records.git_state.cache_clear()
+    clock.git_state.cache_clear()
     try:
-        assert records.git_state() == {"commit": None, "dirty": None}
+        assert git_state() == {"commit": None, "dirty": None}
     finally:
-        records.git_state.cache_clear()
+        clock.git_state.cache_clear()

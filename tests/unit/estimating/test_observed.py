@@ -1,7 +1,7 @@
-import json
-
 import pytest
-from unit.reporting.runs import WHERE, write_run
+from unit.made_records import PHASE as TRAINED
+from unit.made_records import write_made
+from unit.reporting.runs import write_run
 
 from sparsetune.errors import DataError
 from sparsetune.estimating.observed import read_samples
@@ -16,7 +16,7 @@ def edit(records):
     tune["asked"]["ticket"] = "earlybert"
     tune["measured"] |= {
         "parameters_trained": 50, "tokens_seen": 3600,
-        "phases": [{"name": "train", "kind": "train", "steps": 100}, {"kind": "prune"}],
+        "phases": [TRAINED, {"name": "prune", "kind": "prune"}],
     }  # fmt: skip
     life = records["cost"]["measured"]["breakdown"]["whole_life"]
     life["search"] = 1234
@@ -65,20 +65,12 @@ def test_a_run_whose_cost_is_not_counted_yet_tells_only_its_time(suite):
 
 def test_a_search_is_counted_by_the_run_that_has_it(suite):
     folder = suite / "results/mini/tickets/mini-bert/mini-sst2/earlybert/seed-0"
-    folder.mkdir(parents=True)
-    search = {"steps": 25, "seconds": 3.5}
-    record = {
-        "asked": {"stage": "ticket", "stage_version": 1, "suite": "mini", "seed": 0,
-                  "settings": {"ticket": {"search": {"train": PHASE}}}},
-        "inputs": {}, "measured": {"search": search}, "where": WHERE,
-    }  # fmt: skip
-    (folder / "record.json").write_text(json.dumps(record))
+    search = {**TRAINED, "steps": 25, "seconds": 3.5, "objective": "task"}
+    settings = {"ticket": {"search": {"train": PHASE}}}
+    write_made(folder / "record.json", "ticket", measured={"search": search}, settings=settings)
     assert samples(suite)["ticket"].work is None  # how many parameters it trained is not known
     backbone = suite / "resources" / "backbones" / "mini-bert"
-    backbone.mkdir(parents=True)
-    asked = {"stage": "backbone", "stage_version": 1, "backbone": "mini-bert"}
-    record = {"asked": asked, "inputs": {}, "measured": {"parameters": 70}, "where": WHERE}
-    (backbone / "record.json").write_text(json.dumps(record))
+    write_made(backbone / "record.json", "backbone", measured={"parameters": 70})
     found = samples(suite)["ticket"]
     assert (found.work, found.work_seconds) == (Work(100, 1234, 25 * 70), 3.5)
 

@@ -3,27 +3,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from unit.made_records import write_made
 
 from sparsetune.config.load import Catalogue
 from sparsetune.cost.params import dense_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.estimating.sizes import TaskSize, after_removal, backbone_shapes, task_size
-from sparsetune.records import make_record, write_record
 
 CATALOGUE = Catalogue(Path(__file__).resolve().parents[3] / "config")
-WHERE = {
-    "commit": None, "dirty": None, "device": {"kind": "cpu", "name": "cpu"}, "packages": {},
-    "started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:00:02Z", "seconds": 2.0,
-    "platform": "Linux", "python": "3.11.2", "start_up_seconds": 1.0,
-}  # fmt: skip
 
 
 def fetched(folder, task, train, evaluation):
     measured = {"train_examples": train, "evaluation_examples": evaluation, "stored_bytes": 77}
-    asked = {"task": task, "settings": {}, "digest": "a" * 16}
-    write_record(folder / "record.json", make_record(
-        "dataset", asked=asked, inputs={}, measured=measured, where=WHERE))  # fmt: skip
+    write_made(folder / "record.json", "dataset", task=task, measured=measured)
 
 
 def test_what_was_fetched_comes_before_the_catalogue_and_a_difference_is_told(tmp_path):

@@ -1,6 +1,7 @@
 import csv
 
 import pytest
+from unit.made_records import SPEED
 from unit.reporting.runs import write_run
 
 from sparsetune.reporting.collect import collect
@@ -8,11 +9,12 @@ from sparsetune.reporting.costs import macs_text, write_costs
 from sparsetune.reporting.timings import write_timings
 
 ORDER = [("mini-bert", "mini-sst2", method) for method in ("full", "dsee")]
+SEEN = {"sequences": 300, "tokens_mean": 17.0}
 OVER = [
-    {"split": "training", "padding": "none", "dense": 1, "executed": 1, "effective": 1},
-    {"split": "evaluation", "padding": "none", "dense": 2_000_000, "executed": 1_500_000,
+    {"split": "training", "padding": "none", **SEEN, "dense": 1, "executed": 1, "effective": 1},
+    {"split": "evaluation", "padding": "none", **SEEN, "dense": 2_000_000, "executed": 1_500_000,
      "effective": 1_000_000},
-    {"split": "evaluation", "padding": "batches", "dense": 2_200_000, "executed": 1_650_000,
+    {"split": "evaluation", "padding": "batches", **SEEN, "dense": 2_200_000, "executed": 1_650_000,
      "effective": 1_100_000},
 ]  # fmt: skip
 TEXTS = [{"part": "prefill", "dense": 300, "executed": 200, "effective": 100},
@@ -34,7 +36,7 @@ def costing(**changes):
             "macs_by_operator": OPERATORS, "macs_whole_life": 3_000_000_000,
             "whole_life_inference_examples": 100_000, **changes,
         }  # fmt: skip
-        measured["breakdown"] = {
+        measured["breakdown"] |= {
             "effective": {"query": 400, "scores": 300, "pooler": 0},
             "whole_life": {
                 "search": 500,
@@ -91,15 +93,6 @@ def test_operators_and_modules_are_shares_of_the_dense_model(tmp_path):
     }  # fmt: skip
 
 
-def test_records_of_earlier_versions_have_dashes(tmp_path):
-    runs = [write_run(tmp_path), write_run(tmp_path, "dsee", edit=costing())]
-    found = tables(runs, tmp_path)
-    old, new = found["costs.csv"]
-    assert old["macs_executed_share"] == old["macs_dense_at_128_tokens"] == ""
-    assert old["parameters_trained"] == new["parameters_trained"] == "12345"
-    assert tables(runs, tmp_path, write_timings)["timings.csv"][0]["threads"] == ""
-
-
 def test_costs_are_the_same_wherever_the_runs_were_made_and_hold_no_timing(tmp_path):
     def moved(records):
         costing()(records)
@@ -118,7 +111,7 @@ def test_speed_is_in_the_timings_with_threads_and_a_note_on_devices(tmp_path):
     def faster(records):
         records["evaluate"]["measured"] |= {
             "latency_seconds_batch_1": 0.0125, "sequences_per_second_batch_64": None,
-            "inference_peak_memory_bytes": 600_000_000, "speed": [{"threads": 2}],
+            "inference_peak_memory_bytes": 600_000_000, "speed": [{**SPEED, "threads": 2}],
         }  # fmt: skip
         records["evaluate"]["where"]["device"]["name"] = "H200"
 

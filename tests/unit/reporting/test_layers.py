@@ -42,9 +42,3 @@ def test_seeds_with_different_depths_are_refused(tmp_path):
     folders += [write_run(tmp_path, "dsee", seed=2, edit=leaving(0.4))]
     with pytest.raises(DataError, match=r"sparsity_by_layer: got \[1\] layers, need 2"):
         drawn(collect(folders), tmp_path)
-
-
-def test_a_record_without_the_shares_names_the_stage_to_rerun(tmp_path):
-    rows = collect([write_run(tmp_path, "dsee")])
-    with pytest.raises(DataError, match=r"measured.sparsity_by_layer: missing; rerun stage 'cost'"):
-        drawn(rows, tmp_path)

@@ -14,7 +14,7 @@ def searched(records):
     records["tune"]["measured"].update(train_seconds=2.1, loading_seconds=0.1, examples_seen=200)
     records["cost"]["measured"]["search_seconds"] = 0.5
     life = {"search": 60_000, "train": 360_000, "inference": 7, "total": 420_007}
-    records["cost"]["measured"]["breakdown"] = {"whole_life": life}
+    records["cost"]["measured"]["breakdown"]["whole_life"] = life
 
 
 def tables(tmp_path, *methods):

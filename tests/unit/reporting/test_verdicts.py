@@ -178,7 +178,7 @@ def test_runs_with_other_settings_are_left_out_with_their_value(suite):
 def effort(seconds, device="cpu"):
     def edit(records):
         records["tune"]["measured"].update(train_seconds=seconds, loading_seconds=0.0)
-        records["tune"]["where"]["device"] = {"kind": device, "name": device}
+        records["tune"]["where"]["device"] = {"kind": "cpu", "name": device}
 
     return edit
 
@@ -205,7 +205,8 @@ def counted(**changes):
 
 
 def test_counted_quantities_have_no_noise(suite):
-    breakdown = {"effective": {"query": 750, "update": 50}, "whole_life": {}}
+    modules = {"query": 750, "update": 50}
+    breakdown = {"executed": modules, "effective": modules, "whole_life": {}}
     edit = counted(macs_effective_per_example=800, parameters_trained=5_000, breakdown=breakdown)
     evidence = suite(pair([edit], [0.8]))
     # Of 1,000: 800 done, 50 of them the update's; 5,000 of 1,000,000 parameters trained.

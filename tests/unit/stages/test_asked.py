@@ -1,9 +1,11 @@
+import hashlib
 import json
 
 import pytest
+from unit.made_records import write_made
 
 from sparsetune.errors import ConfigError, DataError
-from sparsetune.records import STAGES, Clock, make_record, write_record
+from sparsetune.records import STAGES
 from sparsetune.stages.asked import hashes, require_digest, work_folder
 
 
@@ -21,14 +23,8 @@ def inputs(tmp_path):
 
 
 def _record(folder, *, content):
-    record = make_record(
-        "dataset",
-        asked={"task": "mini-sst2", "settings": {}, "digest": "a" * 16},
-        inputs={},
-        measured={"files": {"train.tsv": content}},
-        where=Clock().where(),
-    )
-    write_record(folder / "record.json", record)
+    files = {"train.tsv": hashlib.sha256(content.encode()).hexdigest()}
+    write_made(folder / "record.json", "dataset", measured={"files": files})
 
 
 def folder_for(tmp_path, inputs, digest="d" * 16):

@@ -130,7 +130,7 @@ def test_a_search_by_language_modelling_pays_for_its_own_head(place, shallow):
     output, _, measured = place.draw("earlybert-mlm", name="paid")
     by_task = place.root / "by-task"
     shutil.copytree(output, by_task)
-    record = read_record(by_task / "record.json")
+    record = read_json(by_task / "record.json")
     record["measured"]["search"]["objective"] = "task"
     write_json(by_task / "record.json", record)
     macs = [

@@ -1,10 +1,10 @@
-import copy
 import hashlib
 import json
 import shutil
 
 import pytest
-from unit.reporting.runs import WHERE, scoring, write_run
+from unit.made_records import write_made
+from unit.reporting.runs import scoring, write_run
 from unit.stages.tiny_catalogue import ROOT, suite_config
 
 from sparsetune.config.load import Catalogue
@@ -31,16 +31,10 @@ def suite():
 
 def write_shared(resources):
     """Records of the backbone and the data set, as their stages write them."""
-    for stage, place, measured in (
-        ("backbone", "backbones/mini-bert", {"stored_bytes": 9}),
-        ("dataset", "datasets/mini-sst2",
-         {"files": SUMS, "train_examples": 7, "evaluation_examples": 3}),
-    ):  # fmt: skip
-        folder = resources / place
-        folder.mkdir(parents=True)
-        asked = {"stage": stage, "stage_version": 1, "digest": "d" * 16, "settings": {}}
-        record = {"asked": asked, "inputs": {}, "measured": measured, "where": WHERE}
-        (folder / "record.json").write_text(json.dumps(record))
+    write_made(resources / "backbones" / "mini-bert" / "record.json", "backbone")
+    folder = resources / "datasets" / "mini-sst2"
+    measured = {"files": SUMS, "train_examples": 7, "evaluation_examples": 3}
+    write_made(folder / "record.json", "dataset", measured=measured)
     for name in SUMS:
         (folder / name).write_text("sentence\tlabel\n")
     return sha256_of(folder / "record.json")
@@ -86,10 +80,8 @@ def test_runs_arrive_with_headline_description_and_data(places, suite):
 def test_parent_has_a_line_for_each_method_and_the_suite_its_claims(places, suite):
     results, resources = places
     finish(results, write_shared(resources))
-    asked = {"stage": "claims", "stage_version": 1, "suite": "tiny"}
     measured = {"verdicts": {"holds": 2, "within noise": 1}}
-    record = {"asked": asked, "inputs": {}, "measured": measured, "where": copy.deepcopy(WHERE)}
-    (results / "tiny/claims.json").write_text(json.dumps(record))
+    write_made(results / "tiny/claims.json", "claims", measured=measured)
     track_suite(suite, results=results, resources=resources)
     runs = runs_of(results)
     parent = runs["mini-bert/mini-sst2"]
@@ -108,7 +100,7 @@ def test_run_made_from_other_data_names_none_and_a_broken_run_has_no_headline(pl
     finish(results, hashlib.sha256(b"older data").hexdigest())
     cost = results / "tiny/runs/mini-bert/mini-sst2/lora/seed-1/cost.json"
     record = json.loads(cost.read_text())
-    del record["measured"]["parameters_trained"]
+    record["asked"]["digest"] = "b" * 16
     cost.write_text(json.dumps(record))
     assert track_suite(suite, results=results, resources=resources).problems == ()
     runs = runs_of(results)
@@ -133,16 +125,11 @@ def test_ticket_tells_what_it_keeps_and_which_data_it_was_searched_on(places):
     suite = Catalogue(ROOT / "config").suite(suite_config("earlybert"), origin="test")
     data = write_shared(resources)
     folder = results / "tiny/tickets/mini-bert/mini-sst2/earlybert/seed-1"
-    folder.mkdir(parents=True)
+    inputs = {"resources/datasets/mini-sst2/record.json": data}
+    measured = {"search_seconds": 1.5}
+    write_made(folder / "record.json", "ticket", measured=measured, inputs=inputs)
     for name in ("ticket.json", "gates.npz"):
         (folder / name).write_bytes(b"{}")
-    record = {
-        "asked": {"stage": "ticket", "stage_version": 1, "digest": "d" * 16, "settings": {}},
-        "inputs": {"resources/datasets/mini-sst2/record.json": data},
-        "measured": {"kept_heads": [3, 4], "kept_neurons": [20, 30], "search_seconds": 1.5},
-        "where": WHERE,
-    }
-    (folder / "record.json").write_text(json.dumps(record))
     (problem,) = track_suite(suite, results=results, resources=resources).problems
     assert problem.startswith("mini-bert/mini-sst2/earlybert/seed-1: ")  # it was not trained yet
     ticket = runs_of(results)["ticket/mini-bert/mini-sst2/earlybert/seed-1"]

@@ -8,7 +8,7 @@ import textwrap
 import time
 
 import pytest
-from unit.tracking.runs import KEY, MEASURED, client_of
+from unit.tracking.runs import KEY, client_of
 
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.tracking.client import (
@@ -77,7 +77,10 @@ def test_list_without_names_of_its_own_stays_whole(listed):
 
 
 def test_final_metrics_are_numbers_in_a_section_of_their_stage():
-    measured = {**MEASURED, "loss": 2, "per_layer": [1, 2], "intervals_from": {"resamples": 9}}
+    measured = {
+        "train_seconds": 2.5, "spread": {"low": 1}, "policy": "dense", "whole": True, "loss": 2,
+        "per_layer": [1, 2], "intervals_from": {"resamples": 9},
+    }  # fmt: skip
     finals = as_finals("tune", measured)
     assert finals == {"tune/train_seconds": 2.5, "tune/spread/low": 1.0, "tune/loss": 2.0}
 

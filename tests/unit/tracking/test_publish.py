@@ -35,7 +35,7 @@ def test_publish_makes_the_run_from_records_and_then_changes_nothing(results, tm
     assert run.info.status == "FINISHED"
     assert run.data.params["train.rate"] == "2e-05"
     assert curve(results, run, "accuracy_fraction") == [(10, 0.75)]
-    finals = {"tune/train_seconds": 2.5, "tune/spread/low": 1.0, "evaluate/f1_fraction": 0.8}
+    finals = {"tune/train_seconds": 2.5, "evaluate/metrics/f1_fraction": 0.75}
     assert finals.items() <= run.data.metrics.items()
     assert run.data.tags["mlflow.source.git.commit"] == "c" * 40
     attached = client_of(results).list_artifacts(run.info.run_id)
@@ -59,7 +59,7 @@ def test_publish_completes_a_live_run_in_place(results, tmp_path, arrived, statu
     assert sorted(curve(results, run, "loss")) == [(0, 1.0), (10, 0.5)]
     assert curve(results, run, "accuracy_fraction") == [(10, 0.75)]
     assert curve(results, run, "tune/train_seconds") == [(0, 2.5)]
-    assert run.data.metrics["evaluate/f1_fraction"] == 0.8
+    assert run.data.metrics["evaluate/metrics/f1_fraction"] == 0.75
     assert "mlflow.parentRunId" in run.data.tags
     assert publish(results, "mini", [entry]) == PublishReport(0, 1, ())
 
@@ -108,11 +108,11 @@ def test_point_that_is_wanted_twice_must_be_there_twice():
 def test_publish_follows_a_changed_record_and_leaves_other_keys_alone(results, tmp_path):
     live(results, key=OTHER)
     publish(results, "mini", [write_entry(tmp_path / "run")])
-    report = publish(results, "mini", [write_entry(tmp_path / "run", measured={"loss": 7})])
+    report = publish(results, "mini", [write_entry(tmp_path / "run", measured={"final_loss": 7})])
     assert (report.published, report.unchanged) == (1, 0)
     runs = {run.data.tags["sparsetune.run_key"]: run for run in runs_of(results)}
     assert len(runs_of(results)) == len(runs) == 2
-    assert runs[KEY.text].data.metrics["tune/loss"] == 7.0
+    assert runs[KEY.text].data.metrics["tune/final_loss"] == 7.0
     assert OTHER.text in runs
 
 
