@@ -77,7 +77,7 @@ def read_predictions(path: Path, *, count: int) -> Predictions:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; rerun stage 'evaluate'") from None
     except (pyarrow.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise DataError(f"{path}: not a readable parquet file: {first_line(error)}") from None
     ids, predictions, references = (columns[name] for name in _COLUMNS)
     if len(ids) != count:
         raise DataError(
@@ -87,7 +87,7 @@ def read_predictions(path: Path, *, count: int) -> Predictions:
     for name in _COLUMNS:
         if None in columns[name]:
             row = columns[name].index(None) + 1
-            raise DataError(f"{path}: row {row}: {name}: got nothing, need a value")
+            raise DataError(f"{path}: row {row}: {name}: received nothing; allowed: a value")
     if len(set(ids)) != len(ids):
         repeated = next(one for one in ids if ids.count(one) > 1)
         raise DataError(f"{path}: id {repeated!r} is there twice")
@@ -97,23 +97,6 @@ def read_predictions(path: Path, *, count: int) -> Predictions:
         return Predictions(path, ids, predictions, [parsed[text] for text in references])
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: reference: not JSON: {error}") from None
-
-
-def holds_references(path: Path) -> bool:
-    """Whether a run's predictions are there, with their references beside them.
-
-    Args:
-        path: the parquet file, of this or an earlier version.
-
-    Raises:
-        DataError: the file is there but unreadable.
-    """
-    if not path.is_file():
-        return False
-    try:
-        return "reference" in pyarrow.parquet.read_schema(path).names
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
 
 
 def require_same_examples(first: Predictions, second: Predictions) -> None:
@@ -137,7 +120,3 @@ def require_same_examples(first: Predictions, second: Predictions) -> None:
                     f"{second.path}: row {row}: {name.removesuffix('s')} is "
                     f"{str(received)[:60]!r}, {first.path} has {str(expected)[:60]!r}"
                 )
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: not a readable parquet file: {first_line(error)}")

@@ -9,10 +9,8 @@ from torch import nn
 
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.cost.timing import measure_latency
-from sparsetune.data.encoding import collate
-from sparsetune.evaluation.beam import BeamSettings, search
-from sparsetune.evaluation.inference import inference_mode
-from sparsetune.evaluation.split import EvaluationSplit
+from sparsetune.evaluation.generate import continue_prompts
+from sparsetune.evaluation.predict import EvaluationSplit, batch_of, inference_mode
 
 _SECONDS = 0.2  # of timed calls, if they are short
 _FEWEST_CALLS, _MOST_CALLS = 3, 50
@@ -37,17 +35,25 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
         to, ``threads`` of torch, ``sequences_per_second`` (median), and what
         :func:`sparsetune.cost.timing.measure_latency` gives, in seconds.
     """
-    generates = split.task.kind == "generation"
-    call = _searching(split) if generates else _forward
+    tokenizer, generates = split.tokenizer, split.task.kind == "generation"
     measured = []
     for size in (1,) if generates else (1, EVALUATION_BATCH):
         chosen = middle(split.features, size)
         side = "left" if generates else "right"
-        batch = collate(chosen, pad_token_id=split.tokenizer.pad_token_id, side=side)
-        batch.pop("labels", None)
-        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+        inputs = batch_of(chosen, tokenizer.pad_token_id, device, side=side)
+
+        def call(inputs: dict[str, torch.Tensor] = inputs) -> None:
+            if generates:
+                ids = {"end_token_id": tokenizer.eos_token_id}
+                ids["pad_token_id"] = tokenizer.pad_token_id
+                continue_prompts(model, inputs, split.task.generation, **ids)
+            else:
+                model(**inputs)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
         with inference_mode(model, device):
-            taken = _timed(lambda inputs=inputs: _waiting(call, model, inputs, device))
+            taken = _timed(call)
         measured.append(
             {
                 "sequences": len(chosen),
@@ -70,27 +76,6 @@ def middle(features: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[st
     ordered = sorted(features, key=lambda feature: len(feature["input_ids"]))
     first = max(0, (len(ordered) - count) // 2)
     return ordered[first : first + count]
-
-
-def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
-    model(**inputs)
-
-
-def _searching(split: EvaluationSplit) -> Callable[[nn.Module, Mapping[str, torch.Tensor]], None]:
-    settings, end = BeamSettings.of(split.task.generation), split.tokenizer.eos_token_id
-
-    def run(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
-        search(model, inputs, settings, end_token_id=end)
-
-    return run
-
-
-def _waiting(
-    call: Callable[..., None], model: nn.Module, inputs: Mapping[str, torch.Tensor], device: str
-) -> None:
-    call(model, inputs)
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _timed(call: Callable[[], None]) -> dict[str, float | int]:

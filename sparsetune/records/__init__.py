@@ -29,7 +29,7 @@ STAGES: dict[str, int] = {
     "support": 3,
     "ticket": 3,
     "tune": 4,
-    "evaluate": 3,
+    "evaluate": 4,
     "cost": 4,
     "tables": 6,
     "claims": 2,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsetune.config.metric import Scale, scale_of
-from sparsetune.evaluation.resampling import DEFAULT, Difference, McNemar
+from sparsetune.evaluation.statistics import DEFAULT, Difference, McNemar
 from sparsetune.reporting.collect import Key
 from sparsetune.reporting.layout import (
     ABSENT,

@@ -12,15 +12,14 @@ import numpy as np
 
 from sparsetune.config.load import ID_PATTERN
 from sparsetune.errors import ConfigError
+from sparsetune.evaluation.metrics.qa import exact_matches
 from sparsetune.evaluation.predictions import (
     NAME,
     Predictions,
-    holds_references,
     read_predictions,
     require_same_examples,
 )
-from sparsetune.evaluation.resampled_metrics import exact_matches
-from sparsetune.evaluation.resampling import (
+from sparsetune.evaluation.statistics import (
     McNemar,
     Resampled,
     mcnemar,
@@ -75,14 +74,14 @@ def headline_comparisons(
         against: the method that the others are compared with.
 
     Returns:
-        The comparisons, and one line for each kind of those that cannot be made.
+        The comparisons, and a line that names those that cannot be made, if there are any.
 
     Raises:
-        DataError: predictions are damaged, or two methods have other examples.
+        DataError: predictions are missing or damaged, or two methods have other examples.
     """
     groups = group_runs(rows, order)
     references = {group.key[:2]: group for group in groups if group.key[2] == against}
-    made, alone, without = [], [], []
+    made, alone = [], []
     answers, current = _Answers(), None
     for group in groups:
         reference = references.get(group.key[:2])
@@ -95,32 +94,19 @@ def headline_comparisons(
         name = "/".join(group.key)
         if not pairs:
             alone.append(name)
-        elif not all(answers.have_references(row) for pair in pairs for row in pair):
-            without.append(name)
         else:
             made += _compared(pairs, [group.rows[0].headline_metric], answers)
             answers.forget(group.rows)
-    told = []
-    if alone:
-        told.append(f"No run of {against} with the same seed: {', '.join(alone)}.")
-    if without:
-        told.append(f"Predictions without references (rerun evaluate): {', '.join(without)}.")
-    return made, told
+    told = f"No run of {against} with the same seed: {', '.join(alone)}."
+    return made, [told] if alone else []
 
 
 class _Answers:
     """What the runs of one task answered: each run's read, and scored on the resamples, once."""
 
     def __init__(self) -> None:
-        self._held: dict[Path, bool] = {}
         self._read: dict[Path, Predictions] = {}
         self._resampled: dict[tuple[Path, str], Resampled] = {}
-
-    def have_references(self, row: RunRow) -> bool:
-        """Whether a run's predictions can be compared."""
-        if row.folder not in self._held:
-            self._held[row.folder] = holds_references(row.folder / NAME)
-        return self._held[row.folder]
 
     def of(self, row: RunRow) -> Predictions:
         """A run's predictions with their references."""

@@ -12,11 +12,12 @@ from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
 from sparsetune.cost.decoding import visible_keys
 from sparsetune.cost.lengths import Lengths
-from sparsetune.evaluation.metrics.assess import assess, collapsed
+from sparsetune.evaluation.metrics import assess
+from sparsetune.evaluation.metrics.classification import collapsed
+from sparsetune.evaluation.predict import EvaluationSplit, Predicted
 from sparsetune.evaluation.predictions import NAME, write_predictions
-from sparsetune.evaluation.resampling import DEFAULT, intervals
 from sparsetune.evaluation.speed import measure_speed
-from sparsetune.evaluation.split import EvaluationSplit, Predicted
+from sparsetune.evaluation.statistics import DEFAULT, intervals
 from sparsetune.methods.operators import multiplied_weights
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.records import Clock, make_record, write_record

@@ -5,7 +5,7 @@ from pathlib import Path
 from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
 from sparsetune.data.submissions import PARTS, Part, read_unlabelled, write_submission
-from sparsetune.evaluation.split import EvaluationSplit
+from sparsetune.evaluation.predict import EvaluationSplit
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.training.devices import claim_gpu, resolve_device
 

@@ -14,7 +14,7 @@ from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ModelError
-from sparsetune.evaluation.split import EvaluationSplit
+from sparsetune.evaluation.predict import EvaluationSplit
 from sparsetune.methods.tuned import Structure, TunedModel, build
 from sparsetune.records import (
     Clock,

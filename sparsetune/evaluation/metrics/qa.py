@@ -1,54 +1,30 @@
-"""Start and end logits of overlapping windows to one answer text per question."""
+"""Answers cut from a context: logits of overlapping windows to texts, and SQuAD's two scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import functools
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sparsetune.errors import DataError
+from sparsetune.evaluation.metrics.registry import Form, Outcome, mean_form, metric
 
 N_BEST = 20
 MAXIMUM_ANSWER_TOKENS = 30
 
-
-class _Candidate(NamedTuple):
-    score: float
-    start: int
-    end: int
-
-
-def answers_of(
-    examples: Sequence[Any],
-    features: Sequence[Mapping[str, Any]],
-    outputs: Sequence[tuple[Any, Any]],
-) -> list[str]:
-    """Answer each example from its windows' logits, with the published settings.
-
-    Args:
-        examples: with ``context``, the text that answers are cut from.
-        features: one per window, as :func:`best_spans` takes them.
-        outputs: one (start logits, end logits) per window.
-
-    Returns:
-        One text per example.
-
-    Raises:
-        DataError: as :func:`best_spans`.
-    """
-    return best_spans(
-        [start for start, _ in outputs],
-        [end for _, end in outputs],
-        features,
-        contexts=[example.context for example in examples],
-    )
+_TEXTS_KEPT = 1 << 16  # all runs of a task meet the same accepted texts
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def best_spans(
-    start_logits: Sequence[np.ndarray],
-    end_logits: Sequence[np.ndarray],
+    outputs: Sequence[tuple[np.ndarray, np.ndarray]],
     features: Sequence[Mapping[str, Any]],
-    *,
     contexts: Sequence[str],
+    *,
     n_best: int = N_BEST,
     maximum_answer_tokens: int = MAXIMUM_ANSWER_TOKENS,
 ) -> list[str]:
@@ -59,16 +35,16 @@ def best_spans(
     window, then the earliest start, then the earliest end.
 
     Args:
-        start_logits: one ``(T,)`` real array per window, padding allowed at its end.
-        end_logits: likewise.
-        features: per window, ``example_index`` (into ``contexts``) and ``offset_mapping``:
-            per token, (first, last + 1) character in the context, or None outside it.
+        outputs: for each window its start and end logits, real ``(T,)``, padding allowed at the
+            end.
+        features: for each window ``example_index`` (into ``contexts``) and ``offset_mapping``:
+            of every token (first, last + 1) character in the context, or None outside it.
         contexts: the text that each example's answer is cut from.
         n_best: starts and ends considered in each window, the largest first, >= 1.
         maximum_answer_tokens: longest answer, in tokens, >= 1.
 
     Returns:
-        One text per context; empty where no window has a valid span.
+        One text for each context; empty where no window has a valid span.
 
     Raises:
         DataError: counts that do not fit, a logit in the context that is not finite, or an
@@ -80,66 +56,137 @@ def best_spans(
     Differs:
         Only tokens of the context are ranked, so that none of the n best is spent elsewhere.
     """
-    best: list[tuple[float, str] | None] = [None] * len(contexts)
-    for index, offsets, starts, ends in _windows(start_logits, end_logits, features, contexts):
-        found = _best_in_window(starts, ends, _inside(offsets), n_best, maximum_answer_tokens)
-        before = best[index] or (-np.inf, "")
-        if found is not None and found.score > before[0]:
-            text = contexts[index][offsets[found.start][0] : offsets[found.end][1]]
-            before = (found.score, text)
-        best[index] = before
-    if None in best:
-        raise DataError(f"example {best.index(None)}: no window, need at least one")
-    return [text for _, text in best]
-
-
-def _windows(
-    start_logits: Sequence[np.ndarray],
-    end_logits: Sequence[np.ndarray],
-    features: Sequence[Mapping[str, Any]],
-    contexts: Sequence[str],
-) -> Iterator[tuple[int, Sequence[Any], np.ndarray, np.ndarray]]:
-    """Yield (example index, offsets, start logits, end logits) of each window, checked."""
-    if not len(start_logits) == len(end_logits) == len(features):
+    if len(outputs) != len(features):
         raise DataError(
-            f"windows: got {len(start_logits)} start logits, {len(end_logits)} end logits and "
-            f"{len(features)} features, need as many of each"
+            f"windows: received logits of {len(outputs)} for {len(features)} features; "
+            "allowed: as many of each"
         )
-    for number, feature in enumerate(features, start=1):
+    best: list[tuple[float, str] | None] = [None] * len(contexts)
+    for number, (feature, logits) in enumerate(zip(features, outputs, strict=True), start=1):
         index, offsets = feature["example_index"], feature["offset_mapping"]
-        starts = np.asarray(start_logits[number - 1], dtype=np.float64)
-        ends = np.asarray(end_logits[number - 1], dtype=np.float64)
         if not 0 <= index < len(contexts):
             raise DataError(
-                f"window {number}: example_index is {index}, need 0 to {len(contexts) - 1}"
+                f"window {number}: example_index: received {index}; allowed: 0 to "
+                f"{len(contexts) - 1}"
             )
-        if min(len(starts), len(ends)) < len(offsets):
-            raise DataError(
-                f"window {number}: got {len(starts)} start and {len(ends)} end logits for "
-                f"{len(offsets)} tokens"
-            )
-        inside = _inside(offsets)
-        if not np.isfinite(starts[inside]).all() or not np.isfinite(ends[inside]).all():
-            raise DataError(f"window {number}: a logit is not finite")
-        yield index, offsets, starts, ends
+        inside, starts, ends = _in_context(offsets, logits, number)
+        # A stable sort of the negated logits keeps the earlier token first among equals.
+        first, last = (np.argsort(-side, kind="stable")[:n_best] for side in (starts, ends))
+        spans = [
+            (float(starts[i] + ends[j]), -int(inside[i]), -int(inside[j]))
+            for i in first
+            for j in last
+            if inside[i] <= inside[j] < inside[i] + maximum_answer_tokens
+        ]
+        found = max(spans, default=None)
+        before = best[index] or (-np.inf, "")
+        if found is not None and found[0] > before[0]:
+            text = contexts[index][offsets[-found[1]][0] : offsets[-found[2]][1]]
+            before = (found[0], text)
+        best[index] = before
+    if None in best:
+        raise DataError(f"example {best.index(None)}: received no window; allowed: one or more")
+    return [answer[1] for answer in best if answer is not None]
 
 
-def _inside(offsets: Sequence[Any]) -> np.ndarray:
-    return np.array([i for i, offset in enumerate(offsets) if offset is not None], dtype=np.int64)
+@functools.lru_cache(maxsize=_TEXTS_KEPT)
+def normalise_answer(text: str) -> str:
+    """Lower-case a text, drop ASCII punctuation, then English articles, then spare blanks.
+
+    Source:
+        Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1 (SQuAD v1.1's evaluation).
+    Differs:
+        Nothing.
+
+    Example:
+        >>> normalise_answer("The  Blue-Heron, a pub!")
+        'blueheron pub'
+    """
+    bare = text.lower().translate(_WITHOUT_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
-def _best_in_window(
-    starts: np.ndarray, ends: np.ndarray, inside: np.ndarray, n_best: int, longest: int
-) -> _Candidate | None:
-    valid = [
-        _Candidate(float(starts[start] + ends[end]), int(start), int(end))
-        for start in _largest(starts, inside, n_best)
-        for end in _largest(ends, inside, n_best)
-        if start <= end < start + longest
+@functools.lru_cache(maxsize=_TEXTS_KEPT)
+def span_f1(prediction: str, answer: str) -> float:
+    """Harmonic mean of precision and recall over the words of two normalised texts.
+
+    Args:
+        prediction: one predicted text.
+        answer: one accepted text.
+
+    Returns:
+        F1 in [0, 1]; words count as often as they occur; 0 when no word is shared.
+
+    Source:
+        Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1.
+    Differs:
+        Nothing: two texts without any word share none, so they score 0.
+
+    Example:
+        >>> round(span_f1("the red house", "a red barn"), 3)
+        0.5
+    """
+    predicted, expected = normalise_answer(prediction).split(), normalise_answer(answer).split()
+    shared = sum((Counter(predicted) & Counter(expected)).values())
+    if shared == 0:
+        return 0.0
+    return 2 * shared / (len(predicted) + len(expected))
+
+
+def exact_matches(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[bool]:
+    """Whether each text equals one of its accepted texts after SQuAD's normalisation.
+
+    Args:
+        predictions: ``(N,)`` texts.
+        references: ``(N,)`` accepted texts of each example.
+    """
+    return [
+        normalise_answer(prediction) in {normalise_answer(answer) for answer in answers}
+        for prediction, answers in zip(predictions, references, strict=True)
     ]
-    return min(valid, key=lambda found: (-found.score, found.start, found.end), default=None)
 
 
-def _largest(logits: np.ndarray, inside: np.ndarray, count: int) -> np.ndarray:
-    # A stable sort of the negated logits keeps the earlier token first among equals.
-    return inside[np.argsort(-logits[inside], kind="stable")[:count]]
+def _best_f1(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    return [
+        max(span_f1(prediction, answer) for answer in answers)
+        for prediction, answers in zip(predictions, references, strict=True)
+    ]
+
+
+def _exact_match_form(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Form:
+    return mean_form(exact_matches(predictions, references))
+
+
+def _span_f1_form(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Form:
+    return mean_form(_best_f1(predictions, references))
+
+
+@metric("exact_match_fraction", form=_exact_match_form)
+def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Outcome:
+    """Share of examples that equal an accepted text; see :func:`exact_matches`."""
+    found = exact_matches(predictions, references)
+    return Outcome(sum(found) / len(found))
+
+
+@metric("span_f1_fraction", form=_span_f1_form)
+def mean_span_f1(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Outcome:
+    """Mean over examples of :func:`span_f1` with the accepted text that fits best."""
+    found = _best_f1(predictions, references)
+    return Outcome(sum(found) / len(found))
+
+
+def _in_context(
+    offsets: Sequence[Any], logits: tuple[np.ndarray, np.ndarray], window: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A window's tokens that lie in the context, with their start and end logits."""
+    starts, ends = (np.asarray(side, dtype=np.float64) for side in logits)
+    if min(len(starts), len(ends)) < len(offsets):
+        raise DataError(
+            f"window {window}: received {len(starts)} start and {len(ends)} end logits for "
+            f"{len(offsets)} tokens"
+        )
+    inside = np.array([n for n, offset in enumerate(offsets) if offset is not None], dtype=np.int64)
+    starts, ends = starts[inside], ends[inside]
+    if not np.isfinite(starts).all() or not np.isfinite(ends).all():
+        raise DataError(f"window {window}: a logit is not finite")
+    return inside, starts, ends

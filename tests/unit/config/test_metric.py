@@ -2,11 +2,6 @@ import pytest
 
 from sparsetune.config.metric import SCALES, lower_is_better, metrics_of, scale_of
 from sparsetune.errors import ConfigError
-from sparsetune.evaluation.metrics.assess import METRICS
-
-
-def test_every_name_is_bound_to_a_function():
-    assert set(METRICS) == set(SCALES)
 
 
 def test_each_kind_of_task_has_its_metrics_and_f1_needs_two_labels():

@@ -10,7 +10,7 @@ from sparsetune.cost.macs import effective_macs, executed_macs
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Update
 from sparsetune.errors import ModelError
-from sparsetune.evaluation.beam import BeamSettings, search
+from sparsetune.evaluation.generate import continue_prompts
 
 GPT2 = ModelShape.dense(TINY_GPT2, "generation", 1)
 
@@ -47,8 +47,9 @@ def test_a_search_runs_what_is_counted_for_its_own_steps():
     shape = ModelShape.dense(model.config.to_dict(), "generation", 1)
     prompt = torch.arange(2, 8)[None]
     batch = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
+    asked = {"beams": 1, "maximum_new_tokens": 9, "length_penalty": 1.0, "no_repeat_ngram": 0}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        found = search(model, batch, BeamSettings(1, 9, 1.0, 0), end_token_id=49)
+        found = continue_prompts(model, batch, asked, end_token_id=49, pad_token_id=0)
     (steps,) = found.steps
     assert steps == 8  # the last of nine tokens is chosen, not run
     ours = prefill_macs(shape, 6) + decoding_macs(shape, steps, visible_keys(6, steps), beams=1)

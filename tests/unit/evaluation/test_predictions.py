@@ -40,7 +40,7 @@ def table(path, **columns):
          "holds 1 predictions, evaluate.json beside it tells 2; rerun stage 'evaluate'"),
         ({"reference": None}, "no column 'reference'; rerun stage 'evaluate'"),
         ({"id": ["a", "a"]}, "id 'a' is there twice"),
-        ({"prediction": [0, None]}, "row 2: prediction: got nothing"),
+        ({"prediction": [0, None]}, "row 2: prediction: received nothing"),
         ({"reference": ["0", "{"]}, "reference: not JSON"),
     ],
 )  # fmt: skip

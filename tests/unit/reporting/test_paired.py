@@ -1,6 +1,6 @@
 import csv
 
-from sparsetune.evaluation.resampling import Difference, McNemar
+from sparsetune.evaluation.statistics import Difference, McNemar
 from sparsetune.reporting.layout import FORMS
 from sparsetune.reporting.paired import Comparison, comparison_text, write_paired
 

@@ -1,7 +1,5 @@
 import csv
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from unit.reporting.runs import scoring, write_run
 
@@ -92,16 +90,11 @@ def test_predictions_of_other_examples_are_refused(tmp_path, changes, told):
 
 
 def test_table_has_a_line_per_method_and_names_what_it_leaves_out(tmp_path):
-    folders = [write(tmp_path, "full", 9), write(tmp_path, "lora", 4), write(tmp_path, "dsee", 4)]
+    folders = [write(tmp_path, "full", 9), write(tmp_path, "lora", 4)]
     folders.append(write(tmp_path, "ia3", 4, seed=2))
-    old = folders[2] / "predictions.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"id": IDS, "prediction": REFERENCES}), old)
-    order = [(*KEYS[0][:2], method) for method in ("full", "lora", "dsee", "ia3")]
+    order = [(*KEYS[0][:2], method) for method in ("full", "lora", "ia3")]
     made, left_out = headline_comparisons(collect(folders), order=order, against="full")
-    assert left_out == [
-        "No run of full with the same seed: mini-bert/mini-sst2/ia3.",
-        "Predictions without references (rerun evaluate): mini-bert/mini-sst2/dsee.",
-    ]
+    assert left_out == ["No run of full with the same seed: mini-bert/mini-sst2/ia3."]
     paths = write_paired(made, tmp_path, against="full", left_out=left_out)
     with paths[1].open() as file:
         (row,) = csv.DictReader(file)

@@ -20,7 +20,7 @@ from unit.training.tiny_jobs import (
 )
 
 from sparsetune.errors import DataError, TrainingError
-from sparsetune.evaluation.inference import forward_all
+from sparsetune.evaluation.predict import forward_all
 from sparsetune.training.checkpoints import COMPLETE, newest_complete
 from sparsetune.training.plan import make_plan
 from sparsetune.training.scoring import EpochScores, EpochScoring, score_point

@@ -1,7 +1,9 @@
 """How far a score could be off: bootstrap intervals, and paired tests on the same examples.
 
-Examples are drawn again with replacement; models and seeds are not. How a metric is computed on
-a resample is in ``resampled_metrics``.
+Examples are drawn again with replacement; models and seeds are not. A metric's form, bound beside
+its function, computes it from how often each example is drawn, so that a thousand resamples of a
+corpus score cost a matrix product. ``scipy.stats.bootstrap`` would draw anew for each run; here
+all runs of a task share the draws, as paired tests need them.
 """
 
 import functools
@@ -12,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sparsetune.errors import DataError
-from sparsetune.evaluation.metrics.assess import score
-from sparsetune.evaluation.resampled_metrics import FORMS, Form
+from sparsetune.evaluation.metrics import METRICS, score
+from sparsetune.evaluation.metrics.registry import Form
 
 _CHUNK_CELLS = 2_000_000
 _UNDEFINED_ALLOWED = 0.05
@@ -93,28 +95,27 @@ def intervals(
     """Percentile bootstrap interval of each metric over the examples.
 
     Args:
-        scores: what :func:`sparsetune.evaluation.metrics.assess.score` gave for the same
-            predictions and references, which it has checked.
+        scores: what :func:`sparsetune.evaluation.metrics.score` gave for the same predictions
+            and references, which it has checked.
         predictions: ``(N,)``.
         references: ``(N,)``.
         plan: resamples, level and seed.
 
     Returns:
-        Metric -> (low, high) in the metric's unit. None where the metric has no form in
-        ``FORMS``, or is undefined on the examples or on more than 5 % of the resamples.
+        Metric -> (low, high) in the metric's unit. None where the metric has no form, or is
+        undefined on the examples or on more than 5 % of the resamples.
 
     Source:
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     Differs:
         Resamples on which a metric is undefined are left out.
     """
-    names = [name for name, value in scores.items() if name in FORMS and value is not None]
-    forms = [FORMS[name](predictions, references) for name in names]
-    values = _on_resamples(forms, len(references), plan)
-    found = {
-        name: _interval(column, plan.level) for name, column in zip(names, values, strict=True)
+    known = {name: METRICS[name].form for name, value in scores.items() if value is not None}
+    forms = {name: form(predictions, references) for name, form in known.items() if form}
+    values = dict(zip(forms, _on_resamples(forms.values(), len(references), plan), strict=True))
+    return {
+        name: _interval(values[name], plan.level) if name in values else None for name in scores
     }
-    return {name: found.get(name) for name in scores}
 
 
 def resampled(
@@ -136,13 +137,14 @@ def resampled(
         One for each side, in their order.
 
     Raises:
-        DataError: as :func:`sparsetune.evaluation.metrics.assess.score`.
+        DataError: as :func:`sparsetune.evaluation.metrics.score`.
     """
-    if metric not in FORMS:
+    form = METRICS[metric].form
+    if form is None:
         return [Resampled(None, np.empty(0))] * len(sides)
     scores = [score([metric], side, references)[metric] for side in sides]
     known = [index for index, value in enumerate(scores) if value is not None]
-    forms = [FORMS[metric](sides[index], references) for index in known]
+    forms = [form(sides[index], references) for index in known]
     values = dict(zip(known, _on_resamples(forms, len(references), plan), strict=True))
     return [Resampled(value, values.get(index, np.empty(0))) for index, value in enumerate(scores)]
 
@@ -175,16 +177,21 @@ def paired_difference(
         counted on both: equal predictions give 1.
     """
     if not pairs:
-        raise DataError("pairs: got none, need at least one")
-    scores = [(first.score, second.score) for first, second in pairs]
-    if any(None in pair for pair in scores):
-        return None
+        raise DataError("pairs: received none; allowed: at least one")
+    gains = []
+    for first, second in pairs:
+        if first.score is None or second.score is None:
+            return None
+        gains.append(second.score - first.score)
     drawn = np.stack([second.values - first.values for first, second in pairs]).mean(axis=0)
     interval = _interval(drawn, plan.level)
     if interval is None:
         return None
-    value = float(np.mean([second - first for first, second in scores]))
-    return Difference(value, *interval, _two_sided(drawn[np.isfinite(drawn)]))
+    defined = drawn[np.isfinite(drawn)]
+    # What is equal in exact arithmetic may differ in the last place.
+    below, above = (defined <= 1e-12).sum(), (defined >= -1e-12).sum()
+    p_value = float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(defined))))
+    return Difference(float(np.mean(gains)), *interval, p_value)
 
 
 def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> McNemar:
@@ -207,7 +214,9 @@ def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> McNema
         0.25
     """
     if len(first_right) != len(second_right):
-        raise DataError(f"answers: got {len(first_right)} and {len(second_right)}, need as many")
+        raise DataError(
+            f"answers: received {len(first_right)} and {len(second_right)}; allowed: as many"
+        )
     first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     return McNemar(only_first, only_second, _p_of_a_fair_coin(only_first, only_second))
@@ -222,11 +231,12 @@ def _p_of_a_fair_coin(heads: int, tails: int) -> float:
     return float(binomtest(heads, heads + tails).pvalue) if heads + tails else 1.0
 
 
-def _on_resamples(forms: Sequence[Form], examples: int, plan: Resampling) -> np.ndarray:
+def _on_resamples(forms: Iterable[Form], examples: int, plan: Resampling) -> np.ndarray:
     """Every form on every resample, ``(forms, resamples)``; NaN where undefined."""
+    prepared = list(forms)
     parts = [
-        np.stack([form(counts) for form in forms])
-        for counts in (_counts(examples, plan) if forms else ())
+        np.stack([form(counts) for form in prepared])
+        for counts in (_counts(examples, plan) if prepared else ())
     ]
     return np.concatenate(parts, axis=1) if parts else np.empty((0, plan.resamples))
 
@@ -259,9 +269,3 @@ def _interval(values: np.ndarray, level: float) -> tuple[float, float] | None:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _two_sided(differences: np.ndarray) -> float:
-    # What is equal in exact arithmetic may differ in the last place.
-    below, above = (differences <= 1e-12).sum(), (differences >= -1e-12).sum()
-    return float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(differences))))

@@ -3,25 +3,21 @@ import pytest
 from scipy.stats import bootstrap
 
 from sparsetune.errors import DataError
-from sparsetune.evaluation import resampling
-from sparsetune.evaluation.metrics.assess import score
-from sparsetune.evaluation.resampled_metrics import FORMS
-from sparsetune.evaluation.resampling import (
-    Resampling,
-    mcnemar,
-    paired_difference,
-    resampled,
-)
+from sparsetune.evaluation import statistics
+from sparsetune.evaluation.metrics import METRICS, score
+from sparsetune.evaluation.statistics import Resampling, mcnemar, paired_difference, resampled
+
+FORMS = {name: bound.form for name, bound in METRICS.items() if bound.form}
 
 TEXTS = ["the red house", "a blue boat by the sea", "it rains", "the cat sat on the mat"]
 
 
 def intervals(metrics, predictions, references, **more):
     scores = score(metrics, predictions, references)
-    return resampling.intervals(scores, predictions, references, **more)
+    return statistics.intervals(scores, predictions, references, **more)
 
 
-def difference(metric, pairs, references, plan=resampling.DEFAULT):
+def difference(metric, pairs, references, plan=statistics.DEFAULT):
     sides = resampled(metric, [side for pair in pairs for side in pair], references, plan=plan)
     return paired_difference(list(zip(sides[::2], sides[1::2], strict=True)), plan=plan)
 
@@ -45,7 +41,7 @@ def answers(metric, size, seed=0):
 def test_each_form_agrees_with_the_metric_on_the_drawn_examples(metric):
     predictions, references = answers(metric, 9)
     plan = Resampling(resamples=40)
-    counts = np.concatenate(list(resampling._counts(9, plan)))
+    counts = np.concatenate(list(statistics._counts(9, plan)))
     values = FORMS[metric](predictions, references)(counts)
     for row, value in zip(counts.astype(int), values, strict=True):
         drawn = np.repeat(np.arange(9), row)
@@ -91,7 +87,7 @@ def test_interval_holds_the_score_and_is_the_same_again_in_any_chunks(metric, mo
     plan = Resampling(resamples=200)
     first = intervals([metric], predictions, references, plan=plan)
     assert first[metric][0] <= score([metric], predictions, references)[metric] <= first[metric][1]
-    monkeypatch.setattr(resampling, "_CHUNK_CELLS", 7 * 60)
+    monkeypatch.setattr(statistics, "_CHUNK_CELLS", 7 * 60)
     again = intervals([metric], predictions, references, plan=plan)
     assert again[metric] == pytest.approx(first[metric], abs=1e-12)
 
@@ -124,7 +120,7 @@ def test_mcnemar_by_hand_and_when_nothing_differs():
     assert found.p_value == pytest.approx(14 / 64)
     assert mcnemar(second, first).p_value == pytest.approx(14 / 64)
     assert mcnemar(first, first).p_value == 1.0
-    with pytest.raises(DataError, match="got 10 and 9"):
+    with pytest.raises(DataError, match="received 10 and 9"):
         mcnemar(first, second[:9])
 
 
@@ -156,7 +152,7 @@ def test_paired_difference_agrees_with_a_plain_loop(metric):
     plan = Resampling(resamples=60)
     found = difference(metric, [(first, second)], references, plan=plan)
     drawn = []
-    for row in np.concatenate(list(resampling._counts(40, plan))).astype(int):
+    for row in np.concatenate(list(statistics._counts(40, plan))).astype(int):
         places = np.repeat(np.arange(40), row)
         kept = [references[n] for n in places]
         one, other = (
@@ -186,12 +182,12 @@ def test_p_values_of_methods_that_do_not_differ_are_not_small_too_often():
 
 
 def test_metric_that_cannot_be_resampled_has_neither_interval_nor_difference():
-    assert resampling.intervals({"other_score": 3.5}, ["a"], [["a"]]) == {"other_score": None}
-    assert difference("other_score", [(["a"], ["b"])], [["a"]]) is None
+    assert statistics.intervals({"ter_fraction": 1.5}, ["a"], [["a"]]) == {"ter_fraction": None}
+    assert difference("ter_fraction", [(["a"], ["b"])], [["a"]]) is None
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(DataError, match="got 2 for 3 references"):
+    with pytest.raises(DataError, match="received 2 for 3 references"):
         difference("accuracy_fraction", [([1, 0], [1, 0])], [1, 0, 1])
-    with pytest.raises(DataError, match="pairs: got none"):
+    with pytest.raises(DataError, match="pairs: received none"):
         difference("accuracy_fraction", [], [1])
