@@ -182,7 +182,7 @@ def _make_tokenizer(backbone: Backbone, work: Path, lock_file: Path) -> None:
     asked = recipe["tokenizer"]
     if asked["kind"] == "published":
         fetch_tokenizer(
-            asked["source"], work / "folder", name=asked["backbone"], lock_file=lock_file
+            backbone.tokenizer_source, work / "folder", name=asked["backbone"], lock_file=lock_file
         )
         return
     train_tokenizer(

@@ -1,10 +1,10 @@
 import json
-from dataclasses import replace
 
 import pytest
 from transformers import BertTokenizerFast
 
 from sparsetune.config.load import Catalogue
+from sparsetune.config.task import Generation
 from sparsetune.data import feature_cache
 from sparsetune.data.feature_cache import (
     FOLDER,
@@ -96,9 +96,10 @@ def test_whatever_changes_the_features_changes_the_key(dataset, task, monkeypatc
     keys = [key(), key(limit=9), key(words=[*WORDS, "i"])]
     for change in (
         {"maximum_tokens": 64}, {"window_stride_tokens": 8}, {"labels": ("1", "0")},
-        {"layout": "cola"}, {"kind": "regression"}, {"generation": {"maximum_new_tokens": 3}},
+        {"layout": "cola"}, {"kind": "regression"},
+        {"generation": Generation.model_construct(maximum_new_tokens=3)},
     ):  # fmt: skip
-        keys.append(key(of=replace(task, **change)))
+        keys.append(key(of=task.model_copy(update=change)))
     monkeypatch.setitem(feature_cache.STAGES, "tune", 99)
     keys.append(key())
     monkeypatch.setattr(feature_cache.tokenizers, "__version__", "0")
@@ -112,7 +113,8 @@ def test_what_does_not_change_the_features_does_not_change_the_key(dataset, task
     used = tokenizer()
     before = features_key(dataset, task, used, None)
     used(["a b"], truncation=True, max_length=3, padding=True)  # a tokenizer remembers these
-    scored = replace(task, metrics=("matthews",), description="other", evaluation_split="test")
+    change = {"metrics": ("matthews",), "description": "other", "evaluation_split": "test"}
+    scored = task.model_copy(update=change)
     assert features_key(dataset, scored, used, None) == before
 
 

@@ -1,6 +1,5 @@
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,7 +213,8 @@ def test_other_architectures_lose_heads_and_neurons_too(tmp_path, architecture):
 
 def test_a_search_longer_than_the_first_phase_is_refused(tmp_path):
     backbone = tiny_backbone()
-    recipe = {**backbone.pretraining, "early": {**EARLY, "stop_steps": 7}}
+    early = backbone.pretraining.early.model_copy(update={"stop_steps": 7})
+    recipe = backbone.pretraining.model_copy(update={"early": early})
     message = "backbone tiny: pretraining.early.stop_steps: got 7, the first phase has 6 steps"
     with pytest.raises(ConfigError, match=message):
-        run(tmp_path, replace(backbone, pretraining=recipe))
+        run(tmp_path, backbone.model_copy(update={"pretraining": recipe}))
