@@ -229,13 +229,6 @@ class ClaimEntry(Settings):
             "twins",
             "needs right.method, or quantity pretraining-macs-saved",
         )
-        methods = (self.left, self.right.method)
-        for index, need in enumerate(self.requires):
-            yield (
-                need.method in methods,
-                f"requires.{index}.method",
-                f"received {need.method!r}; allowed: left or right.method",
-            )
         yield (
             self.right.method != self.left or bool(self.twins),
             "right.method",
@@ -295,5 +288,11 @@ def read_claims(path: Path, catalogue: Catalogue) -> tuple[Claim, ...]:
             if name not in known:
                 told = f"{origin}: {key}: unknown {thing} {name!r}; known: {', '.join(known)}"
                 raise ConfigError(told + nearest(name, known))
+        for number, need in enumerate(entry.requires):  # last: left itself may be misspelt
+            if need.method not in (entry.left, entry.right.method):
+                raise ConfigError(
+                    f"{origin}: requires.{number}.method: received {need.method!r}; allowed: left "
+                    "or right.method"
+                )
         claims[entry.id] = entry.claim()
     return tuple(claims.values())

@@ -168,10 +168,10 @@ def test_killed_while_the_folder_is_handed_over_it_is_handed_over_again(
 def test_local_text_is_read_with_a_lent_tokenizer_and_belongs_to_the_checkpoints(tmp_path, dense):
     text = tmp_path / "text.txt"
     shutil.copy(dense[0] / "corpus.txt", text)
-    tokenizer = {"kind": "published", "backbone": "lender",
-                 "source": {"kind": "mirror", "path": str(dense[0])}}  # fmt: skip
+    lent = {"tokenizer": {"kind": "published", "backbone": "lender"},
+            "tokenizer_source": {"kind": "mirror", "path": str(dense[0])}}  # fmt: skip
     source = {"kind": "text", "seed": 3, "paths": [str(text)], "documents": 30}
-    backbone = tiny_backbone(early=False, source=source, tokenizer=tokenizer)
+    backbone = tiny_backbone(early=False, source=source, **lent)
     measured = run(tmp_path / "one", backbone, inputs={str(text): "a"})
     assert measured["corpus"]["documents"] == 30
     assert measured["vocabulary_tokens"] == dense[1]["vocabulary_tokens"]

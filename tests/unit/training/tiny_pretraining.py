@@ -38,6 +38,7 @@ def tiny_backbone(architecture="bert", *, early=True, **changes):
     source = changes.pop("source", {"kind": "world", "seed": 3, "documents": 40})
     return Backbone.model_validate({
         "id": "tiny", "description": "x", "architecture": architecture, "source": source,
+        "tokenizer_source": changes.pop("tokenizer_source", None),
         "pretraining": {**recipe, **changes},
     })  # fmt: skip
 
