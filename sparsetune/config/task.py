@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from sparsetune.config.backbone import HubSource, MirrorSource
-from sparsetune.config.metric import SCALES, scale_of
+from sparsetune.config.metric import SCALES, metrics_of, scale_of
 from sparsetune.config.settings import (
     Count,
     Id,
@@ -207,6 +207,20 @@ class Task(Settings):
             f"received {self.id!r} with source.kind {self.source.kind}; the id of a generated "
             f"task, and no other, begins with {GENERATED_PREFIX!r}",
         )
+        yield from self._layout_rules()
+        yield from self._metric_rules()
+
+    def _metric_rules(self) -> Iterator[Rule]:
+        """What can be measured of its kind, and what may come first."""
+        known = metrics_of(self.kind, len(self.labels) or None)
+        for index, metric in enumerate(self.metrics):
+            yield (
+                metric in known,
+                f"metrics.{index}",
+                f"received {metric!r}; allowed for kind {self.kind}"
+                + (f" of {len(self.labels)} labels" if self.labels else "")
+                + f": {', '.join(known)}",
+            )
         primary = scale_of(self.metrics[0])
         # Tables, claims and figures set points of it beside each other, and up is better.
         yield (
@@ -215,7 +229,6 @@ class Task(Settings):
             f"the first is the primary metric: received {self.metrics[0]}; allowed: one that is "
             "better when higher and printed in percent",
         )
-        yield from self._layout_rules()
 
     def _layout_rules(self) -> Iterator[Rule]:
         """What layout and everything else ask of each other."""

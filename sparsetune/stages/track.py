@@ -151,7 +151,8 @@ def _task_data(task: Task, datasets: Path) -> _TaskData | None:
     except SparsetuneError:
         return None
     sums = measured["files"]
-    source = {**task.source, "revision": measured.get("revision") or task.source.get("revision")}
+    told = task.source.resolved()
+    source = {**told, "revision": measured.get("revision") or told.get("revision")}
     splits = tuple(
         DataInput(
             name=task.id,

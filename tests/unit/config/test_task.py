@@ -71,6 +71,9 @@ def test_the_parts_of_webnlg_differ_in_nothing_else():
         ("train: train", "train: ../train", r"splits\.train: received '\.\./train'; allowed"),
         ("train: train", "train: '*'", r"splits\.train: received '\*'; allowed: text matching"),
         ("[low, high]", "[low, low]", r"labels: received \['low', 'low'\]"),
+        ("[accuracy", "[accuracy_fraction, span_f1", r"metrics\.1: received 'span_f1"),
+        ("[low, high]", "[a, b, c]\nlimit: 1", "unknown key 'limit'"),
+        ("[accuracy_fraction]", "[f1_fraction]\nlabels: [a, b, c]", "key 'labels' twice"),
         ("maximum", "evaluation_part: seen\nmaximum", "evaluation_part: not for layout table"),
     ],
 )  # fmt: skip
@@ -84,6 +87,7 @@ def test_a_task_that_contradicts_itself_is_refused(tmp_path, old, new, message):
 
 def test_a_span_table_may_have_ids_and_no_label(tmp_path):
     text = TABLE.replace("labels: [low, high]\n", "").replace("kind: classification", SPAN)
+    text = text.replace("accuracy_fraction", "span_f1_fraction")
     good = text.replace(CHOSEN, "columns: {question: q, context: c, answers: a, id: i}")
     assert read(tmp_path, good).columns.id == "i"
     bad = text.replace(CHOSEN, "columns: {question: q, context: c, label: a}")
