@@ -6,7 +6,6 @@ from typing import Any
 
 from sparsetune.architectures.loading import check_folder, load_tokenizer
 from sparsetune.architectures.weight_files import INDEX, weight_files
-from sparsetune.cost.stored import SHAPES_FILE
 from sparsetune.data.hub import hub_snapshot
 from sparsetune.data.manifests import checked_commit
 from sparsetune.data.sources import copy_files, inventory, replaced_directory
@@ -19,7 +18,6 @@ HUB_PATTERNS = (
     "model*.safetensors",
     INDEX,
     *_TOKENIZER_PATTERNS,
-    SHAPES_FILE,
 )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.loading import has_language_head, load_model, load_tokenizer
 from sparsetune.config.load import Backbone, Catalogue, Recipe, Task
 from sparsetune.earlybert.ticket import (

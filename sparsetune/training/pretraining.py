@@ -22,7 +22,7 @@ from sparsetune.data.sources import copy_files, replaced_directory
 from sparsetune.data.texts import gather_corpus
 from sparsetune.data.tokenizers import train_tokenizer
 from sparsetune.earlybert.ticket import Ticket, TicketLabel
-from sparsetune.pruning.checkpoint import save_compact
+from sparsetune.pruning.checkpoint import save_whole
 from sparsetune.randomness import derive
 from sparsetune.records import STAGES, digest_of, read_json, sha256_of, write_json
 from sparsetune.training.checkpoints import read_state, save_state
@@ -85,7 +85,7 @@ def pretrain(
     """Pre-train a backbone from random weights and save it as a Hugging Face folder.
 
     With an ``early`` section the weights are searched, reset and made smaller first; the folder
-    then holds ``sparsetune_shapes.json``, ``ticket.json`` and ``gates.npz`` too.
+    then holds ``ticket.json`` and ``gates.npz`` too.
 
     Args:
         backbone: with a ``pretraining`` section.
@@ -318,7 +318,8 @@ def _save(model: nn.Module, work: Path, *, early: bool) -> None:
     if not early:
         model.save_pretrained(folder)
         return
-    save_compact(model.cpu(), folder)
+    model.config.use_cache = True  # the trainer turns it off; a phase taken over does not
+    save_whole(model.cpu(), folder)
     for name in (TICKET, GATES):
         shutil.copyfile(work / name, folder / name)
 

@@ -138,7 +138,7 @@ def test_loading_says_nothing_and_restores_the_log_level(folders, capfd):
 
 @pytest.mark.parametrize(("kind", "labels"), [("classification", 0), ("regression", 2)])
 def test_label_counts_that_do_not_fit_are_refused(folders, kind, labels):
-    with pytest.raises(ModelError, match=f"label_count: got {labels}, need"):
+    with pytest.raises(ModelError, match=f"label_count: received {labels}, need"):
         load_model(folders / "bert", kind=kind, label_count=labels, seed=0)
 
 
@@ -215,7 +215,7 @@ def test_pickle_checkpoints_are_refused_by_name(bert, tmp_path):
 def test_unusable_folders_are_named(bert, tmp_path):
     with pytest.raises(ModelError, match="nowhere: no such backbone folder"):
         check_folder(tmp_path / "nowhere", "bert")
-    with pytest.raises(ModelError, match=r"config\.json: model_type: got 'bert', need 'gpt2'"):
+    with pytest.raises(ModelError, match=r"config\.json: model_type: received 'bert', need 'gpt2'"):
         check_folder(bert, "gpt2")
     weights = (bert / "model.safetensors").read_bytes()
     (bert / "model.safetensors").write_bytes(weights[:-10])

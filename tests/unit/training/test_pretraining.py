@@ -67,9 +67,9 @@ def test_early_pretraining_does_its_share_of_each_phase_on_a_smaller_model(early
     assert told["search"]["kept_heads"] == [3] * LAYERS  # 1 of 4 removed in each layer
     assert sum(told["search"]["kept_neurons"]) == 2 * WIDTH - 24  # 30 % of 80 over all layers
     assert measured["parameters"] < dense[1]["parameters"]
-    saved = read_json(folder / "sparsetune_shapes.json")
-    assert saved["heads"] == told["search"]["kept_heads"]
-    assert saved["ffn_width"] == told["search"]["kept_neurons"]
+    saved = read_json(folder / "config.json")
+    assert saved["heads_by_layer"] == told["search"]["kept_heads"]
+    assert saved["neurons_by_layer"] == told["search"]["kept_neurons"]
     with np.load(folder / "gates.npz", allow_pickle=False) as gates:
         assert gates["heads"].shape == (3, LAYERS, HEADS)
     assert told["initial_weights_sha256"] == dense[1]["pretraining"]["initial_weights_sha256"]
@@ -116,7 +116,7 @@ def part_of(weight, name, ticket):
 
 
 def outcome(folder):
-    names = ("model.safetensors", "sparsetune_shapes.json", "ticket.json", "curve.json")
+    names = ("model.safetensors", "config.json", "ticket.json", "curve.json")
     found = {name: (folder / name).read_bytes() for name in names}
     with np.load(folder / "gates.npz", allow_pickle=False) as gates:
         return found, {name: gates[name].tolist() for name in gates.files}
@@ -208,7 +208,7 @@ def test_other_architectures_lose_heads_and_neurons_too(tmp_path, architecture):
     measured = run(tmp_path, tiny_backbone(architecture, optimizer="lamb", blocks="stream"))
     stored = sum(t.numel() for t in load_file(tmp_path / "out" / "model.safetensors").values())
     assert stored == measured["parameters"]
-    assert read_json(tmp_path / "out" / "sparsetune_shapes.json")["heads"] == [3] * LAYERS
+    assert read_json(tmp_path / "out" / "config.json")["heads_by_layer"] == [3] * LAYERS
 
 
 def test_a_search_longer_than_the_first_phase_is_refused(tmp_path):
