@@ -8,9 +8,11 @@ if TYPE_CHECKING:
         DseeConfig,
         apply_dsee,
         export_onnx,
-        load,
+        load_compact,
+        load_dsee,
         merge,
-        save,
+        save_compact,
+        save_dsee,
         trainable_parameters,
     )
 
@@ -20,9 +22,11 @@ __all__ = [
     "__version__",
     "apply_dsee",
     "export_onnx",
-    "load",
+    "load_compact",
+    "load_dsee",
     "merge",
-    "save",
+    "save_compact",
+    "save_dsee",
     "trainable_parameters",
 ]
 

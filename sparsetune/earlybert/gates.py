@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.architectures.base import Site
+from sparsetune.architectures.base import Anatomy, Site
 from sparsetune.errors import ModelError
 
 

@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
-from sparsetune.architectures.base import Site
+from sparsetune.architectures.base import Anatomy, Site, task_head_parameters
 from sparsetune.errors import ModelError
 from sparsetune.methods.adalora import ADAPTER, attach_adalora
 from sparsetune.methods.attached import Attached
-from sparsetune.randomness import derive
 
 
 def attach_peft(
@@ -28,7 +26,7 @@ def attach_peft(
         model: BERT, RoBERTa or GPT-2 with a task head; changed in place.
         update: settings of ``kind: peft``.
         supports: for Supra the positions of a run's file; empty = PEFT chooses them.
-        seed: of the run.
+        seed: of the update's random start.
 
     Returns:
         Supra's positions; for AdaLoRA what must be called while it trains.
@@ -48,7 +46,7 @@ def attach_peft(
             sites.setdefault(site.path, site)
     heads = task_head_parameters(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "update"))
+        torch.manual_seed(seed)
         attached = _TYPES[update["type"]](model, update, sites, supports)
     # PEFT itself has frozen all but its own parameters.
     for head in heads.values():
