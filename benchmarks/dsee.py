@@ -27,7 +27,7 @@ import steps
 import torch
 import transformers
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.cost.macs import executed_macs
 from sparsetune.cost.params import ModelShape
 from sparsetune.dsee.layer import dsee_branches

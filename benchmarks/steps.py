@@ -11,7 +11,6 @@ from transformers import BertConfig, set_seed
 from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
 from sparsetune.dsee.layer import DseeConfig, apply_dsee
-from sparsetune.dsee.support import model_supports
 
 RANK, ALPHA, POSITIONS, LAYERS, SEED = 16, 32.0, 64, 4, 0
 TARGETS = ("query", "value")
@@ -39,11 +38,8 @@ def with_lora():
 def with_dsee():
     """Our layer, with as many positions as published."""
     model = backbone()
-    found = model_supports(model, TARGETS, recipe="random", n_sparse=POSITIONS, seed=SEED)
-    supports = {key: result.positions for key, result in found.items()}
-    config = DseeConfig(RANK, ALPHA, POSITIONS, TARGETS)
-    apply_dsee(model, config, supports, generator=torch.Generator().manual_seed(SEED))
-    return model
+    config = DseeConfig(RANK, ALPHA, POSITIONS, TARGETS, support="random", seed=SEED)
+    return apply_dsee(model, config)
 
 
 VARIANTS = {"dsee": with_dsee, "lora": with_lora, "full": backbone}

@@ -1,5 +1,3 @@
-from dataclasses import asdict
-
 from sparsetune.config.claim import read_claims
 from sparsetune.stages.claims import CLAIMS_FILE, pretrained
 
@@ -30,6 +28,6 @@ rule claims:
         runtime=30,
     params:
         version=STAGES["claims"],
-        digest=digest_of([asdict(claim) for claim in CLAIMS]),
+        digest=digest_of([claim.as_data() for claim in CLAIMS]),
     shell:
         f"sparsetune claims {SUITE_OPTION} --results {RESULTS} --resources resources" " &> {log}"

@@ -8,11 +8,9 @@ if TYPE_CHECKING:
         DseeConfig,
         apply_dsee,
         export_onnx,
-        load_compact,
-        load_dsee,
+        load,
         merge,
-        save_compact,
-        save_dsee,
+        save,
         trainable_parameters,
     )
 
@@ -22,11 +20,9 @@ __all__ = [
     "__version__",
     "apply_dsee",
     "export_onnx",
-    "load_compact",
-    "load_dsee",
+    "load",
     "merge",
-    "save_compact",
-    "save_dsee",
+    "save",
     "trainable_parameters",
 ]
 

@@ -1,152 +1,59 @@
-"""The way in from Python: attach DSEE to any BERT, RoBERTa or GPT-2, save it, merge it.
+"""What ``import sparsetune`` offers, for models loaded and trained elsewhere.
 
-What ``import sparsetune`` offers, for models loaded and trained elsewhere. Nothing here computes;
-folders hold JSON and safetensors only. Pruned models are saved by ``models.compact``.
+Nothing here computes: it puts together ``dsee``, ``pruning`` and ``export``. Folders hold JSON and
+safetensors only.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import PROJECTIONS, Anatomy, check_plain, task_head_parameters
-from sparsetune.dsee import layer as dsee
-from sparsetune.dsee.fitting import check_sizes
-from sparsetune.dsee.layer import dsee_branches, load_trainable_state, merge
-from sparsetune.dsee.support import RECIPES, Recipe, model_supports
-from sparsetune.errors import ConfigError, DataError, ModelError
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.base import PROJECTIONS, check_plain
+from sparsetune.dsee.layer import DseeConfig, apply_dsee, dsee_branches
+from sparsetune.dsee.merge import merge
+from sparsetune.errors import ConfigError, ModelError, refusal
 from sparsetune.export import export_onnx
-from sparsetune.pruning.checkpoint import check_tensors, load_compact, read_tensors, save_compact
-from sparsetune.pruning.masks import apply_masks_, pack_mask, unpack_mask
-from sparsetune.pruning.structured import shapes
-from sparsetune.pruning.zeros import check_zeros, remember_zeros
-from sparsetune.randomness import derive
-from sparsetune.records import read_json, replacing, sha256_of, write_json
+from sparsetune.pruning.checkpoint import (
+    SUPPORT,
+    TENSORS,
+    Manifest,
+    base_of,
+    check_base,
+    check_tensors,
+    load_whole,
+    masks_of,
+    packed,
+    part_of,
+    read_file,
+    save_whole,
+    sizes_of,
+    write_file,
+)
+from sparsetune.pruning.masks import apply_masks_
+from sparsetune.pruning.zeros import check_zeros, zero_masks
 
 __all__ = [
     "DseeConfig",
     "apply_dsee",
     "export_onnx",
-    "load_compact",
-    "load_dsee",
+    "load",
     "merge",
-    "save_compact",
-    "save_dsee",
+    "save",
     "trainable_parameters",
 ]
 
-_CONFIG, _TENSORS = "dsee_config.json", "dsee_model.safetensors"
-_FORMAT = 1
-_MASK = "mask."
-
-
-@dataclass(frozen=True)
-class DseeConfig(dsee.DseeConfig):
-    """Everything that ``apply_dsee`` needs to know beside the model.
-
-    The names are this project's own, one word for one thing everywhere: PEFT's ``r``,
-    ``lora_alpha`` and ``target_modules`` are ``rank``, ``alpha`` and ``targets`` here, and targets
-    are named alike for all architectures. There is no dropout, and no base model's name: a saved
-    update knows its backbone by the weights.
-
-    Attributes:
-        rank: rank of U V, 1 to the smaller side of a target matrix.
-        alpha: the update is scaled by ``alpha / rank``, above 0.
-        n_sparse: trained entries of S2 per matrix, 0 to the size of a target matrix.
-        targets: projections adapted in every layer: ``query``, ``key``, ``value``,
-            ``attention_output``, ``ffn_in``, ``ffn_out``.
-        init: ``zero``: training starts at the backbone; ``normal``: from a random update.
-        support: how the positions of S2 are chosen from the model's weights (``grebsmo``
-            ``magnitude`` ``random`` ``empty``), or the positions: site key -> int64, flat in
-            ``O x I``, distinct, at most ``n_sparse``.
-        seed: of the choice and of the update's start; the global generators are left alone.
-
-    Source:
-        Chen et al. 2023, arXiv:2111.00160 section 3.
-    Differs:
-        Nothing beyond ``sparsity.dsee`` and ``sparsity.support``.
-    """
-
-    support: Recipe | Mapping[str, Tensor] = "grebsmo"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.targets, list | tuple):
-            raise ConfigError(f"dsee targets: received {self.targets!r}, allowed: a list of names")
-        object.__setattr__(self, "targets", tuple(self.targets))
-        for name in ("rank", "n_sparse", "seed"):
-            value = getattr(self, name)
-            if type(value) is not int:
-                raise ConfigError(f"dsee {name}: received {value!r}, allowed: a whole number")
-        if type(self.alpha) not in (int, float):
-            raise ConfigError(f"dsee alpha: received {self.alpha!r}, allowed: a number above 0")
-        super().__post_init__()
-        if not isinstance(self.support, Mapping) and self.support not in RECIPES:
-            raise ConfigError(
-                f"dsee support: received {self.support!r}, "
-                f"allowed: {', '.join(RECIPES)}, or site -> positions"
-            )
-
-
-def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
-    """Freeze a model and attach DSEE's update to it, in place.
-
-    Afterwards exactly the update and the task head train; any training loop will do. What is zero
-    in the projections by then, or is masked later, must still be zero when the update is saved.
-
-    Args:
-        model: a Hugging Face BERT, RoBERTa or GPT-2, bare or with a task head, after any
-            removal of heads and neurons.
-        config: what is attached, and how the positions of S2 are chosen.
-
-    Returns:
-        The same model, so that loading and attaching fit in one line.
-
-    Raises:
-        ConfigError: ``config`` is something else than a ``sparsetune.DseeConfig``.
-        ModelError: another architecture, a rank or positions that do not fit, or projections
-            that are wrapped already; nothing is changed then.
-
-    Source:
-        Chen et al. 2023, arXiv:2111.00160 section 3.
-    Differs:
-        Nothing beyond ``sparsity.dsee`` and ``sparsity.support``.
-    """
-    if not isinstance(config, DseeConfig):
-        kind = type(config).__name__
-        raise ConfigError(f"config: received a {kind}, allowed: a sparsetune.DseeConfig")
-    sites = list(Anatomy.of(model).sites(config.targets))
-    for site in sites:  # before the choice, which may take minutes
-        check_plain(site)
-        check_sizes(site, rank=config.rank, n_sparse=config.n_sparse)
-    support = config.support
-    if isinstance(support, str):
-        chosen = model_supports(
-            model, config.targets, recipe=support, n_sparse=config.n_sparse, seed=config.seed
-        )
-        support = {key: result.positions for key, result in chosen.items()}
-    unknown = sorted(support.keys() - {site.key for site in sites})
-    if unknown:
-        raise ModelError(
-            f"support has positions for {unknown[0]}; {type(model).__name__} has "
-            f"{', '.join(config.targets)} in {Anatomy.of(model).layers} layers to adapt"
-        )
-    generator = torch.Generator().manual_seed(derive(config.seed, "update"))
-    dsee.apply_dsee(model, config, support, generator=generator)
-    remember_zeros(Anatomy.of(model).sites())
-    return model
+_UNATTACHED = ("full", "bitfit")  # updates of a run that change weights and attach nothing
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, int]:
     """Count what trains: entries of parameters that require a gradient.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2.
+        model: of a known architecture.
 
     Returns:
         ``head`` in the task head, ``update`` anywhere else, ``total`` both together.
@@ -159,94 +66,117 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
-def save_dsee(model: nn.Module, folder: Path | str) -> None:
-    """Save the update, the task head and the masks; not the frozen weights.
+def save(model: nn.Module, folder: Path | str) -> None:
+    """Save a model so that ``load`` gives it back, bit for bit.
 
-    The folder gets ``dsee_config.json`` and ``dsee_model.safetensors``, each written atomically;
-    the first names the other's sha256, so that halves of two savings are never loaded.
+    With DSEE attached, the folder gets ``model.safetensors`` with the update, the task head,
+    whatever else trains and the masks, not the frozen weights. A plain model, from which heads,
+    neurons or layers may have been removed, is saved whole, with its ``config.json``.
 
     Args:
-        model: a model with DSEE attached, of the same rank and scale everywhere. Zeros in the
-            frozen projections are saved as their masks.
+        model: of a known architecture. Zeros in the frozen projections are saved as their masks.
         folder: made if it is not there; other files in it are left alone.
 
     Raises:
-        ModelError: nothing is attached, something trains that the folder would not hold, or a
-            masked weight is not zero any more.
+        ModelError: updates of several kinds, something else is attached, or a masked weight is not
+            zero any more; nothing is written then.
     """
     folder = Path(folder)
-    settings = _settings(model)
-    _refuse_other_training(model)
+    branches = [branch for _, branch in dsee_branches(model)]
+    if not branches:
+        save_whole(model, folder)
+        return
+    update = _settings(model)
     check_zeros(model)
-    masks = _masks(model)
-    tensors = {name: tensor.cpu() for name, tensor in dsee.trainable_state(model).items()}
-    tensors |= {_MASK + key: pack_mask(mask) for key, mask in masks.items()}
-    with replacing(folder / _TENSORS) as partial:
-        save_file(tensors, partial)
-    saved = {
-        "format": _FORMAT,
-        "model_class": type(model).__name__,
-        "shapes": shapes(model),
-        "dsee": settings,
-        "frozen_sha256": _frozen_sha256(model, masks),
-        "tensors_sha256": sha256_of(folder / _TENSORS),
-    }
-    write_json(folder / _CONFIG, saved)
+    masks = zero_masks(model)
+    held = {id(p) for branch in branches for p in branch.parameters()}
+    held |= {id(p) for p in task_head_parameters(model).values()}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in held}
+    manifest = Manifest(
+        model_class=type(model).__name__,
+        sizes=sizes_of(model),
+        base=base_of(model, trained, masks),
+        update=update,
+        trained=sorted(trained),
+    )
+    supports = {branch.key: branch.positions for branch in branches}
+    write_file(folder / TENSORS, {**trained, **packed(supports, masks)}, manifest)
 
 
-def load_dsee(model: nn.Module, folder: Path | str, *, check_backbone: bool = True) -> nn.Module:
-    """Attach a saved update to the model it was trained on, in place.
-
-    Task head and masks are put back too; the outputs are then those of the saved model, bit for
-    bit on the same device.
+def load(
+    folder: Path | str, model: nn.Module | None = None, *, check_frozen: bool = True
+) -> nn.Module:
+    """Load what ``save`` wrote, or the file of one of the workflow's runs.
 
     Args:
-        model: the plain model: same class and weights as when DSEE was attached, with the same
-            heads and neurons removed.
-        folder: as ``save_dsee`` wrote it.
-        check_backbone: refuse other frozen weights than those of the saved model. Give False
-            for the same weights in another dtype.
+        folder: holds ``model.safetensors``.
+        model: for a folder that holds an update: the plain model, of the class and with the weights
+            that it was trained on and with the same heads and neurons removed; changed in place.
+            A whole model needs none.
+        check_frozen: refuse other frozen weights than those of the saved model. Give False for
+            the same weights in another dtype.
 
     Returns:
-        The same model.
+        ``model``, or the whole model on the CPU in evaluation mode. Outputs are those of the saved
+        model, bit for bit on the same device.
 
     Raises:
-        ModelError: files are missing, damaged or not of one saving, or do not fit the model;
-            nothing is changed then.
+        ModelError: the file is missing, damaged or does not fit the model, or an update comes
+            without one; nothing is changed then.
     """
-    folder = Path(folder)
-    saved = _read_settings(folder / _CONFIG)
-    if not (folder / _TENSORS).is_file() or sha256_of(folder / _TENSORS) != saved["tensors_sha256"]:
-        raise ModelError(f"{folder / _TENSORS}: missing, or not the file that {_CONFIG} names")
-    tensors = read_tensors(folder / _TENSORS)
-    _compare_shapes(folder, saved["shapes"], shapes(model))
-    anatomy, config = Anatomy.of(model), saved["config"]
-    for site in anatomy.sites():
-        check_plain(site)
-    packed = {n.removeprefix(_MASK): t for n, t in tensors.items() if n.startswith(_MASK)}
-    state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_MASK)}
-    check_tensors(folder / _TENSORS, state, _expected(model, config, state))
-    masks = {key: unpack_mask(bits, anatomy.site_of(key).shape) for key, bits in packed.items()}
-    if check_backbone and _frozen_sha256(model, masks) != saved["frozen_sha256"]:
+    path = Path(folder) / TENSORS
+    manifest, tensors = read_file(path)
+    if manifest.base is None:
+        if model is not None:
+            raise ModelError(f"{path}: holds a whole model; received another beside it")
+        return load_whole(path, manifest, tensors)
+    if model is None:
         raise ModelError(
-            f"{folder}: the update was trained on a {saved['model_class']} with other frozen "
-            f"weights than this {type(model).__name__}: another checkpoint, other kept heads or "
-            "neurons, another dtype, or a part drawn anew (a pooler)"
+            f"{path}: holds an update of {manifest.base.name or manifest.model_class}; needed: "
+            "sparsetune.load(folder, model) with that model"
         )
-    supports = {
-        site.key: tensors[f"{site.key}.positions"] for site in anatomy.sites(config.targets)
-    }
-    apply_dsee(model, replace(config, support=supports))
-    apply_masks_(model, masks)
-    load_trainable_state(model, state)
+    _load_update(path, manifest, tensors, model, check_frozen=check_frozen)
     return model
+
+
+def _load_update(
+    path: Path,
+    manifest: Manifest,
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    *,
+    check_frozen: bool,
+) -> None:
+    for key, own in sizes_of(model).model_dump().items():
+        if getattr(manifest.sizes, key) != own:
+            raise ModelError(
+                f"{path}: the update is for a model with {key} {getattr(manifest.sizes, key)}, "
+                f"this model has {own}"
+            )
+    for site in Anatomy.of(model).sites():
+        check_plain(site)
+    supports = {key: one.long() for key, one in part_of(tensors, SUPPORT).items()}
+    config = _config(path, manifest.update, supports)
+    trained = part_of(tensors, "")
+    check_tensors(path, trained, _expected(model, config, trained))
+    masks = masks_of(tensors, model)
+    if check_frozen and manifest.base:
+        check_base(path, manifest.base, model, trained.keys(), masks)
+    if config:
+        apply_dsee(model, config)
+    else:
+        model.requires_grad_(False)
+    apply_masks_(model, masks)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in trained.items():
+            own[name].copy_(tensor)
+            own[name].requires_grad_(True)
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
     """The one configuration of all attached updates."""
     branches = list(dsee_branches(model))
-    if not branches:
-        raise ModelError("nothing to save: no DSEE update is attached")
     found = {branch.key for _, branch in branches}
     targets = [name for name in PROJECTIONS if any(key.endswith(f".{name}") for key in found)]
     kinds = {(branch.U.shape[1], layer.scale) for layer, branch in branches}
@@ -256,92 +186,44 @@ def _settings(model: nn.Module) -> dict[str, Any]:
             f"every layer's {', '.join(targets)}"
         )
     rank, scale = kinds.pop()
-    n_sparse = max(branch.S2.numel() for _, branch in branches)
     # No float is nearer to scale * rank than this product, so divided it gives that scale again.
-    return {"rank": rank, "alpha": scale * rank, "n_sparse": n_sparse, "targets": targets}
+    return {"kind": "dsee", "rank": rank, "alpha": scale * rank, "targets": targets}
 
 
-def _refuse_other_training(model: nn.Module) -> None:
-    held = {id(parameter) for parameter in task_head_parameters(model).values()}
-    held |= {id(p) for _, branch in dsee_branches(model) for p in branch.parameters()}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and id(parameter) not in held:
-            raise ModelError(f"{name} trains, but only updates and the task head are saved")
-
-
-def _masks(model: nn.Module) -> dict[str, Tensor]:
-    """True = not zero, for each projection that has zeros."""
-    masks = {site.key: site.weight_view() != 0 for site in Anatomy.of(model).sites()}
-    return {key: mask for key, mask in masks.items() if not bool(mask.all())}
-
-
-def _frozen_sha256(model: nn.Module, masks: Mapping[str, Tensor]) -> str:
-    """Identify the weights that are not saved, as they are under the masks."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(_frozen(model, masks), key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _frozen(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    skipped = set(task_head_parameters(model).values())
-    skipped |= {p for _, branch in dsee_branches(model) for p in branch.parameters()}
-    masked: dict[str, list[Any]] = {}
-    for site in Anatomy.of(model).sites():
-        if site.key in masks:
-            masked.setdefault(f"{site.path}.weight", []).append(site)
-    for name, parameter in model.named_parameters():
-        if parameter in skipped:
-            continue
-        tensor = parameter.detach()
-        if name in masked:
-            tensor = tensor.clone()
-            for site in masked[name]:
-                site.weight_view(tensor).masked_fill_(~masks[site.key].to(tensor.device), 0.0)
-        yield name, tensor
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Read and check ``dsee_config.json``; adds ``config``."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; needed: a folder that save_dsee wrote")
+def _config(
+    path: Path, update: Mapping[str, Any] | None, supports: Mapping[str, Tensor]
+) -> DseeConfig | None:
+    """The update that is attached before the trained values are written; None = nothing is."""
+    kind = (update or {}).get("kind", "full")
+    if kind in _UNATTACHED:
+        return None
+    if kind != "dsee":
+        raise ModelError(refusal(path, "update.kind", kind, ("dsee", *_UNATTACHED)))
     try:
-        saved = read_json(path, what="DSEE configuration")
-        if saved["format"] != _FORMAT:
-            raise ModelError(f"{path}: format: received {saved['format']!r}, allowed: {_FORMAT}")
-        own = saved["dsee"]
-        rank, alpha, n_sparse = int(own["rank"]), float(own["alpha"]), int(own["n_sparse"])
-        config = DseeConfig(rank, alpha, n_sparse, tuple(own["targets"]))
-        needed = {key: saved[key] for key in ("model_class", "frozen_sha256", "tensors_sha256")}
-        return {**needed, "shapes": dict(saved["shapes"]), "config": config}
-    except (DataError, ConfigError) as error:
-        raise ModelError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: not a DSEE configuration: {error!r}") from None
-
-
-def _compare_shapes(folder: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    for key, value in own.items():
-        if saved.get(key) != value:
-            raise ModelError(
-                f"{folder}: the update is for a model with {key} {saved.get(key)}, "
-                f"this model has {value}"
-            )
+        return DseeConfig(
+            rank=update["rank"],
+            alpha=update["alpha"],
+            n_sparse=max((one.numel() for one in supports.values()), default=0),
+            targets=update["targets"],
+            support=supports,
+        )
+    except (ConfigError, KeyError) as error:
+        raise ModelError(f"{path}: update: {error}") from None
 
 
 def _expected(
-    model: nn.Module, config: DseeConfig, state: Mapping[str, Tensor]
+    model: nn.Module, config: DseeConfig | None, trained: Mapping[str, Tensor]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the saved tensors that would fit the model; the number of positions is free."""
-    expected: dict[str, tuple[int, ...]] = {
-        f"head.{name}": tuple(parameter.shape)
-        for name, parameter in task_head_parameters(model).items()
-    }
+    """Shapes that the saved parameters must have: of the update, the head and what else trained."""
+    own = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    expected = {name: own[name] for name in own.keys() & trained.keys()}
+    if config is None:
+        return expected
+    expected |= {name: own[name] for name in task_head_parameters(model)}
     for site in Anatomy.of(model).sites(config.targets):
-        out_features, in_features = site.shape
-        positions = state.get(f"{site.key}.positions", torch.empty(0))
-        expected[f"{site.key}.U"] = (out_features, config.rank)
-        expected[f"{site.key}.V"] = (config.rank, in_features)
-        expected[f"{site.key}.S2"] = expected[f"{site.key}.positions"] = (positions.numel(),)
+        branch = f"{site.path}.branches.{site.projection}"
+        places = config.support[site.key] if site.key in config.support else torch.empty(0)
+        expected[f"{branch}.U"] = (site.shape[0], config.rank)
+        expected[f"{branch}.V"] = (config.rank, site.shape[1])
+        expected[f"{branch}.S2"] = (places.numel(),)
     return expected

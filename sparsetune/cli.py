@@ -5,6 +5,7 @@ Heavy libraries are imported by the sub-command that needs them, after threads a
 
 import argparse
 import gc
+import json
 import logging
 import os
 import sys
@@ -12,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsetune import __version__, cli_estimate, cli_mirror
-from sparsetune.cli_options import OPTIONAL, OPTIONAL_FOR, OPTIONS, OneLineParser
+from sparsetune import __version__, cli_mirror
+from sparsetune.cli_options import OPTIONAL, OPTIONAL_FOR, OPTIONS, OneLineParser, at_least
 from sparsetune.config.files import suite_content
 from sparsetune.config.load import Catalogue, RunSpec, Suite
 from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
@@ -252,7 +253,13 @@ def _mirror(arguments: argparse.Namespace) -> None:
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
-    print(cli_estimate.estimate_text(arguments, _suite(arguments, arguments.configfile)))
+    from sparsetune.stages.estimate import as_text, estimate
+
+    suite = _suite(arguments, arguments.configfile)
+    limits = {"cores": arguments.cores, "gpus": arguments.gpus, "device": arguments.device}
+    catalogue = Catalogue(arguments.catalogue, mirror=suite.mirror)
+    told = estimate(suite, catalogue, results=arguments.results, **limits)
+    print(json.dumps(told, indent=1) if arguments.json else as_text(told))
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -371,8 +378,20 @@ def _parser() -> argparse.ArgumentParser:
         "--attempt", help="name of this attempt, for the record; else the next one's"
     )
     cli_mirror.add_options(commands.choices["mirror"])
-    cli_estimate.add_options(commands.choices["estimate"])
+    _add_estimate_options(commands.choices["estimate"])
     return parser
+
+
+def _add_estimate_options(command: argparse.ArgumentParser) -> None:
+    results = "folder with finished suites to learn from (default: results); may be repeated"
+    command.add_argument(
+        "--config", "--configfile", dest="configfile", required=True, help="suite file (YAML)"
+    )
+    command.add_argument("--results", type=Path, action="append", default=[], help=results)
+    command.add_argument("--cores", type=at_least(1), help="jobs at once (default: all cores)")
+    command.add_argument("--gpus", type=at_least(1), help="likewise, on GPUs")
+    command.add_argument("--device", help="part of its name in records; or cpu, a100, h100, ...")
+    command.add_argument("--json", action="store_true", help="print data instead of tables")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.errors import ConfigError, ModelError
 from sparsetune.randomness import derive
 from sparsetune.records import replacing
@@ -84,7 +84,7 @@ def export_onnx(model: nn.Module, path: Path | str) -> OnnxReport:
     Raises:
         ConfigError: a package of the extra is not installed.
         ModelError: another architecture or dtype, weights of 2 GiB or more, an operator that
-            ONNX does not know (a 2:4 kernel), or a file that computes something else.
+            ONNX does not know, or a file that computes something else.
 
     Differs:
         Rows that are padding throughout are left undefined: attention over nothing is uniform in

@@ -1,61 +1,58 @@
-"""Where BERT, RoBERTa and GPT-2 keep their projections, heads and feed-forward neurons.
+"""What a family of models must tell, and one projection as it is stored.
 
-The only file that knows an architecture by name; everything else asks for sites, heads and widths.
+A family is one file beside this one, such as ``bert.py``, which alone knows its names, and one
+entry in ``anatomy.FAMILIES``.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from types import MappingProxyType
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from sparsetune.errors import ModelError
 
 PROJECTIONS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 ATTENTION_INPUTS = ("query", "key", "value")
-
-_BERT_PATHS = MappingProxyType(
-    {
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "attention_output": "attention.output.dense",
-        "ffn_in": "intermediate.dense",
-        "ffn_out": "output.dense",
-    }
-)
-_GPT2_PATHS = MappingProxyType(
-    {
-        "query": "attn.c_attn",
-        "key": "attn.c_attn",
-        "value": "attn.c_attn",
-        "attention_output": "attn.c_proj",
-        "ffn_in": "mlp.c_fc",
-        "ffn_out": "mlp.c_proj",
-    }
-)
+Kind = Literal["classification", "regression", "span", "generation", "masked_lm"]
 
 
 @dataclass(frozen=True)
-class _Family:
-    """How one architecture names things and stores its weights."""
+class Family:
+    """How one architecture names things and stores its weights.
 
+    Attributes:
+        model_type: as ``config.json`` says.
+        class_prefix: of transformers' model classes, e.g. ``Bert``.
+        heads: task kind -> the rest of the name of the class that has that head.
+        layer_list: path of the layers in a bare model.
+        paths: projection -> path in a layer. Several of one path are equal blocks of its outputs,
+            in the order of ``PROJECTIONS``.
+        attention: path of the module that splits projections into heads.
+        head_size: its attribute that holds the features per head.
+        resize_attention: tells that module how many heads and features it has now.
+        task_head: top-level modules that every method trains.
+        new_weights: beginnings of further names that a pre-trained checkpoint may lack.
+        language_head: beginnings of the names of a language model's head.
+        stored_in_by_out: True if weights are stored in x out (``Conv1D``).
+        keeps_layers: says of a config why no layer can be removed; None = they can.
+    """
+
+    model_type: str
+    class_prefix: str
+    heads: Mapping[str, str]
     layer_list: str
     paths: Mapping[str, str]
     attention: str
     head_size: str
-    stored_in_by_out: bool
-
-
-_BERT = _Family("encoder.layer", _BERT_PATHS, "attention.self", "attention_head_size", False)
-_GPT2 = _Family("h", _GPT2_PATHS, "attn", "head_dim", True)
-_FAMILIES = MappingProxyType({"bert": _BERT, "roberta": _BERT, "gpt2": _GPT2})
-
-# The released recipes train the whole classifier of RoBERTa and never the pooler of BERT.
-_HEAD_NAMES = ("classifier", "score", "qa_outputs")
-_KEY = re.compile(r"layer\.(\d+)\.(" + "|".join(PROJECTIONS) + ")")
+    resize_attention: Callable[[Any, int, int], None]
+    task_head: tuple[str, ...]
+    new_weights: tuple[str, ...]
+    language_head: tuple[str, ...]
+    stored_in_by_out: bool = False
+    keeps_layers: Callable[[Any], str | None] = lambda config: None
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Site:
     layer: int
     projection: str
     path: str
-    module: nn.Module
+    module: Any
     part: int
     parts: int
     stored_in_by_out: bool
@@ -84,6 +81,12 @@ class Site:
     def key(self) -> str:
         """Stable text id used in files, e.g. ``layer.3.query``."""
         return f"layer.{self.layer}.{self.projection}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs of the projection as it is now."""
+        out_features, in_features = self.weight_view().shape
+        return out_features, in_features
 
     def weight_view(self, weight: Tensor | None = None) -> Tensor:
         """View the projection's block of a stored weight as out x in.
@@ -104,185 +107,52 @@ class Site:
 
         Args:
             out_features: outputs of the whole stored matrix.
-
-        Returns:
-            Slice of length ``out_features / parts``.
         """
         width = out_features // self.parts
         return slice(self.part * width, (self.part + 1) * width)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Outputs and inputs of the projection as it is now."""
-        out_features, in_features = self.weight_view().shape
-        return out_features, in_features
+    def keep_outputs_(self, rows: Tensor) -> None:
+        """Drop all other rows of the whole stored matrix and of its bias.
+
+        Args:
+            rows: int64, numbers of rows of the matrix (out x in), on its device.
+        """
+        module = self.module
+        module.weight = _selected(module.weight, rows, 1 if self.stored_in_by_out else 0)
+        if module.bias is not None:
+            module.bias = _selected(module.bias, rows, 0)
+        _note_width(module, "nf" if self.stored_in_by_out else "out_features", len(rows))
+
+    def keep_inputs_(self, columns: Tensor) -> None:
+        """Drop all other columns of the stored matrix.
+
+        Args:
+            columns: int64, numbers of columns of the matrix (out x in), on its device.
+        """
+        module = self.module
+        module.weight = _selected(module.weight, columns, 0 if self.stored_in_by_out else 1)
+        _note_width(module, "nx" if self.stored_in_by_out else "in_features", len(columns))
 
 
-class Anatomy:
-    """The layers of a loaded model: where each projection is, how many heads and neurons.
+@runtime_checkable
+class UpdatedProjection(Protocol):
+    """A projection with an update beside its weight, as scores and removal see it.
 
-    Looks the modules up at each call, so it stays right after removal or wrapping.
+    Whoever attaches an update that heads may be scored by, or that may follow a removal, gives its
+    layer these names; the stored ``weight`` and ``bias`` keep theirs.
     """
 
-    def __init__(self, model: nn.Module, family: _Family, layers_path: str) -> None:
-        self._model = model
-        self._family = family
-        self._layers_path = layers_path
-
-    @classmethod
-    def of(cls, model: nn.Module) -> "Anatomy":
-        """Find the encoder or decoder layers of a model.
-
-        Args:
-            model: a Hugging Face BERT, RoBERTa or GPT-2, bare or with any task head.
-
-        Returns:
-            The anatomy of ``model``.
-
-        Raises:
-            ModelError: if the architecture is another one.
-        """
-        kind = getattr(getattr(model, "config", None), "model_type", None)
-        if kind not in _FAMILIES:
-            raise ModelError(
-                f"model type {kind!r} of {type(model).__name__} is not supported; "
-                f"known: {', '.join(_FAMILIES)}"
-            )
-        family = _FAMILIES[kind]
-        for path, module in model.named_modules():
-            if isinstance(module, nn.ModuleList) and f".{path}".endswith(f".{family.layer_list}"):
-                return cls(model, family, path)
-        raise ModelError(
-            f"{type(model).__name__} of type {kind!r} has no layers at {family.layer_list!r}"
-        )
-
     @property
-    def model_type(self) -> str:
-        """``bert``, ``roberta`` or ``gpt2``."""
-        return self._model.config.model_type
+    def updated(self) -> Collection[str]:
+        """Projections that have an update here."""
 
-    @property
-    def layers(self) -> int:
-        """Number of layers."""
-        return len(self.layer_list)
+    def delta(self, projection: str) -> Tensor:
+        """Form the dense update of one projection, ``O x I``, without gradient."""
 
-    @property
-    def layer_list(self) -> nn.ModuleList:
-        """The layers themselves."""
-        return self._model.get_submodule(self._layers_path)
-
-    @property
-    def head_size(self) -> int:
-        """Features per head; the same in all layers and unchanged by removal."""
-        return int(getattr(self.attention(0), self._family.head_size))
-
-    def attention(self, layer: int) -> nn.Module:
-        """Return the self-attention module of a layer.
-
-        Args:
-            layer: layer number, 0 to ``layers - 1``.
-
-        Returns:
-            The module that splits projections into heads.
-
-        Raises:
-            ModelError: if there is no such layer.
-        """
-        return self._model.get_submodule(self._layer_path(layer, self._family.attention))
-
-    def heads(self, layer: int) -> int:
-        """Count the attention heads a layer has now.
-
-        Args:
-            layer: layer number, 0 to ``layers - 1``.
-
-        Returns:
-            Heads, at least 1.
-
-        Raises:
-            ModelError: if there is no such layer.
-        """
-        return self.site(layer, "query").shape[0] // self.head_size
-
-    def ffn_width(self, layer: int) -> int:
-        """Count the feed-forward neurons a layer has now.
-
-        Args:
-            layer: layer number, 0 to ``layers - 1``.
-
-        Returns:
-            Neurons, at least 1.
-
-        Raises:
-            ModelError: if there is no such layer.
-        """
-        return self.site(layer, "ffn_in").shape[0]
-
-    def site(self, layer: int, projection: str) -> Site:
-        """Find one projection of one layer.
-
-        Args:
-            layer: layer number, 0 to ``layers - 1``.
-            projection: one of ``PROJECTIONS``.
-
-        Returns:
-            Where it is.
-
-        Raises:
-            ModelError: if there is no such layer or projection.
-        """
-        if projection not in PROJECTIONS:
-            raise ModelError(f"projection {projection!r} unknown; known: {', '.join(PROJECTIONS)}")
-        paths = self._family.paths
-        fused = [name for name in PROJECTIONS if paths[name] == paths[projection]]
-        path = self._layer_path(layer, paths[projection])
-        return Site(
-            layer=layer,
-            projection=projection,
-            path=path,
-            module=self._model.get_submodule(path),
-            part=fused.index(projection),
-            parts=len(fused),
-            stored_in_by_out=self._family.stored_in_by_out,
-        )
-
-    def site_of(self, key: str) -> Site:
-        """Find a site by its text id.
-
-        Args:
-            key: as in ``Site.key``, e.g. ``layer.3.query``.
-
-        Returns:
-            Where it is.
-
-        Raises:
-            ModelError: if the key is malformed or names no site of this model.
-        """
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise ModelError(f"site {key!r} is not of the form layer.<number>.<projection>")
-        return self.site(int(match[1]), match[2])
-
-    def sites(self, projections: Sequence[str] = PROJECTIONS) -> Iterator[Site]:
-        """Go through projections, layer by layer.
-
-        Args:
-            projections: names from ``PROJECTIONS``, in the order wanted within a layer.
-
-        Yields:
-            Each site once.
-
-        Raises:
-            ModelError: if a projection is unknown.
-        """
-        for layer in range(self.layers):
-            for projection in projections:
-                yield self.site(layer, projection)
-
-    def _layer_path(self, layer: int, tail: str) -> str:
-        if not 0 <= layer < self.layers:
-            raise ModelError(f"layer {layer} does not exist; the model has 0 to {self.layers - 1}")
-        return f"{self._layers_path}.{layer}.{tail}"
+    def keep_update_(
+        self, projection: str, rows: Sequence[int] | None, columns: Sequence[int] | None
+    ) -> None:
+        """Drop all other rows and columns of an update, before those of the weight go."""
 
 
 def check_kept(kept: Sequence[Sequence[int]], widths: Sequence[int], unit: str) -> None:
@@ -352,24 +222,13 @@ def check_plain(site: Site) -> None:
         raise ModelError(f"{site.path} has gates or other hooks on its input; detach them first")
 
 
-def task_head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name the parameters of the task head, which every method trains.
+def _note_width(module: nn.Module, name: str, width: int) -> None:
+    """Keep the width that a plain projection states beside its weight in step with it."""
+    if hasattr(module, name):
+        setattr(module, name, width)
 
-    Args:
-        model: a model that ``Anatomy.of`` accepts.
 
-    Returns:
-        Parameters by their name in the model: all of ``classifier`` (RoBERTa's includes its dense
-        layer), ``score`` or ``qa_outputs``; empty for language models, whose head is the
-        embedding, and for bare models. BERT's pooler is not part of it.
-
-    Source:
-        VITA-Group/DSEE at 61844c3: the classifier trains, ``bert.pooler`` stays frozen.
-    Differs:
-        Nothing.
-    """
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if name.split(".")[0] in _HEAD_NAMES
-    }
+def _selected(parameter: nn.Parameter, indices: Tensor, dim: int) -> nn.Parameter:
+    """Copy the kept part: a view would hold the memory that removal should free."""
+    kept = torch.index_select(parameter.detach(), dim, indices).contiguous()
+    return nn.Parameter(kept, requires_grad=parameter.requires_grad)

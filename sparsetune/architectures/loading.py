@@ -1,22 +1,28 @@
-"""Backbones: checked and loaded; where they come from is in ``sparsetune.data.sources``.
+"""Backbones: checked and loaded; where they come from is in ``sparsetune.data.backbones``.
 
 A backbone is a Hugging Face folder with safetensors weights and a tokenizer. Pickle checkpoints
 are refused by name and code that comes with a checkpoint is never run.
 """
 
 import contextlib
-import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from sparsetune.architectures.anatomy import (
+    FAMILIES,
+    HEADS_BY_LAYER,
+    NEURONS_BY_LAYER,
+    Anatomy,
+    model_class,
+)
+from sparsetune.architectures.base import Family, Kind
 from sparsetune.architectures.weight_files import (
     stored_parameters,
     stored_shapes,
     weight_files,
 )
-from sparsetune.cost.stored import SHAPES_FILE
-from sparsetune.errors import DataError, ModelError, first_line
+from sparsetune.errors import DataError, ModelError, first_line, refusal
 from sparsetune.randomness import derive
 from sparsetune.records import read_json
 
@@ -24,19 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TOKENIZER_FORMS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
-_SEQUENCE_HEADS = dict.fromkeys(("classification", "regression"), "ForSequenceClassification")
-_HEADS = {**_SEQUENCE_HEADS, "span": "ForQuestionAnswering"}
-_ENCODER_HEADS = {**_HEADS, "masked_lm": "ForMaskedLM"}
-_MODEL_CLASSES = {
-    "bert": ("Bert", _ENCODER_HEADS),
-    "roberta": ("Roberta", _ENCODER_HEADS),
-    "gpt2": ("GPT2", {**_HEADS, "generation": "LMHeadModel"}),
-}
-_LANGUAGE_HEADS = ("cls.predictions.", "lm_head.")
-# Weights that a pre-trained checkpoint may lack: the task's head, and a pooler over [CLS].
-_MAY_BE_NEW = ("classifier.", "qa_outputs.", "score.", "bert.pooler.", *_LANGUAGE_HEADS)
-
-Kind = Literal["classification", "regression", "span", "generation", "masked_lm"]
 
 
 def check_folder(directory: Path, architecture: str) -> int:
@@ -57,7 +50,7 @@ def check_folder(directory: Path, architecture: str) -> int:
     model_type = _model_type(directory)
     if model_type != architecture:
         raise ModelError(
-            f"{directory / 'config.json'}: model_type: got {model_type!r}, "
+            f"{directory / 'config.json'}: model_type: received {model_type!r}, "
             f"need {architecture!r} (the catalogue's architecture)"
         )
     if not any(all((directory / n).is_file() for n in form) for form in _TOKENIZER_FORMS):
@@ -113,7 +106,7 @@ def load_model(
 
     Args:
         directory: Hugging Face folder.
-        kind: which head; ``generation`` needs GPT-2, ``masked_lm`` BERT or RoBERTa.
+        kind: which head; not every architecture has each.
         label_count: classes, at least 1; regression needs 1; the other kinds ignore it.
         seed: of everything the checkpoint lacks; the same seed gives the same head. The
             global generators are left as they were.
@@ -128,21 +121,26 @@ def load_model(
     """
     import torch
 
-    model_class = _model_class(directory, kind)
-    config = _configuration(model_class, directory, kind=kind, label_count=label_count)
+    family = _family(directory)
+    found = _model_class(directory, family, kind)
+    config = _configuration(found, directory, kind=kind, label_count=label_count)
     # Only the CPU generator is forked and seeded: weights are drawn there.
     with torch.random.fork_rng(devices=[]), _quiet_transformers():
         stream = "weights" if random_weights else "head"
         torch.default_generator.manual_seed(derive(seed, stream))
-        if (directory / SHAPES_FILE).is_file():
-            return _load_smaller(model_class, directory, config, random_weights=random_weights)
-        if random_weights:
-            return model_class(config).float().eval()
-        return _load_checkpoint(model_class, directory, config).eval()
+        if hasattr(config, HEADS_BY_LAYER):
+            model = _smaller(found, directory, config)
+            if not random_weights:
+                _read_base_weights_(model, directory, family)
+        elif random_weights:
+            model = found(config).float()
+        else:
+            model = _load_checkpoint(found, directory, config, family)
+    return model.eval()
 
 
 def has_language_head(directory: Path) -> bool:
-    """Tell whether a checkpoint of BERT or RoBERTa brings its masked language model's head.
+    """Tell whether a checkpoint brings its masked language model's head.
 
     Args:
         directory: Hugging Face folder.
@@ -154,40 +152,58 @@ def has_language_head(directory: Path) -> bool:
     Raises:
         ModelError: a weight file is missing or unreadable.
     """
-    return any(
-        name.startswith(_LANGUAGE_HEADS)
-        for path in weight_files(directory)
-        for name in stored_shapes(path)
+    head = _family(directory).language_head
+    shapes = (stored_shapes(path) for path in weight_files(directory))
+    return any(name.startswith(head) for names in shapes for name in names)
+
+
+def _smaller(found: Any, directory: Path, config: Any) -> Any:
+    """Build a model that was made smaller in pre-training, with weights that are thrown away."""
+    model = found(config).float()
+    anatomy = Anatomy.of(model)
+    layers = range(anatomy.layers)
+    sizes = (
+        (HEADS_BY_LAYER, [anatomy.heads(n) for n in layers], anatomy.head_size),
+        (NEURONS_BY_LAYER, [anatomy.ffn_width(n) for n in layers], 1),
     )
+    for key, most, features in sizes:
+        counts = getattr(config, key, None)
+        fits = isinstance(counts, list) and len(counts) == len(most)
+        if not fits or not all(type(n) is int and 1 <= n <= m for n, m in zip(counts, most)):  # noqa: B905
+            raise ModelError(
+                f"{directory / 'config.json'}: {key}: received {counts}; allowed: for each layer "
+                f"1 to {most[0]}"
+            )
+        keep = anatomy.keep_heads_ if key == HEADS_BY_LAYER else anatomy.keep_neurons_
+        for layer in layers:
+            keep(layer, range(counts[layer] * features))
+    return model
 
 
-def _load_smaller(model_class: Any, directory: Path, config: Any, *, random_weights: bool) -> Any:
-    """Put the layers of a folder of ``save_compact`` under a new head; the head is drawn."""
-    from sparsetune.pruning.checkpoint import load_compact
-    from sparsetune.pruning.structured import remove, shapes
+def _read_base_weights_(model: Any, directory: Path, family: Family) -> None:
+    """Write a checkpoint's layers and embeddings into a model; its head stays as it was drawn."""
+    from safetensors.torch import load_file
 
-    stored = load_compact(directory)
-    sizes = shapes(stored)
-    model = model_class(config).float()
-    remove(
-        model,
-        [range(count) for count in sizes["heads"]],
-        [range(count) for count in sizes["ffn_width"]],
-    )
-    if not random_weights:
-        state = stored.base_model.float().state_dict()
-        missing, unknown = model.base_model.load_state_dict(state, strict=False)
-        prefix = model.base_model_prefix
-        _refuse_lacking(directory, [f"{prefix}.{key}" for key in (*missing, *unknown)])
-    return model.eval()
+    state = {name: one for path in weight_files(directory) for name, one in load_file(path).items()}
+    prefix = f"{model.base_model_prefix}."
+    if any(name.startswith(prefix) for name in state):
+        named = {name.removeprefix(prefix): one for name, one in state.items()
+                 if name.startswith(prefix)}  # fmt: skip
+    else:
+        named = state
+    try:
+        lacking, unknown = model.base_model.load_state_dict(named, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{directory}: cannot be loaded: {first_line(error)}") from None
+    _refuse_lacking(directory, family, [prefix + name for name in (*lacking, *unknown)])
 
 
-def _load_checkpoint(model_class: Any, directory: Path, config: Any) -> Any:
+def _load_checkpoint(found: Any, directory: Path, config: Any, family: Family) -> Any:
     import torch
 
     weight_files(directory)
     try:
-        model, loading = model_class.from_pretrained(
+        model, loading = found.from_pretrained(
             directory,
             config=config,
             local_files_only=True,
@@ -199,12 +215,14 @@ def _load_checkpoint(model_class: Any, directory: Path, config: Any) -> Any:
     except Exception as error:  # the library raises many kinds for a damaged folder
         raise ModelError(f"{directory}: cannot be loaded: {first_line(error)}") from None
     # Notices about new weights are silenced, so weights that must not be new are looked for.
-    _refuse_lacking(directory, loading["missing_keys"])
+    _refuse_lacking(directory, family, loading["missing_keys"])
     return model
 
 
-def _refuse_lacking(directory: Path, missing: Iterable[str]) -> None:
-    lacking = sorted(key for key in missing if not key.startswith(_MAY_BE_NEW))
+def _refuse_lacking(directory: Path, family: Family, missing: Iterable[str]) -> None:
+    head = tuple(f"{name}." for name in family.task_head)
+    may_be_new = (*head, *family.new_weights, *family.language_head)
+    lacking = sorted(key for key in missing if not key.startswith(may_be_new))
     if lacking:
         raise ModelError(
             f"{directory}: the checkpoint lacks {len(lacking)} weights of the backbone, "
@@ -212,15 +230,15 @@ def _refuse_lacking(directory: Path, missing: Iterable[str]) -> None:
         )
 
 
-def _configuration(model_class: Any, directory: Path, *, kind: Kind, label_count: int) -> Any:
+def _configuration(found: Any, directory: Path, *, kind: Kind, label_count: int) -> Any:
     if label_count < 1 or (kind == "regression" and label_count != 1):
         need = "1" if kind == "regression" else "at least 1"
-        raise ModelError(f"label_count: got {label_count}, need {need} for {kind}")
+        raise ModelError(f"label_count: received {label_count}, need {need} for {kind}")
     try:
-        config = model_class.config_class.from_pretrained(directory, local_files_only=True)
+        config = found.config_class.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # the library raises many kinds for a damaged file
         raise ModelError(f"{directory / 'config.json'}: unusable: {first_line(error)}") from None
-    if kind in _SEQUENCE_HEADS:
+    if kind in ("classification", "regression"):
         config.num_labels = label_count
         regression = kind == "regression"
         config.problem_type = "regression" if regression else "single_label_classification"
@@ -232,21 +250,20 @@ def _configuration(model_class: Any, directory: Path, *, kind: Kind, label_count
     return config
 
 
-def _model_class(directory: Path, kind: Kind) -> Any:
-    model_type = _model_type(directory)
-    if model_type not in _MODEL_CLASSES:
+def _model_class(directory: Path, family: Family, kind: Kind) -> Any:
+    if kind not in family.heads:
         raise ModelError(
-            f"{directory / 'config.json'}: model_type: got {model_type!r}; "
-            f"allowed: {', '.join(_MODEL_CLASSES)}"
+            f"{directory}: {family.model_type} has no {kind} head; "
+            f"allowed: {', '.join(family.heads)}"
         )
-    prefix, heads = _MODEL_CLASSES[model_type]
-    if kind not in heads:
-        raise ModelError(
-            f"{directory}: {model_type} has no {kind} head; allowed: {', '.join(heads)}"
-        )
-    # The one modelling module, not the whole library: start-up is paid in every job.
-    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-    return getattr(module, prefix + heads[kind])
+    return model_class(family.model_type, family.class_prefix + family.heads[kind])
+
+
+def _family(directory: Path) -> Family:
+    path, model_type = directory / "config.json", _model_type(directory)
+    if model_type not in FAMILIES:
+        raise ModelError(refusal(path, "model_type", model_type, FAMILIES))
+    return FAMILIES[model_type]
 
 
 def _model_type(directory: Path) -> str:
@@ -256,7 +273,7 @@ def _model_type(directory: Path) -> str:
     except DataError as error:
         raise ModelError(str(error)) from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ModelError(f"{path}: model_type is missing; need one of {', '.join(_MODEL_CLASSES)}")
+        raise ModelError(f"{path}: model_type is missing; need one of {', '.join(FAMILIES)}")
     return config["model_type"]
 
 

@@ -4,14 +4,26 @@ A claim says that a measured quantity of one method stands in a relation to anot
 to a number. Imports no torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from sparsetune.config.files import read_checked
+from pydantic import AfterValidator, Field
+
+from sparsetune.config.backbone import Architecture
 from sparsetune.config.load import Catalogue
-from sparsetune.config.rules import Rule
+from sparsetune.config.reading import read_yaml, validated
+from sparsetune.config.settings import (
+    Id,
+    Items,
+    Penalty,
+    Rule,
+    Settings,
+    Text,
+    UniqueItems,
+    none_of,
+)
 from sparsetune.errors import ConfigError, nearest
 
 Relation = Literal["above", "at-least", "at-most", "within"]
@@ -54,7 +66,24 @@ QUANTITIES: dict[str, Quantity] = {
         "neurons in common above chance", "points", counted=False, group="tickets"
     ),
 }
-"""What claims can be about; the schema has the same names."""
+"""What claims can be about."""
+
+
+def _known_quantity(name: str) -> str:
+    if name not in QUANTITIES:
+        raise none_of("", name, QUANTITIES)
+    return name
+
+
+class Requirement(Settings):
+    """A setting without which a run is not what is claimed."""
+
+    method: Id = Field(description="left or right.method")
+    setting: str = Field(
+        pattern=r"^[a-z_]+([.][a-z_]+)*$", description="dotted path in the run's resolved settings"
+    )
+    value: bool | int | float | str = Field(description="what it must be")
+    otherwise: Text = Field(description="what is told of a run with another value")
 
 
 @dataclass(frozen=True)
@@ -93,7 +122,7 @@ class Claim:
     because: str = ""
     twins: Mapping[str, str] | None = None
     architectures: tuple[str, ...] = ()
-    requires: tuple[Mapping[str, Any], ...] = ()
+    requires: tuple[Requirement, ...] = ()
     only_there: str = ""
 
     @property
@@ -106,10 +135,132 @@ class Claim:
         """What left is compared with, where it is no method."""
         return None if isinstance(self.right, str) else float(self.right)
 
+    def as_data(self) -> dict[str, Any]:
+        """Everything that a verdict may depend on, as JSON data."""
+        return {**vars(self), "requires": [need.resolved() for need in self.requires]}
+
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that it compares."""
         return (self.left,) if self.number is not None else (self.left, str(self.right))
+
+
+class Published(Settings):
+    """Where the paper tests a claim."""
+
+    backbones: UniqueItems[Id] = Field(description="ids; those of left, where there are twins")
+    tasks: UniqueItems[Id] = Field(description="ids")
+
+
+class Right(Settings):
+    """With what left is compared: exactly one of both."""
+
+    method: Id | None = Field(
+        None, description="method id, on the same backbone and task, seed by seed"
+    )
+    value: float | None = Field(None, description="in the quantity's unit")
+
+    def rules(self) -> Iterator[Rule]:
+        """One of both."""
+        yield (self.method is None) != (self.value is None), "", "needs method or value, not both"
+
+
+class ClaimEntry(Settings):
+    """A claim as the file has it."""
+
+    id: Id = Field(description="unique among the claims")
+    says: Text = Field(description="the claim in our words, one sentence")
+    source: Text = Field(description="paper, section or table; or why the claim stands here")
+    published: Published
+    quantity: Annotated[str, AfterValidator(_known_quantity)] = Field(
+        description="what is compared", json_schema_extra={"enum": list(QUANTITIES)}
+    )
+    left: Id = Field(description="method id")
+    right: Right
+    relation: Relation = Field(
+        description="left above right; at least right less tolerance; at most right plus "
+        "tolerance; within tolerance of right"
+    )
+    tolerance: Penalty | None = Field(None, description="in the quantity's unit")
+    because: Text | None = Field(None, description="why this tolerance")
+    twins: Annotated[dict[Id, Id], Field(min_length=1)] | None = Field(
+        None, description="backbone of left -> backbone of right"
+    )
+    architectures: UniqueItems[Architecture] = Field(
+        (), description="that the claim is about; left out = all"
+    )
+    requires: Items[Requirement] = ()
+    only_there: Text | None = Field(
+        None,
+        description="why no other backbone or task can decide it; left out = any can, at its own "
+        "scale",
+    )
+
+    def rules(self) -> Iterator[Rule]:
+        """What relation, quantity and sides ask of each other."""
+        for key in ("tolerance", "because"):
+            yield (
+                (getattr(self, key) is not None) == (self.relation != "above"),
+                key,
+                "needed by relation at-least, at-most and within, and only there",
+            )
+        about_number = self.right.value is not None
+        yield (
+            not about_number or self.quantity != "score",
+            "right.value",
+            "not for quantity score, whose numbers hang on backbone and task; allowed: "
+            "right.method",
+        )
+        tickets = QUANTITIES[self.quantity].group == "tickets"
+        yield (
+            not tickets or (about_number and not self.twins),
+            "right",
+            f"quantity {self.quantity} is compared with chance; allowed: value, without twins",
+        )
+        pretraining = self.quantity == "pretraining-macs-saved"
+        yield (
+            not pretraining or (bool(self.twins) and about_number),
+            "quantity",
+            f"{self.quantity} needs twins (left = what it is measured of, right = against what) "
+            "and right.value",
+        )
+        yield (
+            not self.twins or pretraining or not about_number,
+            "twins",
+            "needs right.method, or quantity pretraining-macs-saved",
+        )
+        yield (
+            self.right.method != self.left or bool(self.twins),
+            "right.method",
+            f"received {self.left!r}, which is left; allowed: another method",
+        )
+
+    def claim(self) -> Claim:
+        """The claim."""
+        right = self.right.value if self.right.method is None else self.right.method
+        return Claim(
+            self.id, self.says, self.source, self.published.backbones, self.published.tasks,
+            self.quantity, self.left, right, self.relation, self.tolerance or 0.0,
+            self.because or "", self.twins, self.architectures, self.requires,
+            self.only_there or "",
+        )  # fmt: skip
+
+    def ids(self) -> Iterator[tuple[str, str, str]]:
+        """(kind of thing, key, id) of everything that it names."""
+        yield "method", "left", self.left
+        if self.right.method:
+            yield "method", "right.method", self.right.method
+        yield from (("backbone", "published.backbones", one) for one in self.published.backbones)
+        yield from (("task", "published.tasks", one) for one in self.published.tasks)
+        for pair in (self.twins or {}).items():
+            yield from (("backbone", "twins", one) for one in pair)
+
+
+class ClaimsFile(Settings):
+    """What ``claims.yaml`` says."""
+
+    description: Text = Field(description="one line")
+    claims: Items[dict[str, Any]] = Field(description="in the order to print")
 
 
 def read_claims(path: Path, catalogue: Catalogue) -> tuple[Claim, ...]:
@@ -126,81 +277,22 @@ def read_claims(path: Path, catalogue: Catalogue) -> tuple[Claim, ...]:
         ConfigError: the file breaks its schema, names something that does not exist, or breaks a
             rule between its keys; one line with the claim's id and the key.
     """
-    raw = read_checked(path, "claims")
-    known = {thing: catalogue.known(thing) for thing in ("backbone", "task", "method")}
-    seen: set[str] = set()
-    for one in raw["claims"]:
-        if one["id"] in seen:
-            raise ConfigError(f"{path}: claim {one['id']}: id: twice")
-        seen.add(one["id"])
-        for holds, message in (*_id_rules(one, known), *_rules(one)):
-            if not holds:
-                raise ConfigError(f"{path}: claim {one['id']}: {message}")
-    return tuple(_claim(one) for one in raw["claims"])
-
-
-def _claim(raw: Mapping[str, Any]) -> Claim:
-    simple = {key: value for key, value in raw.items() if key not in ("published", "right")}
-    right = raw["right"]
-    lists = {key: tuple(raw.get(key, ())) for key in ("architectures", "requires")}
-    places = {key: tuple(ids) for key, ids in raw["published"].items()}
-    return Claim(**{**simple, **lists, **places, "right": right.get("method", right.get("value"))})
-
-
-def _id_rules(raw: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> Iterator[Rule]:
-    twins = raw.get("twins", {})
-    named = [
-        ("method", "left", raw["left"]),
-        *([("method", "right.method", raw["right"]["method"])] if "method" in raw["right"] else []),
-        *(("method", f"requires.{i}.method", r["method"]) for i, r in _requires(raw)),
-        *(("backbone", "published.backbones", one) for one in raw["published"]["backbones"]),
-        *(("task", "published.tasks", one) for one in raw["published"]["tasks"]),
-        *(("backbone", "twins", one) for pair in twins.items() for one in pair),
-    ]
-    for thing, key, name in named:
-        ids = known[thing]
-        if name not in ids:  # to look for the nearest name takes long, and every job reads this
-            told = f"{key}: unknown {thing} {name!r}; known: {', '.join(ids)}"
-            yield False, told + nearest(name, ids)
-
-
-def _requires(raw: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    yield from enumerate(raw.get("requires", ()))
-
-
-def _rules(raw: Mapping[str, Any]) -> Iterator[Rule]:
-    quantity, relation, right = raw["quantity"], raw["relation"], raw["right"]
-    about_number = "value" in right
-    for key in ("tolerance", "because"):
-        yield (
-            (key in raw) == (relation != "above"),
-            f"{key}: needed by relation at-least, at-most and within, and only there",
-        )
-    yield (
-        not about_number or quantity != "score",
-        "right.value: not for quantity score, whose numbers hang on backbone and task; "
-        "allowed: right.method",
-    )
-    tickets = QUANTITIES[quantity].group == "tickets"
-    yield (
-        not tickets or (about_number and "twins" not in raw),
-        f"right: quantity {quantity} is compared with chance; allowed: value, without twins",
-    )
-    pretraining = quantity == "pretraining-macs-saved"
-    yield (
-        not pretraining or ("twins" in raw and about_number),
-        f"quantity: {quantity} needs twins (left = what it is measured of, right = against what) "
-        "and right.value",
-    )
-    yield (
-        "twins" not in raw or pretraining or not about_number,
-        "twins: needs right.method, or quantity pretraining-macs-saved",
-    )
-    methods = [raw["left"], right.get("method")]
-    for index, need in _requires(raw):
-        yield (
-            need["method"] in methods,
-            f"requires.{index}.method: got {need['method']!r}; allowed: left or right.method",
-        )
-    same = right.get("method") == raw["left"] and "twins" not in raw
-    yield not same, f"right.method: got {raw['left']!r}, which is left; need another method"
+    claims: dict[str, Claim] = {}
+    for index, raw in enumerate(validated(ClaimsFile, read_yaml(path), origin=path).claims):
+        origin = f"{path}: claim {raw.get('id', index)}"
+        entry = validated(ClaimEntry, raw, origin=origin)
+        if entry.id in claims:
+            raise ConfigError(f"{origin}: id: twice")
+        for thing, key, name in entry.ids():
+            known = catalogue.known(thing)
+            if name not in known:
+                told = f"{origin}: {key}: unknown {thing} {name!r}; known: {', '.join(known)}"
+                raise ConfigError(told + nearest(name, known))
+        for number, need in enumerate(entry.requires):  # last: left itself may be misspelt
+            if need.method not in (entry.left, entry.right.method):
+                raise ConfigError(
+                    f"{origin}: requires.{number}.method: received {need.method!r}; allowed: left "
+                    "or right.method"
+                )
+        claims[entry.id] = entry.claim()
+    return tuple(claims.values())

@@ -1,39 +1,56 @@
-"""Backbones, tasks, methods, supports, tickets and suites: read, validated, resolved.
+"""The catalogue: one thing by its id, and suites with everything that they name.
 
-One YAML file is one thing. Everything a suite names is checked here before the first job
-starts. Imports no torch: Snakemake reads the catalogue whenever it parses the workflow.
+Everything a suite names is checked here before the first job starts. Imports no torch: Snakemake
+reads the catalogue whenever it parses the workflow.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sparsetune.config.entries import (
+from sparsetune.config.backbone import (
     Backbone,
-    Method,
-    Recipe,
-    Refusal,
-    RunSpec,
-    Suite,
-    Task,
+    HubSource,
+    HubText,
+    MirrorSource,
+    TextFiles,
 )
-from sparsetune.config.files import check_places, merged, mirrored_text, read_checked
-from sparsetune.config.rules import (
-    backbone_rules,
-    lender_rules,
-    method_rules,
-    method_task_rules,
-    support_rules,
-    task_rules,
-    ticket_backbone_rules,
-    ticket_rules,
-)
-from sparsetune.errors import ConfigError, nearest
-from sparsetune.validation import first_violation
+from sparsetune.config.method import DseeUpdate, Method, TicketMask, TrainPhase
+from sparsetune.config.reading import check_keys, merged, read_yaml, validated
+from sparsetune.config.settings import ID, Id, Items, Rule, Settings
+from sparsetune.config.suite import Limits, Refusal, RunSpec, Suite, SuiteFile
+from sparsetune.config.support import SUPPORTS, SupportSettings
+from sparsetune.config.task import Task
+from sparsetune.config.ticket import TICKETS, SearchedTicket, TicketSettings
+from sparsetune.errors import ConfigError, nearest, refusal
 
-ID_PATTERN = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+ID_PATTERN = ID
+Recipe = SupportSettings | TicketSettings
+
+
+class Place(Settings):
+    """Where an override holds; a key left out = everywhere."""
+
+    backbones: Items[Id] | None = None
+    tasks: Items[Id] | None = None
+
+    def rules(self) -> Iterator[Rule]:
+        """It says something."""
+        yield bool(self.backbones or self.tasks), "", "needs backbones, tasks or both"
+
+    def holds(self, backbones: set[str], task: str) -> bool:
+        """Whether a backbone, by any of its names, and a task are in it."""
+        on_backbone = self.backbones is None or not backbones.isdisjoint(self.backbones)
+        return on_backbone and (self.tasks is None or task in self.tasks)
+
+
+class _Entry(NamedTuple):
+    """One file, laid over its base: what it says, and what changes where."""
+
+    path: Path
+    content: dict[str, Any]
+    overrides: list[tuple[Place, dict[str, Any]]]
 
 
 class Catalogue:
@@ -50,67 +67,73 @@ class Catalogue:
     def __init__(self, root: Path, *, mirror: str | None = None) -> None:
         self.root = root
         self.mirror = mirror
-        self._read: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._resolved: dict[tuple[Any, ...], Any] = {}
+        self._known: dict[str, list[str]] = {}
 
     def backbone(self, backbone_id: str) -> Backbone:
         """Read one backbone; a mirror replaces its hub source."""
-        raw = dict(self._file("backbone", backbone_id))
-        self._require_all("backbone", backbone_id, backbone_rules(raw))
-        if "tuned_as" in raw:
-            self._require_known("backbone", raw["tuned_as"])
-        raw["source"] = self._served(raw["source"], "backbones", backbone_id)
-        if raw.get("pretraining", {}).get("tokenizer", {}).get("kind") == "published":
-            raw["pretraining"] = self._with_tokenizer(raw["pretraining"], raw["architecture"])
-        return Backbone(id=backbone_id, **raw)
+        return self._once("backbone", backbone_id, self._served_backbone)
 
-    def _with_tokenizer(self, recipe: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-        """The recipe, with the source of the backbone whose tokenizer it takes."""
-        lender = recipe["tokenizer"]["backbone"]
-        raw = self._file("backbone", lender)
-        self._require_all("backbone", lender, lender_rules(raw, architecture))
-        served = self._served(raw["source"], "backbones", lender)
-        return {**recipe, "tokenizer": {**recipe["tokenizer"], "source": served}}
+    def _served_backbone(self, backbone: Backbone) -> Backbone:
+        if backbone.tuned_as:
+            self._require_known("backbone", backbone.tuned_as)
+        change: dict[str, Any] = {"source": self._served(backbone.source, backbone.id, "backbones")}
+        if backbone.published_tokenizer:
+            change["tokenizer_source"] = self._tokenizer_of(backbone.published_tokenizer, backbone)
+        return backbone.model_copy(update=change)
+
+    def _tokenizer_of(self, lender_id: str, taker: Backbone) -> HubSource | MirrorSource:
+        """The source of the backbone whose tokenizer another one takes."""
+        lender = self.backbone(lender_id)
+        if lender.architecture != taker.architecture or not isinstance(
+            lender.source, HubSource | MirrorSource
+        ):
+            raise ConfigError(
+                f"{self._path('backbone', lender_id)}: its tokenizer cannot be lent to "
+                f"{taker.architecture}: source.kind {lender.source.kind}, architecture "
+                f"{lender.architecture}; allowed: hub or mirror, {taker.architecture}"
+            )
+        return lender.source
 
     def task(self, task_id: str) -> Task:
         """Read one task; a mirror replaces its hub source."""
-        raw = dict(self._file("task", task_id))
-        self._require_all("task", task_id, task_rules(raw, task_id))
-        raw["source"] = self._served(raw["source"], "datasets", task_id)
-        raw["labels"] = tuple(raw.get("labels", ()))
-        raw["metrics"] = tuple(raw["metrics"])
-        return Task(id=task_id, **raw)
+        return self._once("task", task_id, self._served_task)
+
+    def _served_task(self, task: Task) -> Task:
+        return task.model_copy(update={"source": self._served(task.source, task.id, "datasets")})
+
+    def support(self, support_id: str) -> SupportSettings:
+        """Read one support recipe."""
+        return self._once("support", support_id, lambda support: support)
 
     def method(self, method_id: str, *, backbone_id: str, task_id: str) -> Method:
         """Resolve one method for a backbone and a task: its overrides are applied in order."""
-        raw = self._overridden("method", method_id, backbone_id, task_id)
-        lists = {key: tuple(raw[key]) for key in ("phases", "not_for") if key in raw}
-        return Method(id=method_id, **{**raw, **lists})
+        return self._overridden("method", method_id, backbone_id, task_id)
 
-    def support(self, support_id: str) -> Recipe:
-        """Read one support recipe."""
-        raw = self._file("support", support_id)
-        self._require_all("support", support_id, support_rules(raw))
-        return Recipe(support_id, raw)
-
-    def ticket(self, ticket_id: str, *, backbone_id: str, task_id: str) -> Recipe:
+    def ticket(self, ticket_id: str, *, backbone_id: str, task_id: str) -> TicketSettings:
         """Resolve one ticket recipe for a backbone and a task."""
-        raw = self._overridden("ticket", ticket_id, backbone_id, task_id)
-        self._require_all("ticket", ticket_id, ticket_rules(raw))
-        return Recipe(ticket_id, raw)
+        return self._overridden("ticket", ticket_id, backbone_id, task_id)
 
-    def ticket_of(self, ticket_id: str, backbone: Backbone, *, task_id: str) -> Recipe:
+    def ticket_of(self, ticket_id: str, backbone: Backbone, *, task_id: str) -> TicketSettings:
         """Resolve a ticket recipe that must be possible on the backbone."""
-        recipe = self.ticket(ticket_id, backbone_id=backbone.id, task_id=task_id)
-        rules = ticket_backbone_rules(recipe.values, backbone.architecture)
-        self._require_all("ticket", ticket_id, rules)
-        return recipe
+        ticket = self.ticket(ticket_id, backbone_id=backbone.id, task_id=task_id)
+        searched = isinstance(ticket, SearchedTicket) and ticket.search.objective == "mlm"
+        if searched and backbone.architecture == "gpt2":
+            self._refuse(
+                "ticket",
+                ticket_id,
+                "search.objective: received mlm for a gpt2 backbone, which has no masked language "
+                "model; allowed there: task",
+            )
+        return ticket
 
     def run(
         self,
         ids: tuple[str, str, str, int],
         *,
         suite: str,
-        limits: Mapping[str, int | None],
+        limits: Mapping[str, int | None] | Limits,
         score_epochs: bool = False,
     ) -> RunSpec:
         """Resolve one run.
@@ -124,41 +147,60 @@ class Catalogue:
         Raises:
             ConfigError: an unknown id, or a method that does not apply to task or backbone.
         """
+        if not isinstance(limits, Limits):
+            limits = validated(Limits, limits, origin="limits")
         found = self._resolve(ids, suite, limits)
         if isinstance(found, Refusal):
-            self._require(
-                False, "method", found.method,
+            self._refuse(
+                "method",
+                found.method,
                 f"does not run on backbone {found.backbone}: {found.reason}",
-            )  # fmt: skip
+            )
         return replace(found, score_epochs=score_epochs)
 
     def _resolve(
-        self, ids: tuple[str, str, str, int], suite: str, limits: Mapping[str, int | None]
+        self, ids: tuple[str, str, str, int], suite: str, limits: Limits
     ) -> RunSpec | Refusal:
         backbone_id, task_id, method_id, seed = ids
         backbone, task = self.backbone(backbone_id), self.task(task_id)
         method = self.method(method_id, backbone_id=backbone_id, task_id=task_id)
-        self._require(
-            (task.kind == "generation") == (backbone.architecture == "gpt2"),
-            "task", task_id,
-            f"kind {task.kind} does not fit backbone {backbone_id} ({backbone.architecture}); "
-            "generation needs gpt2, everything else bert or roberta",
-        )  # fmt: skip
-        self._require_all("method", method_id, method_task_rules(method.phases, task.kind))
+        self._check_pairs(backbone, task, method)
         for place in method.not_for:
-            if backbone.architecture in place["architectures"]:
-                return Refusal(backbone_id, task_id, method_id, place["reason"])
-        support = self.support(method.update["support"]) if "support" in method.update else None
-        ticket = None
-        if "ticket" in method.mask:
-            ticket = self.ticket_of(method.mask["ticket"], backbone, task_id=task_id)
-            self._require(
-                not backbone.made_smaller,
-                "method", method_id,
-                f"mask.ticket does not fit backbone {backbone_id}, whose heads and neurons were "
-                "removed in pre-training",
-            )  # fmt: skip
-        return RunSpec(suite, backbone, task, method, seed, dict(limits), support, ticket)
+            if backbone.architecture in place.architectures:
+                return Refusal(backbone_id, task_id, method_id, place.reason)
+        support = ticket = None
+        if isinstance(method.update, DseeUpdate):
+            support = self.support(method.update.support)
+        if isinstance(method.mask, TicketMask):
+            ticket = self.ticket_of(method.mask.ticket, backbone, task_id=task_id)
+            if backbone.made_smaller:
+                self._refuse(
+                    "method",
+                    method_id,
+                    f"mask.ticket does not fit backbone {backbone_id}, whose heads and neurons "
+                    "were removed in pre-training",
+                )
+        return RunSpec(suite, backbone, task, method, seed, limits, support, ticket)
+
+    def _check_pairs(self, backbone: Backbone, task: Task, method: Method) -> None:
+        """Check what each two of a run ask of each other."""
+        if (task.kind == "generation") != (backbone.architecture == "gpt2"):
+            self._refuse(
+                "task",
+                task.id,
+                f"kind {task.kind} does not fit backbone {backbone.id} ({backbone.architecture}); "
+                "generation needs gpt2, everything else bert or roberta",
+            )
+        if task.kind in ("classification", "generation"):
+            return
+        for phase in method.phases:
+            if isinstance(phase, TrainPhase) and phase.label_smoothing:
+                self._refuse(
+                    "method",
+                    method.id,
+                    f"phases: {phase.name}: label_smoothing: received {phase.label_smoothing} for "
+                    f"a task of kind {task.kind}, which has no classes; allowed there: 0",
+                )
 
     def suite(self, config: Mapping[str, Any], *, origin: str) -> Suite:
         """Resolve a suite and everything it names.
@@ -167,66 +209,121 @@ class Catalogue:
             config: the suite's content.
             origin: what a message calls it: its file name.
         """
-        violation = first_violation("suite", config)
-        if violation:
-            raise ConfigError(f"{origin}: {violation}")
+        asked = validated(SuiteFile, config, origin=origin)
         runs: dict[str, RunSpec] = {}
         refusals: dict[Refusal, None] = {}
-        score_epochs = config.get("score_epochs", False)
-        for ids in _product(config):
+        for ids in _product(asked):
             # Once for all seeds: a seed changes nothing else.
-            found = self._resolve((*ids, 0), config["suite"], config["limits"])
+            found = self._resolve((*ids, 0), asked.suite, asked.limits)
             if isinstance(found, Refusal):
                 refusals[found] = None
                 continue
-            for seed in config["seeds"]:
-                run = replace(found, seed=seed, score_epochs=score_epochs)
+            for seed in asked.seeds:
+                run = replace(found, seed=seed, score_epochs=asked.score_epochs)
                 runs.setdefault(run.path, run)
         if not runs:
             raise ConfigError(f"{origin}: runs: none can run; {next(iter(refusals)).reason}")
-        told = (config["suite"], config["device"], config["mirror"])
         return Suite(
-            *told,
+            asked.suite,
+            asked.device,
+            asked.mirror,
             runs=tuple(runs.values()),
             refusals=tuple(refusals),
-            score_epochs=score_epochs,
+            score_epochs=asked.score_epochs,
         )
 
-    def _overridden(
-        self, thing: str, thing_id: str, backbone_id: str, task_id: str
-    ) -> dict[str, Any]:
-        raw = dict(self._file(thing, thing_id))
-        names = {backbone_id, self._file("backbone", backbone_id).get("tuned_as", backbone_id)}
-        for override in raw.pop("overrides", ()):
-            where = override["where"]
-            if names.intersection(where.get("backbones", names)) and task_id in where.get(
-                "tasks", (task_id,)
-            ):
-                raw = merged(
-                    raw, _change(override), origin=f"{self._path(thing, thing_id)}: overrides"
-                )
-        violation = first_violation(thing, raw)
-        self._require(violation is None, thing, thing_id, f"after overrides: {violation}")
-        if thing == "method":
-            self._require_all("method", thing_id, method_rules(raw))
-        return raw
+    def known(self, thing: str) -> list[str]:
+        """Ids of every ``backbone``, ``task``, ``method``, ``support`` or ``ticket``."""
+        if thing not in self._known:
+            folder = self.root / f"{thing}s"
+            self._known[thing] = sorted(path.stem for path in folder.glob("*.yaml"))
+        return self._known[thing]
 
-    def _file(self, thing: str, thing_id: str) -> Mapping[str, Any]:
+    def _once(self, thing: str, thing_id: str, finish: Any) -> Any:
+        """A thing that depends on no place."""
         key = (thing, thing_id)
-        if key not in self._read:
+        if key not in self._resolved:
+            entry = self._entry(thing, thing_id)
+            model = self._validated(thing, thing_id, entry.content, str(entry.path))
+            self._resolved[key] = finish(model)
+        return self._resolved[key]
+
+    def _validated(self, thing: str, thing_id: str, content: Any, origin: str) -> Any:
+        model = _model_of(thing, content, origin=origin)
+        return validated(model, content, origin=origin, id=thing_id)
+
+    def _overridden(self, thing: str, thing_id: str, backbone_id: str, task_id: str) -> Any:
+        """A thing after the overrides that hold for a place; each set of them is laid on once."""
+        entry = self._entry(thing, thing_id)
+        names = {backbone_id, self.backbone(backbone_id).tuned_as or backbone_id}
+        holding = [i for i, (at, _) in enumerate(entry.overrides) if at.holds(names, task_id)]
+        key = (thing, thing_id, *holding)
+        if key not in self._resolved:
+            origin, content = f"{entry.path}: overrides", entry.content
+            for index in holding:
+                content = merged(content, entry.overrides[index][1], origin=origin)
+            told = f"{entry.path}: after overrides" if holding else str(entry.path)
+            self._resolved[key] = self._validated(thing, thing_id, content, told)
+        return self._resolved[key]
+
+    def _entry(self, thing: str, thing_id: str) -> _Entry:
+        """One file over its base, validated alone and with each of its overrides."""
+        key = (thing, thing_id)
+        if key not in self._entries:
             self._require_known(thing, thing_id)
-            raw = read_checked(self._path(thing, thing_id), thing)
-            places = {f"{kind}s": self.known(kind) for kind in ("backbone", "task")}
-            origin = str(self._path(thing, thing_id))
-            check_places(raw.get("overrides", ()), places, origin=origin)
-            for override in raw.get("overrides", ()):
+            path = self._path(thing, thing_id)
+            raw = read_yaml(path)
+            entry = _Entry(path, raw, [])
+            if isinstance(raw, Mapping):
+                own = {key: raw[key] for key in raw if key not in ("base", "overrides")}
+                entry = _Entry(path, own, self._overrides(path, raw.get("overrides", ())))
+                if "base" in raw:
+                    entry = self._over_base(thing, raw["base"], entry)
+            self._validated(thing, thing_id, entry.content, str(path))
+            for index, (_, change) in enumerate(entry.overrides):
                 # Laid on once, whatever the suite: a name that does not exist is told at once.
-                merged(raw, _change(override), origin=f"{origin}: overrides")
-            self._read[key] = raw
-        return self._read[key]
+                origin = f"{path}: overrides.{index}"
+                content = merged(entry.content, change, origin=f"{path}: overrides")
+                model = _model_of(thing, content, origin=origin)
+                check_keys(model, content, origin=origin, id=thing_id)
+            self._entries[key] = entry
+        return self._entries[key]
+
+    def _over_base(self, thing: str, base_id: Any, own: _Entry) -> _Entry:
+        path = own.path
+        known = [one for one in self.known(thing) if one != path.stem]
+        if base_id not in known:
+            raise ConfigError(refusal(path, "base", base_id, known))
+        if "base" in read_yaml(self._path(thing, base_id)):
+            raise ConfigError(f"{path}: base: {base_id!r} has a base itself; allowed: one level")
+        if "description" not in own.content:
+            raise ConfigError(f"{path}: top level: missing key 'description'")
+        base = self._entry(thing, base_id)
+        content = merged(base.content, own.content, origin=str(path))
+        return _Entry(path, content, [*base.overrides, *own.overrides])
+
+    def _overrides(self, path: Path, given: Any) -> list[tuple[Place, dict[str, Any]]]:
+        if not isinstance(given, list | tuple) or not all(isinstance(o, Mapping) for o in given):
+            raise ConfigError(f"{path}: overrides: received {given!r:.80}; allowed: a list of "
+                              "mappings")  # fmt: skip
+        found = []
+        for index, override in enumerate(given):
+            origin = f"{path}: overrides.{index}"
+            if "where" not in override or len(override) < 2:
+                raise ConfigError(f"{origin}: needs where, and what changes there")
+            place = validated(Place, override["where"], origin=f"{origin}.where")
+            for thing in ("backbone", "task"):
+                known = self.known(thing)
+                for unknown in (one for one in place.get(f"{thing}s", ()) if one not in known):
+                    raise ConfigError(
+                        f"{origin}.where.{thing}s: unknown id {unknown!r}; known: "
+                        f"{', '.join(known)}{nearest(unknown, known)}"
+                    )
+            found.append((place, {key: override[key] for key in override if key != "where"}))
+        return found
 
     def _require_known(self, thing: str, thing_id: str) -> None:
-        if not ID_PATTERN.fullmatch(thing_id):
+        if not ID.fullmatch(thing_id):
             raise ConfigError(
                 f"{thing} id {thing_id!r}: need lower-case letters and digits joined by '-' or '.'"
             )
@@ -237,38 +334,55 @@ class Catalogue:
                 f"; known: {', '.join(known) or 'none'}{nearest(thing_id, known)}"
             )
 
-    def known(self, thing: str) -> list[str]:
-        """Ids of every ``backbone``, ``task``, ``method``, ``support`` or ``ticket``."""
-        return sorted(path.stem for path in (self.root / f"{thing}s").glob("*.yaml"))
-
     def _path(self, thing: str, thing_id: str) -> Path:
         return self.root / f"{thing}s" / f"{thing_id}.yaml"
 
-    def _require_all(self, thing: str, thing_id: str, rules: Iterable[tuple[bool, str]]) -> None:
-        for holds, message in rules:
-            self._require(holds, thing, thing_id, message)
+    def _refuse(self, thing: str, thing_id: str, message: str) -> None:
+        raise ConfigError(f"{self._path(thing, thing_id)}: {message}")
 
-    def _require(self, holds: bool, thing: str, thing_id: str, message: str) -> None:
-        if not holds:
-            raise ConfigError(f"{self._path(thing, thing_id)}: {message}")
+    def _served(self, source: Any, thing_id: str, room: str) -> Any:
+        """A source, or where the mirror keeps it.
 
-    def _served(self, source: Mapping[str, Any], room: str, thing_id: str) -> Mapping[str, Any]:
+        Relative paths of ``text`` are those below the mirror's ``datasets``; the files of
+        ``hub-text`` lie there in the folder named like the repository, without its owner.
+        """
         if self.mirror is None:
             return source
-        if source["kind"] in ("text", "hub-text"):
-            return mirrored_text(source, Path(self.mirror))
-        if source["kind"] == "hub":
-            return {"kind": "mirror", "path": str(Path(self.mirror) / room / thing_id)}
+        datasets = Path(self.mirror) / "datasets"
+        if isinstance(source, HubSource):
+            return MirrorSource(kind="mirror", path=str(Path(self.mirror) / room / thing_id))
+        if isinstance(source, TextFiles):
+            paths = tuple(str(datasets / path) for path in source.paths)
+            return source.model_copy(update={"paths": paths})
+        if isinstance(source, HubText):
+            folder = datasets / source.repository.rpartition("/")[2]
+            paths = tuple(str(folder / name) for name in source.files)
+            return TextFiles(kind="text", seed=source.seed, paths=paths, documents=source.documents)
         return source
 
 
-def _product(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for block in config["runs"]:
-        for backbone in block["backbones"]:
-            for task in block["tasks"]:
-                for method in block["methods"]:
+_MODELS: dict[str, type[Settings]] = {"backbone": Backbone, "task": Task, "method": Method}
+_FAMILIES: dict[str, tuple[str, Mapping[str, type[Settings]]]] = {
+    "ticket": ("origin", TICKETS),
+    "support": ("recipe", SUPPORTS),
+}
+
+
+def _model_of(thing: str, content: Any, *, origin: str) -> type[Settings]:
+    """The class of a thing; a ticket's origin and a support's recipe choose theirs."""
+    if thing in _MODELS:
+        return _MODELS[thing]
+    key, classes = _FAMILIES[thing]
+    default = next(iter(classes))
+    given = content.get(key, default) if isinstance(content, Mapping) else default
+    if given not in classes:
+        raise ConfigError(refusal(origin, key, given, classes))
+    return classes[given]
+
+
+def _product(asked: SuiteFile) -> Iterator[tuple[str, str, str]]:
+    for block in asked.runs:
+        for backbone in block.backbones:
+            for task in block.tasks:
+                for method in block.methods:
                     yield backbone, task, method
-
-
-def _change(override: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in override.items() if key != "where"}

@@ -1,4 +1,4 @@
-"""The sizes of a model's folder from which heads and neurons were removed; torch is not needed."""
+"""The sizes of a stored model from which heads and neurons were removed; torch is not needed."""
 
 from pathlib import Path
 
@@ -6,16 +6,14 @@ from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ModelError
 from sparsetune.records import read_json
 
-SHAPES_FILE = "sparsetune_shapes.json"
-"""Sizes of each layer, beside the weights."""
-
 
 def as_stored(dense: ModelShape, folder: Path) -> ModelShape:
     """Describe the model of a folder as it is.
 
     Args:
         dense: as its ``config.json`` says, before any removal.
-        folder: with ``sparsetune_shapes.json`` if something was removed.
+        folder: whose ``config.json`` has ``heads_by_layer`` and ``neurons_by_layer`` if something
+            was removed.
 
     Returns:
         ``dense`` itself, or the smaller shape.
@@ -24,12 +22,12 @@ def as_stored(dense: ModelShape, folder: Path) -> ModelShape:
         DataError: the file is not JSON.
         ModelError: it does not fit the model.
     """
-    path = folder / SHAPES_FILE
-    if not path.exists():
+    path, keys = folder / "config.json", ("heads_by_layer", "neurons_by_layer")
+    config = read_json(path, what="backbone configuration")
+    if not any(key in config for key in keys):
         return dense
-    saved = read_json(path, what="description of a model")
     try:
-        kept = [[range(count) for count in saved[key]] for key in ("heads", "ffn_width")]
+        kept = [[range(count) for count in config[key]] for key in keys]
     except (KeyError, TypeError):
-        raise ModelError(f"{path}: need heads and ffn_width, a number for each layer") from None
+        raise ModelError(f"{path}: need {' and '.join(keys)}, a number for each layer") from None
     return dense.with_kept(*kept)

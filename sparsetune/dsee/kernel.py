@@ -1,7 +1,7 @@
 """The arithmetic of a DSEE layer: one large product, and no dense gradient of the weight.
 
 One autograd function with a hand-written backward; the parameters and their meaning are in
-``dsee.py``.
+``layer``.
 """
 
 from collections.abc import Sequence

@@ -1,46 +1,56 @@
 """DSEE's layer: a frozen weight beside a trained low-rank and a trained sparse update.
 
-The update is kept apart from the weight; ``merge`` says what happens when it is folded in. The
-arithmetic is in ``dsee_kernel.py``, the choice of sparse positions in ``support.py``.
+         ┌─────────────── W ⊙ S1 ───────────────┐      W   O x I   frozen; S1: its zeros
+    x ───┤                                      ├─+─► y
+         ├── V (R x I) ──── U (O x R) ── · s ───┤      U V         trained, low rank
+         └── S2: N values at fixed places ─ · s ┘      S2          trained; s = alpha / R
+
+The arithmetic is in ``kernel``, the choice of S2's places in ``support``, folding in ``merge``.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import (
-    PROJECTIONS,
-    Anatomy,
-    Site,
-    check_plain,
-    task_head_parameters,
-)
-from sparsetune.dsee.fitting import check_fits
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.base import PROJECTIONS, Site, check_plain
 from sparsetune.dsee.kernel import DseeProduct, Layout
+from sparsetune.dsee.support import RECIPES, Recipe, model_supports, restrict_support
 from sparsetune.errors import ConfigError, ModelError
+from sparsetune.pruning.zeros import remember_zeros
+from sparsetune.randomness import derive
 
 _INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
 class DseeConfig:
-    """What is attached to which projections.
+    """What is attached to which projections, and how it starts.
+
+    The names are this project's own, one word for one thing: PEFT's ``r``, ``lora_alpha`` and
+    ``target_modules`` are ``rank``, ``alpha`` and ``targets`` here, and targets are named alike for
+    all architectures. There is no dropout.
 
     Attributes:
-        rank: rank of U V, at least 1.
+        rank: rank of U V, 1 to the smaller side of a target matrix.
         alpha: the update is scaled by ``alpha / rank``, above 0.
-        n_sparse: trained entries of S2 per matrix, at least 0.
-        targets: projections adapted in every layer.
+        n_sparse: trained entries of S2 per matrix, 0 to the size of a target matrix.
+        targets: projections adapted in every layer: ``query``, ``key``, ``value``,
+            ``attention_output``, ``ffn_in``, ``ffn_out``.
         init: ``zero``: V from N(0, 0.02), U and S2 zero, so that training starts at the
             backbone; ``normal``: all three from N(0, 0.02).
+        support: how the places of S2 are chosen from the model's weights (``grebsmo``
+            ``magnitude`` ``random`` ``empty``), or the places: site key -> int64, flat in
+            ``O x I``, distinct, at most ``n_sparse``.
+        seed: of the choice and of the update's start; the global generators are left alone.
 
     Source:
-        Chen et al. 2023, arXiv:2111.00160; rank, n_sparse and alpha as in the released code of
-        2021 (VITA-Group/DSEE at f492778).
+        Chen et al. 2023, arXiv:2111.00160 section 3; rank, n_sparse and alpha as in the released
+        code of 2021 (VITA-Group/DSEE at f492778).
     Differs:
         ``init="zero"`` is the paper's intent; the released code really does ``normal``, because
         the library's fast initialisation skips its zeroing.
@@ -49,10 +59,21 @@ class DseeConfig:
     rank: int = 16
     alpha: float = 32.0
     n_sparse: int = 64
-    targets: tuple[str, ...] = ("query", "value")
+    targets: Sequence[str] = ("query", "value")
     init: Literal["zero", "normal"] = "zero"
+    support: Recipe | Mapping[str, Tensor] = "grebsmo"
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.targets, list | tuple):
+            raise ConfigError(f"dsee targets: received {self.targets!r}, allowed: a list of names")
+        object.__setattr__(self, "targets", tuple(self.targets))
+        for name in ("rank", "n_sparse", "seed"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                raise ConfigError(f"dsee {name}: received {value!r}, allowed: a whole number")
+        if type(self.alpha) not in (int, float):
+            raise ConfigError(f"dsee alpha: received {self.alpha!r}, allowed: a number above 0")
         if self.rank < 1:
             raise ConfigError(f"dsee rank: received {self.rank}, allowed: 1 or more")
         if not (math.isfinite(self.alpha) and self.alpha > 0):
@@ -67,6 +88,11 @@ class DseeConfig:
             )
         if self.init not in ("zero", "normal"):
             raise ConfigError(f"dsee init: received {self.init!r}, allowed: zero, normal")
+        if not isinstance(self.support, Mapping) and self.support not in RECIPES:
+            raise ConfigError(
+                f"dsee support: received {self.support!r}, "
+                f"allowed: {', '.join(RECIPES)}, or site -> positions"
+            )
 
     @property
     def scale(self) -> float:
@@ -79,24 +105,31 @@ class DseeBranch(nn.Module):
 
     Attributes:
         key: the site it belongs to, e.g. ``layer.0.query``.
+        shape: ``(O, I)``.
         U: ``O x R``.
         V: ``R x I``.
         S2: values of the sparse part, shape ``(N,)``.
         positions: int32, shape ``(N,)``: where they stand in the flattened ``O x I`` matrix.
-        start: first row of this projection in the stored matrix (not 0 only when fused).
     """
+
+    positions: Tensor
 
     def __init__(self, site: Site, config: DseeConfig, positions: Tensor) -> None:
         super().__init__()
         self.key = site.key
         self.shape = site.shape
+        self._part = site.part
         out_features, in_features = site.shape
-        self.start = site.out_slice(out_features * site.parts).start
         device = site.module.weight.device
         self.U = nn.Parameter(torch.zeros(out_features, config.rank, device=device))
         self.V = nn.Parameter(torch.zeros(config.rank, in_features, device=device))
         self.S2 = nn.Parameter(torch.zeros(positions.numel(), device=device))
         self.register_buffer("positions", positions.to(device=device, dtype=torch.int32))
+
+    @property
+    def start(self) -> int:
+        """First row of this projection in the stored matrix; not 0 only when fused."""
+        return self._part * self.shape[0]
 
     @torch.no_grad()
     def reset_(self, init: str, generator: torch.Generator) -> None:
@@ -112,14 +145,11 @@ class DseeBranch(nn.Module):
             parameter.copy_(values)
 
     def coordinates(self) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the sparse entries in the stored matrix (out x in).
-
-        Returns:
-            Two int64 tensors of shape ``(N,)``.
-        """
+        """Rows and columns of the sparse entries in the stored matrix (out x in), int64."""
         flat = self.positions.long()
         return flat // self.shape[1] + self.start, flat % self.shape[1]
 
+    @torch.no_grad()
     def dense(self, scale: float) -> Tensor:
         """Form the whole update; for scores, merging and tests, not for training.
 
@@ -129,10 +159,28 @@ class DseeBranch(nn.Module):
         Returns:
             ``s (U V + S2)``, ``O x I``, dtype of the parameters, without gradient.
         """
-        with torch.no_grad():
-            update = self.U @ self.V
-            update.view(-1).index_add_(0, self.positions.long(), self.S2)
-            return update.mul_(scale)
+        update = self.U @ self.V
+        update.view(-1).index_add_(0, self.positions.long(), self.S2)
+        return update.mul_(scale)
+
+    def keep_(self, rows: Sequence[int] | None, columns: Sequence[int] | None) -> None:
+        """Drop all other rows and columns for good; what is kept is copied bit for bit.
+
+        Args:
+            rows: row numbers of the ``O x I`` matrix, increasing; None = all.
+            columns: likewise.
+        """
+        device = self.positions.device
+        moved, survives = restrict_support(
+            self.positions.long().cpu(), self.shape, kept_rows=rows, kept_columns=columns
+        )
+        self.positions = moved.to(device=device, dtype=torch.int32)
+        self.S2 = nn.Parameter(self.S2.detach()[survives.to(device)])
+        if rows is not None:
+            self.U = nn.Parameter(self.U.detach()[list(rows)])
+        if columns is not None:
+            self.V = nn.Parameter(self.V.detach()[:, list(columns)].contiguous())
+        self.shape = (self.U.shape[0], self.V.shape[1])
 
 
 class DseeLinear(nn.Module):
@@ -192,14 +240,16 @@ class DseeLinear(nn.Module):
         ]
         return DseeProduct.apply(layout, x, self.weight, self.bias, *tensors)
 
+    @property
+    def updated(self) -> tuple[str, ...]:
+        """Projections that have an update here."""
+        return tuple(self.branches)
+
     def delta(self, projection: str) -> Tensor:
-        """Form the dense update of one projection.
+        """Form the dense update of one projection: ``s (U V + S2)``, ``O x I``, no gradient.
 
         Args:
             projection: one that this layer adapts.
-
-        Returns:
-            ``s (U V + S2)``, ``O x I``, without gradient.
 
         Raises:
             ModelError: if the projection has no branch here.
@@ -209,54 +259,74 @@ class DseeLinear(nn.Module):
             raise ModelError(f"no DSEE update on {projection!r} here; adapted: {known}")
         return self.branches[projection].dense(self.scale)
 
+    def keep_update_(
+        self, projection: str, rows: Sequence[int] | None, columns: Sequence[int] | None
+    ) -> None:
+        """Let the update of one projection follow a removal; see ``DseeBranch.keep_``.
 
-def apply_dsee(
-    model: nn.Module,
-    config: DseeConfig,
-    supports: Mapping[str, Tensor],
-    *,
-    generator: torch.Generator,
-) -> None:
-    """Freeze a model and attach the update to its target projections, in place.
+        Args:
+            projection: any that is stored here; one without an update is left alone.
+            rows: rows kept; None = all.
+            columns: columns kept; None = all.
+        """
+        if projection in self.branches:
+            self.branches[projection].keep_(rows, columns)
 
-    Afterwards exactly the branches and the task head train.
+
+def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
+    """Freeze a model and attach DSEE's update to it, in place.
+
+    Afterwards exactly the update and the task head train; any training loop will do. What is zero
+    in the projections by then, or is masked later, must still be zero when the model is saved.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2, after any removal of heads and neurons.
-        config: rank, scale, targets and start.
-        supports: int64 flat positions in ``O x I``, by site key; distinct, at most ``n_sparse``.
-        generator: CPU generator of the starting values; used in the order of the layers.
+        model: of a known architecture, bare or with a task head, after any removal of heads and
+            neurons.
+        config: what is attached, and how the places of S2 are chosen.
+
+    Returns:
+        The same model, so that loading and attaching fit in one line.
 
     Raises:
-        ModelError: if a support is missing or does not fit, rank or ``n_sparse`` are too large for
-            a matrix, or a target is wrapped already; nothing is changed then.
+        ConfigError: ``config`` is something else than a ``DseeConfig``.
+        ModelError: another architecture, a rank or positions that do not fit, or projections
+            that are wrapped already; nothing is changed then.
+
+    Source:
+        Chen et al. 2023, arXiv:2111.00160 section 3.
+    Differs:
+        See ``DseeConfig``, ``DseeLinear`` and ``support.decompose``.
     """
+    if not isinstance(config, DseeConfig):
+        kind = type(config).__name__
+        raise ConfigError(f"config: received a {kind}, allowed: a sparsetune.DseeConfig")
     anatomy = Anatomy.of(model)
-    groups: dict[str, list[Site]] = {}
-    for site in anatomy.sites([name for name in PROJECTIONS if name in config.targets]):
+    sites = list(anatomy.sites([name for name in PROJECTIONS if name in config.targets]))
+    for site in sites:  # before the choice, which may take minutes
         check_plain(site)
-        if site.key not in supports:
-            raise ModelError(f"no support for {site.key}; received {len(supports)} supports")
-        check_fits(site, supports[site.key], rank=config.rank, n_sparse=config.n_sparse)
-        groups.setdefault(site.path, []).append(site)
+        _check_sizes(site, config)
+    supports = _supports(model, config, sites)
     model.requires_grad_(False)
-    for path, sites in groups.items():
-        layer = DseeLinear(sites, config, [supports[site.key] for site in sites])
+    generator = torch.Generator().manual_seed(derive(config.seed, "update"))
+    groups: dict[str, list[Site]] = {}
+    for site in sites:
+        groups.setdefault(site.path, []).append(site)
+    for path, group in groups.items():
+        layer = DseeLinear(group, config, [supports[site.key] for site in group])
         for branch in layer.branches.values():
             branch.reset_(config.init, generator)
         model.set_submodule(path, layer)
     for parameter in task_head_parameters(model).values():
         parameter.requires_grad_(True)
+    remember_zeros(anatomy.sites())
+    return model
 
 
 def dsee_branches(model: nn.Module) -> Iterator[tuple[DseeLinear, DseeBranch]]:
-    """Go through the attached updates.
+    """Go through the attached updates, each with the layer it is in, in the model's order.
 
     Args:
         model: any module.
-
-    Yields:
-        Each branch with the layer it is in, in the model's order.
     """
     for module in model.modules():
         if isinstance(module, DseeLinear):
@@ -264,125 +334,59 @@ def dsee_branches(model: nn.Module) -> Iterator[tuple[DseeLinear, DseeBranch]]:
                 yield module, branch
 
 
-def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copy what training changes: updates and task head, never the frozen backbone.
+def _supports(model: nn.Module, config: DseeConfig, sites: Sequence[Site]) -> Mapping[str, Tensor]:
+    """Choose the places of S2, or check those that were given."""
+    if isinstance(config.support, str):
+        chosen = model_supports(
+            model,
+            config.targets,
+            recipe=config.support,
+            n_sparse=config.n_sparse,
+            seed=config.seed,
+        )
+        return {key: result.positions for key, result in chosen.items()}
+    given = config.support
+    unknown = sorted(given.keys() - {site.key for site in sites})
+    if unknown:
+        raise ModelError(
+            f"support has positions for {unknown[0]}; {type(model).__name__} has "
+            f"{', '.join(config.targets)} in {Anatomy.of(model).layers} layers to adapt"
+        )
+    for site in sites:
+        if site.key not in given:
+            raise ModelError(f"no support for {site.key}; received {len(given)} supports")
+        _check_positions(site, given[site.key], config.n_sparse)
+    return given
 
-    Args:
-        model: a model with DSEE attached.
 
-    Returns:
-        Detached contiguous copies: ``<site>.U``, ``<site>.V``, ``<site>.S2`` (values),
-        ``<site>.positions`` (int32) and ``head.<parameter name>``.
-    """
-    live = _state_tensors(model)
-    return {name: tensor.detach().clone().contiguous() for name, tensor in live.items()}
-
-
-def load_trainable_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put a saved state back, in place; the model must have the same updates attached.
-
-    Args:
-        model: a model with DSEE attached by the same config.
-        state: as ``trainable_state`` returns; any device.
-
-    Raises:
-        ModelError: if names or shapes differ; nothing is changed then.
-    """
-    live = _state_tensors(model)
-    if live.keys() != state.keys():
-        missing, unknown = sorted(live.keys() - state.keys()), sorted(state.keys() - live.keys())
-        raise ModelError(f"saved state does not fit: missing {missing[:3]}, unknown {unknown[:3]}")
-    for name, tensor in live.items():
-        if tensor.shape != state[name].shape:
+def _check_sizes(site: Site, config: DseeConfig) -> None:
+    size = f"{site.key} of {site.shape[0]} x {site.shape[1]}"
+    for name, most in (("rank", min(site.shape)), ("n_sparse", math.prod(site.shape))):
+        if getattr(config, name) > most:
+            least = 1 if name == "rank" else 0
             raise ModelError(
-                f"saved state does not fit: {name} is {tuple(state[name].shape)}, "
-                f"the model needs {tuple(tensor.shape)}"
+                f"{size}: dsee {name}: received {getattr(config, name)}, allowed: {least} to {most}"
             )
-    with torch.no_grad():
-        for name, tensor in live.items():
-            tensor.copy_(state[name])
 
 
-def _state_tensors(model: nn.Module) -> dict[str, Tensor]:
-    live = {f"head.{name}": tensor for name, tensor in task_head_parameters(model).items()}
-    for _, branch in dsee_branches(model):
-        for name in ("U", "V", "S2", "positions"):
-            live[f"{branch.key}.{name}"] = getattr(branch, name)
-    return live
-
-
-@dataclass(frozen=True)
-class MergeReport:
-    """What a merge did to the adapted matrices.
-
-    Attributes:
-        policy: ``unmerged``, ``dense`` or ``masked``.
-        zero_share_before: zeros in W over its entries, in [0, 1].
-        zero_share_after: the same for the matrix that inference then multiplies by.
-        relative_change: norm of the part of the update that was dropped over the norm of the
-            whole update; 0 unless ``masked``, or if the update is zero.
-    """
-
-    policy: str
-    zero_share_before: float
-    zero_share_after: float
-    relative_change: float
-
-
-def merge(model: nn.Module, policy: Literal["unmerged", "dense", "masked"]) -> MergeReport:
-    """Fold the updates into the weights, or leave them beside, in place.
-
-    ``dense`` and ``masked`` turn the layers back into plain ones with new weights. ``masked`` takes
-    the mask from the zeros of W, so that they survive, and so changes what the model computes.
-
-    Args:
-        model: a model with DSEE attached.
-        policy: ``unmerged`` changes nothing; ``dense`` keeps the function and loses the zeros;
-            ``masked`` keeps the zeros and drops the update there.
-
-    Returns:
-        Shares of zeros and how much of the update was dropped.
-
-    Raises:
-        ModelError: if the policy is unknown or nothing is attached.
-    """
-    if policy not in ("unmerged", "dense", "masked"):
-        raise ModelError(f"merge policy {policy!r}; allowed: unmerged, dense, masked")
-    anatomy = Anatomy.of(model)
-    attached = [(anatomy.site_of(branch.key), layer) for layer, branch in dsee_branches(model)]
-    if not attached:
-        raise ModelError("nothing to merge: no DSEE update is attached")
-    before, after, total = 0, 0, 0
-    dropped, whole = 0.0, 0.0
-    merged: dict[str, Tensor] = {}
-    for site, layer in attached:
-        stored = merged.setdefault(site.path, layer.weight.detach().clone())
-        view, update = site.weight_view(stored), layer.delta(site.projection)
-        zero = view == 0
-        before, total = before + int(zero.sum()), total + zero.numel()
-        if policy == "masked":
-            whole += float(update.square().sum())
-            dropped += float(update[zero].square().sum())
-            update = update.masked_fill(zero, 0.0)
-        if policy != "unmerged":
-            view += update.to(view.dtype)
-        after += int((view == 0).sum())
-    if policy != "unmerged":
-        for path, layer in {site.path: layer for site, layer in attached}.items():
-            model.set_submodule(path, _plain(layer, merged[path]))
-    change = math.sqrt(dropped / whole) if whole else 0.0
-    return MergeReport(policy, before / total, after / total, change)
-
-
-def _plain(layer: DseeLinear, weight: Tensor) -> nn.Module:
-    """Make a module of the original kind around a merged weight."""
-    if layer.stored_in_by_out:
-        from transformers.pytorch_utils import Conv1D
-
-        with torch.device("meta"):  # no draw from the global generator for values thrown away
-            module: nn.Module = Conv1D(weight.shape[1], weight.shape[0])
-    else:
-        module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    module.weight = nn.Parameter(weight, requires_grad=False)
-    module.bias = layer.bias
-    return module.train(layer.training)
+def _check_positions(site: Site, positions: Any, n_sparse: int) -> None:
+    named = f"support of {site.key}"
+    if not isinstance(positions, Tensor):
+        raise ModelError(f"{named}: received a {type(positions).__name__}, needed: a tensor")
+    if positions.dim() != 1 or positions.dtype not in (torch.int32, torch.int64):
+        raise ModelError(
+            f"{named}: received {positions.dtype} of {positions.dim()} dimensions, "
+            "needed: int64 of one dimension"
+        )
+    if positions.numel() > n_sparse:
+        raise ModelError(f"{named}: {positions.numel()} positions; allowed: at most {n_sparse}")
+    if positions.numel() == 0:
+        return
+    lowest, highest, last = int(positions.min()), int(positions.max()), math.prod(site.shape) - 1
+    if lowest < 0 or highest > last:
+        raise ModelError(
+            f"{named}: received {lowest}..{highest}, positions outside 0..{last} "
+            f"of its {site.shape[0]} x {site.shape[1]} matrix"
+        )
+    if positions.unique().numel() != positions.numel():
+        raise ModelError(f"{named}: a position occurs twice")

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.errors import ConfigError, ModelError
 from sparsetune.pruning.masks import exact_top_k
 from sparsetune.randomness import derive
@@ -247,7 +247,7 @@ def restrict_support(
     *,
     kept_rows: Sequence[int] | None = None,
     kept_columns: Sequence[int] | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Follow a matrix whose rows or columns are removed: lost positions go, the others move.
 
     Args:
@@ -257,21 +257,26 @@ def restrict_support(
         kept_columns: likewise.
 
     Returns:
-        int64, flat in the smaller matrix, in the order of ``positions``.
+        int64, flat in the smaller matrix, in the order of ``positions``; and which of the old ones
+        survive, bool, shape of ``positions``.
 
     Source:
         VITA-Group/DSEE at 61844c3: pruning a head also slices the mask of S2, so a matrix keeps
         fewer than N positions.
     Differs:
         Nothing.
+
+    Example:
+        >>> restrict_support(torch.tensor([1, 7, 8]), (3, 4), kept_rows=[0, 2])
+        (tensor([1, 4]), tensor([ True, False,  True]))
     """
     maps = []
     for size, kept in zip(shape, (kept_rows, kept_columns), strict=True):
-        chosen = range(size) if kept is None else kept
+        chosen = list(range(size) if kept is None else kept)
         moved = torch.full((size,), -1, dtype=torch.int64)
-        moved[torch.as_tensor(list(chosen))] = torch.arange(len(chosen))
-        maps.append((moved, len(chosen)))
-    (rows, _), (columns, width) = maps
-    row, column = rows[positions // shape[1]], columns[positions % shape[1]]
+        moved[torch.as_tensor(chosen)] = torch.arange(len(chosen))
+        maps.append(moved)
+    row, column = maps[0][positions // shape[1]], maps[1][positions % shape[1]]
     survives = (row >= 0) & (column >= 0)
-    return row[survives] * width + column[survives]
+    width = shape[1] if kept_columns is None else len(kept_columns)
+    return row[survives] * width + column[survives], survives

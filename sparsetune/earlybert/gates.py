@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy, Site
+from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import Site
 from sparsetune.errors import ModelError
 
 

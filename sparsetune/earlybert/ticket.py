@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy, check_kept, check_kept_layers
+from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import check_kept, check_kept_layers
 from sparsetune.earlybert.convergence import SettleDetector as SettleDetector
 from sparsetune.earlybert.convergence import mask_distance as mask_distance
 from sparsetune.earlybert.drawing import DrawConfig as DrawConfig

@@ -9,7 +9,7 @@ import re
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from sparsetune.architectures.base import Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.dsee.layer import DseeBranch, DseeLinear
 from sparsetune.errors import ModelError
 

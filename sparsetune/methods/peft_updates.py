@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy, Site, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.base import Site
 from sparsetune.errors import ModelError
 from sparsetune.methods.adalora import ADAPTER, attach_adalora
 from sparsetune.methods.attached import Attached
+from sparsetune.randomness import derive
 
 
 def attach_peft(
@@ -26,7 +28,7 @@ def attach_peft(
         model: BERT, RoBERTa or GPT-2 with a task head; changed in place.
         update: settings of ``kind: peft``.
         supports: for Supra the positions of a run's file; empty = PEFT chooses them.
-        seed: of the update's random start.
+        seed: of the run.
 
     Returns:
         Supra's positions; for AdaLoRA what must be called while it trains.
@@ -46,7 +48,7 @@ def attach_peft(
             sites.setdefault(site.path, site)
     heads = task_head_parameters(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derive(seed, "update"))
         attached = _TYPES[update["type"]](model, update, sites, supports)
     # PEFT itself has frozen all but its own parameters.
     for head in heads.values():

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ModelError
-from sparsetune.pruning.heads import head_scores, heads_left, heads_to_keep
 from sparsetune.pruning.masks import (
     ADAPTED_POOL,
     OTHER_POOL,
@@ -21,6 +20,7 @@ from sparsetune.pruning.masks import (
     site_scores,
     two_pool_masks,
 )
+from sparsetune.pruning.structured import head_scores, heads_left, heads_to_keep
 
 
 def check_mask(model: nn.Module, mask: Mapping[str, Any]) -> None:
@@ -137,7 +137,7 @@ def heads_for(model: nn.Module, mask: Mapping[str, Any], *, seed: int) -> list[l
 
     Source:
         DSEE, released code of 2023, structured pruning; see
-        :func:`sparsetune.pruning.heads.head_scores`.
+        :func:`sparsetune.pruning.structured.head_scores`.
     """
     generator = torch.Generator().manual_seed(seed)
     scores = head_scores(model, choice=mask["score"], generator=generator)

@@ -1,41 +1,42 @@
-"""A model as a method shapes it, and the one file in which a run keeps what it trained.
+"""A model as a method shapes it, and the file in which a run keeps what it trained.
 
-The file holds trained tensors, the positions of S2 and packed masks, never the frozen
-backbone; its metadata says how to rebuild the model around them.
+The file is of the one save format (``pruning.checkpoint``): trained parameters, the positions of S2
+and packed masks, never the frozen backbone; its manifest says how to rebuild the model around them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.loading import load_model
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.dsee.support import restrict_support
 from sparsetune.errors import ModelError
 from sparsetune.methods.attached import Companion
 from sparsetune.methods.updates import attach_update
-from sparsetune.pruning.depth import keep_layers, renumbered
-from sparsetune.pruning.heads import remove_heads
-from sparsetune.pruning.masks import (
-    apply_masks_,
-    gate_gradients,
-    pack_mask,
-    require_zeros,
-    unpack_mask,
+from sparsetune.pruning.checkpoint import (
+    base_of,
+    check_base,
+    check_tensors,
+    masks_of,
+    packed,
+    part_of,
+    read_file,
+    sizes_of,
+    write_file,
 )
-from sparsetune.pruning.structured import features_of, kept_sides, remove
-from sparsetune.records import replacing
+from sparsetune.pruning.manifest import SUPPORT, Head, Kept, Manifest
+from sparsetune.pruning.masks import apply_masks_, gate_gradients
+from sparsetune.pruning.structured import features_of, keep_layers, kept_sides, remove, renumbered
+from sparsetune.pruning.zeros import check_zeros
 
-_TRAINED, _SUPPORT, _MASK, _UPDATE = "trained/", "support/", "mask/", "update/"
+_UPDATE = "update/"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class TunedModel:
         """
         if self.structure.kept_heads is not None or self.masks:
             raise ModelError("heads can be removed once, and before weights are masked")
-        remove_heads(self.model, kept_heads)
+        remove(self.model, kept_heads)
         anatomy = Anatomy.of(self.model)
         self.structure = replace(
             self.structure,
@@ -126,19 +127,13 @@ class TunedModel:
             apply_masks_(self.model, self.masks)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint or the run's file must hold."""
+        """Everything that a checkpoint must hold, on the CPU."""
         tensors = {
-            _TRAINED + name: parameter.detach().cpu().contiguous()
-            for name, parameter in self.trained_parameters().items()
+            name: p.detach().cpu().contiguous() for name, p in self.trained_parameters().items()
         }
-        for key, positions in self.supports.items():
-            tensors[_SUPPORT + key] = positions.to(torch.int32).cpu().contiguous()
-        for key, mask in self.masks.items():
-            tensors[_MASK + key] = pack_mask(mask)
-        if self.companion:
-            own = self.companion.state()
-            tensors.update({_UPDATE + name: tensor for name, tensor in own.items()})
-        return tensors
+        tensors |= packed(self.supports, self.masks)
+        own = self.companion.state() if self.companion else {}
+        return tensors | {_UPDATE + name: tensor for name, tensor in own.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Write a state back; masks are laid on the frozen weights again.
@@ -146,28 +141,18 @@ class TunedModel:
         Raises:
             ModelError: a trained tensor is missing, unknown, or of another shape.
         """
-        self._write(
-            {n.removeprefix(_TRAINED): t for n, t in state.items() if n.startswith(_TRAINED)}
-        )
-        masks = {n.removeprefix(_MASK): t for n, t in state.items() if n.startswith(_MASK)}
+        self._write(part_of(state, ""))
+        masks = masks_of(state, self.model)
         if masks:
-            self.prune(self._unpacked(masks))
+            self.prune(masks)
         if self.companion:
-            update = {n.removeprefix(_UPDATE): t for n, t in state.items() if n.startswith(_UPDATE)}
-            self.companion.load_state(update)
+            self.companion.load_state(part_of(state, _UPDATE))
 
     def _write(self, given: Mapping[str, Tensor]) -> None:
         own = self.trained_parameters()
-        if own.keys() != given.keys():
-            differing = sorted(own.keys() ^ given.keys())
-            raise ModelError(f"saved run: {len(differing)} tensors differ, first: {differing[0]}")
+        check_tensors("saved run", given, {name: tuple(p.shape) for name, p in own.items()})
         with torch.no_grad():
             for name, parameter in own.items():
-                if parameter.shape != given[name].shape:
-                    raise ModelError(
-                        f"saved run: {name} has shape {tuple(given[name].shape)}, "
-                        f"the model needs {tuple(parameter.shape)}"
-                    )
                 parameter.copy_(given[name])
 
     def finish(self) -> None:
@@ -177,20 +162,29 @@ class TunedModel:
             self.structure = replace(self.structure, update=update)
             self.companion = None
 
-    def _unpacked(self, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        shapes = {site.key: site.shape for site in Anatomy.of(self.model).sites()}
-        return {key: unpack_mask(bits, shapes[key]) for key, bits in packed.items()}
-
     def save(self, path: Path) -> None:
         """Write the run's file atomically.
 
         Raises:
             ModelError: a masked weight is not zero; nothing is written then.
         """
-        require_zeros(self.model, self.masks)
-        metadata = {"structure": json.dumps(asdict(self.structure))}
-        with replacing(path) as partial:
-            save_file(self.state(), partial, metadata=metadata)
+        check_zeros(self.model)
+        trained, one = self.trained_parameters(), self.structure
+        manifest = Manifest(
+            model_class=type(self.model).__name__,
+            sizes=sizes_of(self.model),
+            base=base_of(self.model, trained, self.masks),
+            kept=Kept(heads=one.kept_heads, neurons=one.kept_neurons, layers=one.kept_layers),
+            head=Head(
+                kind=one.head,
+                label_count=one.label_count,
+                seed=one.seed,
+                random_weights=one.random_weights,
+            ),
+            update=dict(one.update),
+            trained=sorted(trained),
+        )
+        write_file(path, self.state(), manifest)
 
 
 def build(
@@ -240,7 +234,7 @@ def _following(
         features = features_of(structure.kept_heads[site.layer], anatomy.head_size)
         neurons = structure.kept_neurons[site.layer]
         rows, columns = kept_sides(site.projection, features, neurons)
-        restricted[key] = restrict_support(
+        restricted[key], _ = restrict_support(
             positions, site.shape, kept_rows=rows, kept_columns=columns
         )
     return renumbered(restricted, structure.kept_layers)
@@ -256,18 +250,23 @@ def load_tuned(path: Path, backbone: Path) -> TunedModel:
     Raises:
         ModelError: the file is missing, damaged, or does not fit the backbone.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            structure = Structure(**json.loads(file.metadata()["structure"]))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not a saved run: {error}") from None
-    supports = {
-        name.removeprefix(_SUPPORT): tensor.long()
-        for name, tensor in state.items()
-        if name.startswith(_SUPPORT)
-    }
+    manifest, state = read_file(path)
+    if manifest.head is None or manifest.base is None or manifest.update is None:
+        raise ModelError(f"{path}: not a saved run: its manifest names no head, base or update")
+    kept = manifest.kept or Kept()
+    structure = Structure(
+        head=manifest.head.kind,
+        label_count=manifest.head.label_count,
+        seed=manifest.head.seed,
+        random_weights=manifest.head.random_weights,
+        update=manifest.update,
+        kept_heads=kept.heads,
+        kept_neurons=kept.neurons,
+        kept_layers=kept.layers,
+    )
+    supports = {key: tensor.long() for key, tensor in part_of(state, SUPPORT).items()}
     tuned = build(backbone, structure, supports, supports_fit=True)
     tuned.load_state(state)
+    check_base(path, manifest.base, tuned.model, tuned.trained_parameters(), tuned.masks)
     tuned.model.eval()
     return tuned

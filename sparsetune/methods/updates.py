@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import task_head_parameters
+from sparsetune.architectures.anatomy import task_head_parameters
 from sparsetune.dsee.layer import DseeConfig, apply_dsee
 from sparsetune.methods.attached import Attached
 from sparsetune.methods.peft_updates import attach_peft
-from sparsetune.randomness import derive
 
 
 def _attach_full(
@@ -44,8 +42,10 @@ def _attach_dsee(
         n_sparse=max((len(positions) for positions in supports.values()), default=0),
         targets=tuple(update["targets"]),
         init=update["init"],
+        support=supports,
+        seed=seed,
     )
-    apply_dsee(model, config, supports, generator=torch.Generator().manual_seed(seed))
+    apply_dsee(model, config)
     return Attached(supports)
 
 
@@ -74,4 +74,4 @@ def attach_update(
     Raises:
         ModelError: the update does not fit the model.
     """
-    return UPDATES[update["kind"]](model, update, supports, derive(seed, "update"))
+    return UPDATES[update["kind"]](model, update, supports, seed)

@@ -1,133 +1,147 @@
-"""Models with fewer heads and neurons, as folders like Hugging Face's: save and load back.
+"""The one save format: a safetensors file whose metadata holds one JSON manifest.
 
-The plain ``from_pretrained`` cannot load them, because ``config.json`` has one size for all
-layers; the sizes of each layer stand beside it, in ``sparsetune_shapes.json``.
+    model.safetensors
+        metadata          {"sparsetune": manifest}: what the tensors are, see ``Manifest``
+        <parameter>       what was trained, or every weight if the file holds a whole model
+        support/<site>    int32: places of single trained entries, flat in O x I
+        mask/<site>       uint8, bits: which weights of the base are kept
+
+Manifest and tensors are one file, so halves of two savings never meet. A run's file and the folder
+of ``sparsetune.save`` are both this; beside a whole model stands its ``config.json``, for readers
+that know Hugging Face's folders.
 """
 
-import importlib
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy, check_plain
-from sparsetune.cost.stored import SHAPES_FILE
-from sparsetune.errors import DataError, ModelError
+from sparsetune.architectures.anatomy import Anatomy, model_class
+from sparsetune.architectures.base import Site, check_plain
+from sparsetune.errors import ModelError, first_line
+from sparsetune.pruning.manifest import KEY, MASK, SUPPORT, Base, Manifest, Sizes, parse_manifest
+from sparsetune.pruning.masks import pack_mask, unpack_mask
 from sparsetune.pruning.structured import remove, shapes
-from sparsetune.records import read_json, replacing, sha256_of, write_json
+from sparsetune.pruning.zeros import check_zeros
+from sparsetune.records import replacing, write_json
 
-_CONFIG, _SHAPES, _TENSORS = "config.json", SHAPES_FILE, "model.safetensors"
-_FORMAT = 1
-_SIZES = {"heads": "heads", "ffn_width": "neurons"}
+TENSORS, CONFIG = "model.safetensors", "config.json"
 
 
-def save_compact(model: nn.Module, folder: Path | str) -> None:
-    """Save a model from which heads and neurons were removed.
-
-    The folder gets ``model.safetensors``, ``config.json`` and ``sparsetune_shapes.json``, each
-    written atomically; the last names the first's sha256, so that halves of two savings are never
-    loaded. A tokenizer goes into the same folder by its own ``save_pretrained``.
+def write_file(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest) -> None:
+    """Write a file of this format, atomically; the same content gives the same bytes.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2 of one of transformers' own classes, plain: a DSEE update
-            is merged first.
-        folder: made if it is not there; other files in it are left alone.
-
-    Raises:
-        ModelError: something is attached to the model, its class is not from transformers, or
-            its weights are of several dtypes.
+        path: the file; its folder is made.
+        tensors: any device.
+        manifest: what they are.
     """
-    folder, sizes = Path(folder), shapes(model)
-    for site in Anatomy.of(model).sites():
-        try:
-            check_plain(site)
-        except ModelError:
-            raise ModelError(
-                f"{site.path} ({type(site.module).__name__}) has something attached; merge it "
-                "first (sparsetune.merge(model, 'dense')) or detach it"
-            ) from None
-    if _class_named(type(model).__name__, sizes["model_type"]) is not type(model):
-        raise ModelError(f"{type(model).__qualname__} is not one of transformers' own classes")
-    dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
-    if len(dtypes) > 1:
-        raise ModelError(f"weights of {', '.join(dtypes)}; needed: one dtype")
-    config = json.loads(model.config.to_json_string(use_diff=False))
-    config["architectures"] = [type(model).__name__]
-    config["dtype"] = dtypes[0].removeprefix("torch.")
-    with replacing(folder / _TENSORS) as partial:
-        save_file(_untied(model), str(partial), metadata={"format": "pt"})
-    write_json(folder / _CONFIG, config)
-    digest = sha256_of(folder / _TENSORS)
-    write_json(folder / _SHAPES, {"format": _FORMAT, **sizes, "tensors_sha256": digest})
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    told = json.dumps(manifest.model_dump(mode="json"), sort_keys=True)
+    with replacing(path) as partial:
+        save_file(stored, partial, metadata={KEY: told})
 
 
-def load_compact(folder: Path | str) -> nn.Module:
-    """Rebuild a model that ``save_compact`` saved.
-
-    Args:
-        folder: as ``save_compact`` wrote it.
-
-    Returns:
-        The model on the CPU, in evaluation mode, with the library's default attention; bit for bit
-        the saved weights, in their dtype.
-
-    Raises:
-        ModelError: files are missing, damaged or not of one saving, or sizes do not fit the
-            configuration or the weights.
-    """
-    folder = Path(folder)
-    settings, saved = _read_object(folder / _CONFIG), _read_object(folder / _SHAPES)
-    if saved.get("format") != _FORMAT:
-        found = saved.get("format")
-        raise ModelError(f"{folder / _SHAPES}: format: received {found!r}, allowed: {_FORMAT}")
-    state = read_tensors(folder / _TENSORS)
-    if sha256_of(folder / _TENSORS) != saved.get("tensors_sha256"):
-        raise ModelError(f"{folder / _TENSORS}: not the file that {_SHAPES} names")
-    model = _dense(folder / _CONFIG, settings)
-    _check_sizes(folder / _SHAPES, saved, shapes(model))
-    remove(
-        model,
-        [list(range(count)) for count in saved["heads"]],
-        [list(range(count)) for count in saved["ffn_width"]],
-    )
-    own = model.state_dict()
-    # Of tied weights one name is stored; the other follows it.
-    stored = {own[name].data_ptr() for name in state if name in own}
-    needed = {
-        name: tuple(tensor.shape)
-        for name, tensor in own.items()
-        if name in state or tensor.data_ptr() not in stored
-    }
-    check_tensors(folder / _TENSORS, state, needed)
-    model.load_state_dict(state, strict=False)
-    return model.eval()
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file onto the CPU.
+def read_file(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """Read a file of this format onto the CPU.
 
     Args:
         path: the file.
 
-    Returns:
-        Tensors by name.
+    Raises:
+        ModelError: missing, damaged, without a manifest, or of another format; in one line.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; needed: one that sparsetune saved")
+    try:
+        with safe_open(path, framework="pt") as file:
+            manifest = parse_manifest(path, file.metadata())
+            return manifest, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file: {first_line(error)}") from None
+
+
+def sizes_of(model: nn.Module) -> Sizes:
+    """Describe the sizes of a model."""
+    return Sizes(**shapes(model))
+
+
+def base_of(model: nn.Module, saved: Collection[str], masks: Mapping[str, Tensor]) -> Base:
+    """Name and identify the weights of a model that are not saved.
+
+    Args:
+        model: of a known architecture.
+        saved: parameters that are saved.
+        masks: bool, ``O x I``, by site key: where False, the weight counts as zero.
+    """
+    config: Any = model.config
+    name = getattr(config, "_name_or_path", None) or None
+    if name and Path(name).is_dir():  # where it lies is this machine's affair
+        name = Path(name).name
+    revision = getattr(config, "_commit_hash", None)
+    return Base(name=name, revision=revision, sha256=_sha256(_frozen(model, saved, masks)))
+
+
+def check_base(
+    path: Path, base: Base, model: nn.Module, saved: Collection[str], masks: Mapping[str, Tensor]
+) -> None:
+    """Check that a model has the frozen weights that an update was trained on.
+
+    Args:
+        path: of the update, for the message.
+        base: from its manifest.
+        model: the plain model, or with the update attached.
+        saved: parameters that the file holds.
+        masks: that the file holds.
 
     Raises:
-        ModelError: the file is missing or damaged.
+        ModelError: it has others.
     """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: not a readable safetensors file: {error}") from None
+    if base_of(model, saved, masks).sha256 != base.sha256:
+        raise ModelError(
+            f"{path}: trained on {base.name or 'a model'} with other frozen weights than this "
+            f"{type(model).__name__}: another checkpoint, other kept heads or neurons, another "
+            "dtype, or a part drawn anew (a pooler)"
+        )
+
+
+def packed(supports: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Store places and masks as the format has them.
+
+    Args:
+        supports: site key -> flat positions.
+        masks: site key -> bool, ``O x I``.
+    """
+    places = {SUPPORT + key: one.to(torch.int32) for key, one in supports.items()}
+    return places | {MASK + key: pack_mask(mask) for key, mask in masks.items()}
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take the tensors of one prefix, without it; ``""`` = those that have none."""
+    if not prefix:
+        return {name: tensor for name, tensor in tensors.items() if "/" not in name}
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def masks_of(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Unpack the masks of a file for the model that they are for.
+
+    Raises:
+        ModelError: a mask is for a projection of another shape, or for none.
+    """
+    anatomy = Anatomy.of(model)
+    bits = part_of(tensors, MASK)
+    return {key: unpack_mask(one, anatomy.site_of(key).shape) for key, one in bits.items()}
 
 
 def check_tensors(
-    path: Path, state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+    path: Path | str, state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Check that stored tensors have the names and shapes that a model needs.
 
@@ -146,68 +160,150 @@ def check_tensors(
             raise ModelError(f"{path}: {name} is {found} in the file, the model needs {wanted}")
 
 
-def _untied(model: nn.Module) -> dict[str, Tensor]:
-    """The state with one name for tied weights.
+def save_whole(model: nn.Module, folder: Path) -> None:
+    """Save every weight of a model, from which heads, neurons or layers may have been removed.
 
-    The library would name the others in the file, in an order that changes from time to time.
+    A tokenizer goes into the same folder by its own ``save_pretrained``.
+
+    Args:
+        model: of one of transformers' own classes, nothing attached.
+        folder: gets ``model.safetensors`` and ``config.json``; other files are left alone.
+
+    Raises:
+        ModelError: something is attached, a masked weight is not zero any more, the class is not
+            from transformers, or the weights are of several dtypes.
     """
+    for site in Anatomy.of(model).sites():
+        try:
+            check_plain(site)
+        except ModelError:
+            raise ModelError(
+                f"{site.path} ({type(site.module).__name__}) has something attached; merge it "
+                "first (sparsetune.merge(model, 'dense')) or detach it"
+            ) from None
+    check_zeros(model)
+    kind, sizes = type(model), sizes_of(model)
+    if model_class(sizes.model_type, kind.__name__) is not kind:
+        raise ModelError(f"{kind.__qualname__} is not one of transformers' own classes")
+    dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
+    if len(dtypes) > 1:
+        raise ModelError(f"weights of {', '.join(dtypes)}; needed: one dtype")
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    config["architectures"] = [kind.__name__]
+    config["dtype"] = dtypes[0].removeprefix("torch.")
+    manifest = Manifest(
+        model_class=kind.__name__,
+        sizes=sizes,
+        config=config,
+        trained=sorted(name for name, p in model.named_parameters() if p.requires_grad),
+    )
+    write_file(folder / TENSORS, _untied(model), manifest)
+    write_json(folder / CONFIG, config)
+
+
+def load_whole(path: Path, manifest: Manifest, state: Mapping[str, Tensor]) -> nn.Module:
+    """Rebuild a model that ``save_whole`` saved.
+
+    Args:
+        path: of the file, for messages.
+        manifest: from it.
+        state: its tensors.
+
+    Returns:
+        The model on the CPU, in evaluation mode, with the library's default attention; bit for bit
+        the saved weights, in their dtype; what trained when it was saved can train.
+
+    Raises:
+        ModelError: sizes do not fit the configuration or the weights.
+    """
+    model = _dense(path, manifest)
+    _check_sizes(path, manifest.sizes, sizes_of(model))
+    remove(
+        model,
+        [range(count) for count in manifest.sizes.heads],
+        [range(count) for count in manifest.sizes.ffn_width],
+    )
+    own = model.state_dict()
+    # Of tied weights one name is stored; the other follows it.
+    stored = {own[name].data_ptr() for name in state if name in own}
+    needed = {
+        name: tuple(tensor.shape)
+        for name, tensor in own.items()
+        if name in state or tensor.data_ptr() not in stored
+    }
+    check_tensors(path, state, needed)
+    model.load_state_dict(state, strict=False)
+    trained = set(manifest.trained)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return model.eval()
+
+
+def _dense(path: Path, manifest: Manifest) -> nn.Module:
+    """Build the unpruned model of a configuration; its random weights are thrown away."""
+    config, kind = manifest.config, manifest.sizes.model_type
+    if config is None or config.get("model_type") != kind:
+        told = config and config.get("model_type")
+        raise ModelError(f"{path}: config: model_type: received {told!r}; allowed: {kind}")
+    found = model_class(kind, manifest.model_class)
+    if found is None:
+        raise ModelError(
+            f"{path}: model_class: {manifest.model_class!r} is no model of type {kind}"
+        )
+    try:
+        dtype = getattr(torch, str(config.get("dtype")))
+        with torch.random.fork_rng(devices=[]):
+            return found(found.config_class.from_dict(dict(config))).to(dtype)
+    except Exception as error:  # the library raises many kinds for a damaged configuration
+        raise ModelError(f"{path}: config: unusable: {first_line(error)}") from None
+
+
+def _check_sizes(path: Path, saved: Sizes, dense: Sizes) -> None:
+    for key in ("layers", "head_size"):
+        own, other = getattr(saved, key), getattr(dense, key)
+        if own != other:
+            raise ModelError(f"{path}: sizes.{key}: received {own}; allowed: {other}, as in config")
+    for key, unit in (("heads", "heads"), ("ffn_width", "neurons")):
+        counts = getattr(saved, key)
+        if len(counts) != dense.layers:
+            raise ModelError(f"{path}: sizes.{key}: received {counts}; needed: one for each layer")
+        for layer, (count, most) in enumerate(zip(counts, getattr(dense, key), strict=True)):
+            if not 1 <= count <= most:
+                raise ModelError(
+                    f"{path}: sizes.{key} of layer {layer}: received {count}; "
+                    f"allowed: 1 to {most} {unit}"
+                )
+
+
+def _untied(model: nn.Module) -> dict[str, Tensor]:
+    """The state with one name for tied weights."""
     named: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict().items():
-        named.setdefault(tensor.data_ptr(), (name, tensor.contiguous()))
+        named.setdefault(tensor.data_ptr(), (name, tensor))
     return dict(named.values())
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; needed: a folder that save_compact wrote")
-    try:
-        value = read_json(path, what="description of a model")
-    except DataError as error:
-        raise ModelError(str(error)) from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: received a {type(value).__name__}, needed: an object")
-    return value
+def _sha256(tensors: Iterator[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
-def _class_named(name: str, model_type: str) -> Any:
-    """The class of that name among transformers' own of that type; None if there is none."""
-    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-    return getattr(module, name, None)
-
-
-def _dense(path: Path, settings: Mapping[str, Any]) -> nn.Module:
-    """Build the unpruned model of a configuration; its random weights are thrown away."""
-    from transformers import PreTrainedModel
-
-    model_type, classes = settings.get("model_type"), settings.get("architectures")
-    if model_type not in ("bert", "roberta", "gpt2"):
-        raise ModelError(f"{path}: model_type: received {model_type!r}, allowed: bert roberta gpt2")
-    named = classes[0] if isinstance(classes, list) and len(classes) == 1 else None
-    found = _class_named(str(named), model_type)
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
-        raise ModelError(f"{path}: architectures: {classes!r} is no model of type {model_type}")
-    try:
-        dtype = getattr(torch, str(settings.get("dtype")))
-        config = found.config_class.from_dict(dict(settings))
-        with torch.random.fork_rng(devices=[]):
-            return found(config).to(dtype)
-    except Exception as error:  # the library raises many kinds for a damaged configuration
-        raise ModelError(f"{path}: unusable: {error!r}".splitlines()[0]) from None
-
-
-def _check_sizes(path: Path, saved: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
-    for key in ("model_type", "layers", "head_size"):
-        if saved.get(key) != dense[key]:
-            raise ModelError(
-                f"{path}: {key}: received {saved.get(key)!r}, {_CONFIG} says {dense[key]!r}"
-            )
-    for key, unit in _SIZES.items():
-        counts = saved.get(key)
-        if not isinstance(counts, list) or len(counts) != dense["layers"]:
-            raise ModelError(f"{path}: {key}: received {counts!r}, needed: one for each layer")
-        for layer, (count, most) in enumerate(zip(counts, dense[key], strict=True)):
-            if type(count) is not int or not 1 <= count <= most:
-                raise ModelError(
-                    f"{path}: {key} of layer {layer}: received {count!r}, "
-                    f"allowed: 1 to {most} {unit}"
-                )
+def _frozen(
+    model: nn.Module, saved: Collection[str], masks: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    masked: dict[int, list[Site]] = {}
+    for site in Anatomy.of(model).sites():
+        if site.key in masks:
+            masked.setdefault(id(site.module.weight), []).append(site)
+    for name, parameter in model.named_parameters():
+        if name in saved:
+            continue
+        tensor = parameter.detach()
+        if id(parameter) in masked:
+            tensor = tensor.clone()
+            for site in masked[id(parameter)]:
+                site.weight_view(tensor).masked_fill_(~masks[site.key].to(tensor.device), 0.0)
+        yield name, tensor

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import PROJECTIONS, Anatomy
-from sparsetune.dsee.layer import dsee_branches
+from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import PROJECTIONS, Site, UpdatedProjection
 from sparsetune.errors import ModelError
 from sparsetune.pruning.zeros import remember_zeros
 
@@ -150,7 +150,7 @@ def site_scores(
     """Score the weights of some projections in every layer; larger = kept.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2; with DSEE attached where the choice needs the update.
+        model: with an update attached where the choice needs one.
         projections: which ones.
         choice: ``delta`` |dW|, ``weight`` |W|, ``weight+delta`` |W + dW|, ``random`` uniform,
             ``inverse`` the order of ``delta`` reversed (a control).
@@ -172,7 +172,6 @@ def site_scores(
         raise ModelError(f"score {choice!r} unknown; known: {', '.join(SCORES)}")
     if choice == "random" and generator is None:
         raise ModelError("score 'random' needs a generator")
-    updates = {branch.key: (layer, branch) for layer, branch in dsee_branches(model)}
     scores = {}
     for site in Anatomy.of(model).sites(tuple(projections)):
         weight = site.weight_view().detach().float()
@@ -182,13 +181,18 @@ def site_scores(
         if choice == "weight":
             scores[site.key] = weight.abs()
             continue
-        if site.key not in updates:
-            raise ModelError(f"score {choice!r} needs an update on {site.key}; none is attached")
-        layer, branch = updates[site.key]
-        delta = branch.dense(layer.scale).float()
+        delta = _delta(site, choice)
         value = (weight + delta).abs() if choice == "weight+delta" else delta.abs()
         scores[site.key] = -value if choice == "inverse" else value
     return scores
+
+
+def _delta(site: Site, choice: str) -> Tensor:
+    """The dense update beside a weight, whoever attached it."""
+    module = site.module
+    if not isinstance(module, UpdatedProjection) or site.projection not in module.updated:
+        raise ModelError(f"score {choice!r} needs an update on {site.key}; none is attached")
+    return module.delta(site.projection).float()
 
 
 def demote(scores: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -254,7 +258,7 @@ def apply_masks_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     They are remembered, so that ``zeros.check_zeros`` can tell whether one came alive again.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2, with or without DSEE.
+        model: of a known architecture, with or without an update.
         masks: bool, ``O x I``, by site key.
 
     Raises:
@@ -272,7 +276,7 @@ def apply_masks_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             )
     for key, view in views.items():
         view.masked_fill_(~masks[key].to(view.device), 0.0)
-    remember_zeros(sites.values())
+    remember_zeros(sites.values(), masks)
 
 
 def gate_gradients(
@@ -285,7 +289,7 @@ def gate_gradients(
     are clipped to does not see it either.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2; frozen weights need no gate and get none.
+        model: of a known architecture; frozen weights need no gate and get none.
         masks: bool, ``O x I``, by site key; already written by ``apply_masks_``.
 
     Returns:
@@ -313,39 +317,6 @@ class _Gate:
     def __call__(self, gradient: Tensor) -> Tensor:
         self.dropped = self.dropped.to(gradient.device)
         return gradient.masked_fill(self.dropped, 0.0)
-
-
-def require_zeros(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Check that every masked weight is exactly zero.
-
-    Args:
-        model: a BERT, RoBERTa or GPT-2.
-        masks: bool, ``O x I``, by site key; True = kept.
-
-    Raises:
-        ModelError: naming the first site where one is not, and how many there are.
-    """
-    anatomy = Anatomy.of(model)
-    for key, mask in masks.items():
-        weight = anatomy.site_of(key).weight_view().detach()
-        alive = int((weight[~mask.to(weight.device)] != 0).sum())
-        if alive:
-            raise ModelError(f"{key}: {alive} masked weights are not zero; allowed: 0")
-
-
-def zero_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Count the zeros in every projection's stored weight.
-
-    Args:
-        model: a BERT, RoBERTa or GPT-2.
-
-    Returns:
-        By site key: zeros and entries. Updates beside the weight are not looked at.
-    """
-    return {
-        site.key: (int((site.weight_view() == 0).sum()), math.prod(site.shape))
-        for site in Anatomy.of(model).sites()
-    }
 
 
 def pack_mask(mask: Tensor) -> Tensor:

@@ -1,67 +1,199 @@
-"""Remove attention heads and feed-forward neurons from a model for real, in place.
+"""Attention heads, feed-forward neurons and whole layers: scored, and removed for real, in place.
 
-A removed model is stored as the kept indices: removing them again from the backbone rebuilds it.
+A smaller model is stored as the kept numbers: removing them again from the backbone rebuilds it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.base import ATTENTION_INPUTS, Anatomy, Site, check_kept, check_plain
+from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy
+from sparsetune.architectures.base import (
+    ATTENTION_INPUTS,
+    UpdatedProjection,
+    check_kept,
+    check_kept_layers,
+    check_plain,
+)
+from sparsetune.errors import ModelError
+from sparsetune.pruning.masks import ADAPTED_POOL, exact_top_k, pruned_count, site_scores
 
 Kept = Sequence[Sequence[int]]
+HEAD_SCORES = ("delta", "weight+delta", "random")
+_SUMMED = {"delta": ("delta",), "weight+delta": ("weight", "delta")}
 
 
-def remove(model: nn.Module, kept_heads: Kept, kept_neurons: Kept) -> None:
+def remove(model: nn.Module, kept_heads: Kept, kept_neurons: Kept | None = None) -> None:
     """Keep only the named heads and neurons of every layer, in place.
 
-    Call it before DSEE or PEFT layers and gates are attached; they then get the smaller shapes.
-    Everything is checked before anything changes, so a refused call leaves the model whole.
+    What is kept is copied bit for bit. Updates of ours beside the weights lose the same rows and
+    columns; other attachments (PEFT's layers, gates) must come after removal. Everything is
+    checked before anything changes, so a refused call leaves the model whole.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2 with plain projections.
+        model: of a known architecture, its projections plain or with an update of ours.
         kept_heads: for each layer, head numbers in increasing order, at least one.
-        kept_neurons: for each layer, neuron numbers in increasing order, at least one.
+        kept_neurons: for each layer, neuron numbers in increasing order, at least one; None = all.
 
     Raises:
         ModelError: if layers, heads or neurons do not fit the model, a layer would be emptied,
-            or a projection is wrapped already.
+            or something else is attached.
 
     Source:
-        Chen et al. 2021, arXiv:2101.00063 section 3.2 (EarlyBERT removes, never masks); the
-        attention scale stays 1 / sqrt(head size).
+        Chen et al. 2021, arXiv:2101.00063 section 3.2 (EarlyBERT removes, never masks; the
+        attention scale stays 1 / sqrt(head size)); VITA-Group/DSEE at 61844c3, ``prune_heads``.
     Differs:
-        Nothing for BERT. GPT-2, absent from the paper, loses columns of its fused matrix.
+        Nothing for BERT. On RoBERTa DSEE's code leaves the update whole; GPT-2, absent from
+        both, loses columns of its fused matrix.
+    """
+    anatomy = Anatomy.of(model)
+    layers = range(anatomy.layers)
+    for site in anatomy.sites():
+        if not isinstance(site.module, UpdatedProjection):
+            check_plain(site)
+    check_kept(kept_heads, [anatomy.heads(layer) for layer in layers], "head")
+    if kept_neurons is not None:
+        check_kept(kept_neurons, [anatomy.ffn_width(layer) for layer in layers], "neuron")
+    for site in anatomy.sites():
+        if isinstance(site.module, UpdatedProjection):
+            neurons = None if kept_neurons is None else kept_neurons[site.layer]
+            features = features_of(kept_heads[site.layer], anatomy.head_size)
+            sides = kept_sides(site.projection, features, neurons)
+            site.module.keep_update_(site.projection, *sides)
+    for layer in layers:
+        anatomy.keep_heads_(layer, features_of(kept_heads[layer], anatomy.head_size))
+        if kept_neurons is not None:
+            anatomy.keep_neurons_(layer, kept_neurons[layer])
+    anatomy.note_sizes()
+
+
+def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
+    """Keep only the named layers, in place; the others are as if they had handed on their input.
+
+    Call it before DSEE or PEFT layers and gates are attached; they then see the smaller model,
+    whose layers are numbered anew from 0.
+
+    Args:
+        model: of a known architecture, with plain projections.
+        kept: layer numbers in increasing order, at least one.
+
+    Raises:
+        ModelError: if the numbers do not fit the model, a projection is wrapped already, or the
+            attention of a GPT-2 is scaled by the number of its layer; nothing is changed then.
+
+    Source:
+        Fan et al. 2020, arXiv:1909.11556 (LayerDrop), pruning at inference.
+    Differs:
+        Layers are dropped before fine-tuning, as EarlyBERT's baseline has it; nothing is dropped
+        at random while training.
     """
     anatomy = Anatomy.of(model)
     for site in anatomy.sites():
         check_plain(site)
-    check_kept(kept_heads, [anatomy.heads(layer) for layer in range(anatomy.layers)], "head")
-    check_kept(kept_neurons, [anatomy.ffn_width(n) for n in range(anatomy.layers)], "neuron")
-    for layer in range(anatomy.layers):
-        _remove_heads(anatomy, layer, kept_heads[layer])
-        _remove_neurons(anatomy, layer, kept_neurons[layer])
+    check_kept_layers(kept, anatomy.layers)
+    reason = anatomy.family.keeps_layers(model.config)
+    if reason:
+        raise ModelError(reason)
+    layers = anatomy.layer_list
+    for layer in sorted(set(range(len(layers))) - set(kept), reverse=True):
+        del layers[layer]
+    for number, one in enumerate(layers):
+        for module in one.modules():
+            if hasattr(module, "layer_idx"):  # the place of its keys and values in a cache
+                module.layer_idx = number
+    config: Any = model.config
+    config.num_hidden_layers = len(layers)
+    if hasattr(config, HEADS_BY_LAYER):
+        anatomy.note_sizes()
 
 
-def cut_heads(model: nn.Module, kept_heads: Kept) -> None:
-    """Keep only the named heads in the stored matrices of every attention, in place.
-
-    As ``remove``, but a projection may be wrapped: whatever stands beside its weight is left to
-    the caller, who knows what it is. See :func:`sparsetune.pruning.heads.remove_heads`.
+def renumbered(by_site: Mapping[str, Any], kept: Sequence[int] | None) -> dict[str, Any]:
+    """Name sites as they are called after layers were removed; those of removed layers go.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2.
-        kept_heads: for each layer, head numbers in increasing order, at least one.
+        by_site: anything by site key, ``layer.<number>.<projection>``.
+        kept: layer numbers that stay, increasing; None = all.
+
+    Example:
+        >>> renumbered({"layer.0.query": "a", "layer.5.query": "b"}, [2, 5])
+        {'layer.1.query': 'b'}
+    """
+    if kept is None:
+        return dict(by_site)
+    numbers = {str(old): new for new, old in enumerate(kept)}
+    parts = {key: key.split(".") for key in by_site}
+    return {
+        f"layer.{numbers[number]}.{projection}": by_site[key]
+        for key, (_, number, projection) in parts.items()
+        if number in numbers
+    }
+
+
+def head_scores(
+    model: nn.Module, *, choice: str, generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """Score every attention head by DSEE's update; larger = kept.
+
+    Args:
+        model: with an update on query and value, unless the choice is random.
+        choice: ``delta``: sum of |dW| over the head's rows of query and value; ``weight+delta``:
+            the same of |W| added to it; ``random``: uniform.
+        generator: CPU generator, needed for ``random``.
+
+    Returns:
+        For each layer a float64 tensor of shape ``(H,)``.
 
     Raises:
-        ModelError: if layers or heads do not fit the model; nothing is changed then.
+        ModelError: if the choice is unknown, an update is missing, or ``random`` has no generator.
+
+    Source:
+        VITA-Group/DSEE at 61844c3, ``run_glue_prune_with_WAB_heads.py``: modes ABS, WABS, random.
+    Differs:
+        dW holds its scale alpha / r, which the code leaves out; that moves ``weight+delta`` only.
     """
+    if choice not in HEAD_SCORES:
+        raise ModelError(f"head score {choice!r} unknown; known: {', '.join(HEAD_SCORES)}")
     anatomy = Anatomy.of(model)
-    check_kept(kept_heads, [anatomy.heads(layer) for layer in range(anatomy.layers)], "head")
-    for layer in range(anatomy.layers):
-        _remove_heads(anatomy, layer, kept_heads[layer])
+    layers = range(anatomy.layers)
+    if choice == "random":
+        if generator is None:
+            raise ModelError("head score 'random' needs a generator")
+        counts = [anatomy.heads(layer) for layer in layers]
+        return [torch.rand(n, generator=generator, dtype=torch.float64) for n in counts]
+    parts = [site_scores(model, ADAPTED_POOL, choice=part) for part in _SUMMED[choice]]
+    return [
+        sum(
+            part[f"layer.{layer}.{projection}"].double().sum(1).view(-1, anatomy.head_size).sum(1)
+            for part in parts
+            for projection in ADAPTED_POOL
+        )
+        for layer in layers
+    ]
+
+
+def heads_to_keep(scores: Sequence[Tensor], sparsity: float) -> list[list[int]]:
+    """Drop the same share of the heads in every layer: those with the smallest scores.
+
+    Args:
+        scores: for each layer a floating tensor of shape ``(H,)``.
+        sparsity: share to drop, in [0, 1); the count is rounded half up.
+
+    Returns:
+        For each layer the kept head numbers, increasing; one stays however large the share.
+        Among equal scores the lower number is kept.
+
+    Raises:
+        ModelError: if the share is out of range or a score is NaN.
+    """
+    masks = [exact_top_k(layer, heads_left(layer.numel(), sparsity)) for layer in scores]
+    return [mask.nonzero().squeeze(1).tolist() for mask in masks]
+
+
+def heads_left(heads: int, sparsity: float) -> int:
+    """Count the heads that stay when a share of a layer's, in [0, 1), is dropped; at least one."""
+    return max(1, heads - pruned_count(sparsity, heads))
 
 
 def kept_sides(
@@ -88,7 +220,7 @@ def kept_sides(
 
 
 def features_of(heads: Sequence[int], head_size: int) -> list[int]:
-    """Numbers of the features that some heads own, in order."""
+    """Number the features that some heads own, in order."""
     return [head * head_size + offset for head in heads for offset in range(head_size)]
 
 
@@ -96,7 +228,7 @@ def shapes(model: nn.Module) -> dict[str, Any]:
     """Describe the sizes of a model, whole or after removal.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2.
+        model: of a known architecture.
 
     Returns:
         JSON-able: ``model_type``, ``layers``, ``head_size``, ``heads`` and ``ffn_width`` (one
@@ -113,56 +245,3 @@ def shapes(model: nn.Module) -> dict[str, Any]:
         "heads": [anatomy.heads(layer) for layer in range(anatomy.layers)],
         "ffn_width": [anatomy.ffn_width(layer) for layer in range(anatomy.layers)],
     }
-
-
-def _remove_heads(anatomy: Anatomy, layer: int, kept: Sequence[int]) -> None:
-    size = anatomy.head_size
-    device = anatomy.site(layer, "query").module.weight.device
-    features = torch.tensor(features_of(kept, size), device=device)
-    # A fused matrix is one module seen through three sites: cut all thirds at once.
-    sites = {site.path: site for site in (anatomy.site(layer, name) for name in ATTENTION_INPUTS)}
-    for site in sites.values():
-        block = anatomy.site(layer, "query").shape[0] if site.parts > 1 else 0
-        rows = torch.cat([features + part * block for part in range(site.parts)])
-        _keep_outputs(site, rows)
-    _keep_inputs(anatomy.site(layer, "attention_output"), features)
-    attention = anatomy.attention(layer)
-    if anatomy.model_type == "gpt2":
-        attention.num_heads = len(kept)
-        attention.split_size = len(kept) * size
-    else:
-        attention.num_attention_heads = len(kept)
-        attention.all_head_size = len(kept) * size
-
-
-def _remove_neurons(anatomy: Anatomy, layer: int, kept: Sequence[int]) -> None:
-    site = anatomy.site(layer, "ffn_in")
-    neurons = torch.tensor(list(kept), device=site.module.weight.device)
-    _keep_outputs(site, neurons)
-    _keep_inputs(anatomy.site(layer, "ffn_out"), neurons)
-
-
-def _keep_outputs(site: Site, rows: Tensor) -> None:
-    module = site.module
-    module.weight = _selected(module.weight, rows, 1 if site.stored_in_by_out else 0)
-    if module.bias is not None:
-        module.bias = _selected(module.bias, rows, 0)
-    _note_width(module, "nf" if site.stored_in_by_out else "out_features", len(rows))
-
-
-def _keep_inputs(site: Site, columns: Tensor) -> None:
-    module = site.module
-    module.weight = _selected(module.weight, columns, 0 if site.stored_in_by_out else 1)
-    _note_width(module, "nx" if site.stored_in_by_out else "in_features", len(columns))
-
-
-def _note_width(module: nn.Module, name: str, width: int) -> None:
-    """Keep the width that a plain projection states beside its weight in step with it."""
-    if hasattr(module, name):
-        setattr(module, name, width)
-
-
-def _selected(parameter: nn.Parameter, indices: Tensor, dim: int) -> nn.Parameter:
-    """Copy the kept part: a view would hold the memory that removal should free."""
-    kept = parameter.detach().index_select(dim, indices).contiguous()
-    return nn.Parameter(kept, requires_grad=parameter.requires_grad)

@@ -4,37 +4,40 @@ A mask is not read back from the weights, because a masked weight that came aliv
 then pass for one that was kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from sparsetune.architectures.base import Anatomy, Site
+from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import Site
 from sparsetune.errors import ModelError
 
 # An attribute of the module, not a buffer: it must not reach a state dict or an accelerator.
 _MEMORY = "remembered_zeros"
 
 
-def remember_zeros(sites: Iterable[Site]) -> None:
-    """Note which entries of some projections are zero now, one bit each, on the CPU.
+def remember_zeros(sites: Iterable[Site], masks: Mapping[str, Tensor] | None = None) -> None:
+    """Note which entries of some projections must stay zero, one bit each, on the CPU.
 
     The note belongs to the module that holds the weight: it is copied with it, and gone when
     another module takes its place, as after a merge.
 
     Args:
         sites: which projections; what was noted of them before is replaced.
+        masks: bool, ``O x I``, by site key, True = free; without one, what is zero now must stay.
     """
     for site in sites:
+        zero = ~masks[site.key] if masks is not None else site.weight_view().detach() == 0
         memory = site.module.__dict__.setdefault(_MEMORY, {})
-        memory[site.projection] = (site.shape, _zero_bits(site))
+        memory[site.projection] = (site.shape, np.packbits(zero.cpu().numpy().reshape(-1)))
 
 
 def check_zeros(model: nn.Module) -> None:
     """Check that every entry noted by ``remember_zeros`` is still zero.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2.
+        model: of a known architecture.
 
     Raises:
         ModelError: naming the first projection where one is not, and how many.
@@ -51,6 +54,32 @@ def check_zeros(model: nn.Module) -> None:
                 f"{site.key}: {alive} of its {masked} masked weights are not zero any more; "
                 "something trained or overwrote them, so the mask must be applied again"
             )
+
+
+def zero_masks(model: nn.Module) -> dict[str, Tensor]:
+    """Show the zeros of a model as masks.
+
+    Args:
+        model: of a known architecture.
+
+    Returns:
+        bool, ``O x I``, by site key, True = not zero; only projections that have zeros.
+    """
+    masks = {site.key: site.weight_view() != 0 for site in Anatomy.of(model).sites()}
+    return {key: mask for key, mask in masks.items() if not bool(mask.all())}
+
+
+def zero_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Count the zeros in every projection's stored weight.
+
+    Args:
+        model: of a known architecture.
+
+    Returns:
+        By site key: zeros and entries. Updates beside the weight are not looked at.
+    """
+    views = {site.key: site.weight_view() for site in Anatomy.of(model).sites()}
+    return {key: (int((view == 0).sum()), view.numel()) for key, view in views.items()}
 
 
 def _zero_bits(site: Site) -> np.ndarray:

@@ -24,7 +24,7 @@ from sparsetune.records.files import (
 from sparsetune.records.parts import Part, Where
 
 STAGES: dict[str, int] = {
-    "dataset": 2,
+    "dataset": 1,
     "backbone": 2,
     "support": 3,
     "ticket": 3,

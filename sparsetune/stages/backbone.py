@@ -37,7 +37,7 @@ def make_backbone(
         from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 
         lock = claim_gpu()
-        from sparsetune.data.sources import text_files
+        from sparsetune.data.text_files import text_files
         from sparsetune.training.pretraining import PretrainingPlace, pretrain
 
         chosen = resolve_device(device)
@@ -48,7 +48,7 @@ def make_backbone(
         described = describe_device(chosen)
         del lock
     else:
-        from sparsetune.data.sources import fetch_backbone
+        from sparsetune.data.backbones import fetch_backbone
 
         clock.ready()
         measured = fetch_backbone(backbone, directory, lock_file=lock_file)

@@ -4,14 +4,10 @@ Neither torch nor the model is loaded. What only they know comes from ``evaluate
 sequences are, how many steps a generation took, and which weights the model multiplies.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from sparsetune.config.load import RunSpec
 from sparsetune.cost.lengths import EVALUATION_BATCH, Lengths
@@ -27,6 +23,7 @@ from sparsetune.cost.stored import as_stored
 from sparsetune.cost.tuned import PUBLISHED_TOKENS, TunedShape, training_over_lengths
 from sparsetune.cost.updates import Update
 from sparsetune.errors import DataError, ModelError
+from sparsetune.pruning.manifest import Kept, read_counts
 from sparsetune.records import Clock, make_record, read_json, read_record, write_record
 from sparsetune.stages.asked import asked_of_run, hashes
 
@@ -53,21 +50,20 @@ def count_cost(
     clock = Clock()
     tuned = read_record(run / "tune.json", "tune")["measured"]
     evaluated = read_record(run / "evaluate.json", "evaluate")["measured"]
-    structure, supports, mask_bits = _read_run(run / "model.safetensors")
+    manifest, counts = read_counts(run / "model.safetensors")
+    kept, settings = manifest.kept or Kept(), manifest.update or {}
     config = read_json(backbone / "config.json", what="backbone configuration")
     dense = ModelShape.dense(config, spec.task.kind, spec.task.label_count)
     shape = stored = as_stored(dense, backbone)
-    if structure["kept_heads"] is not None:
-        shape = stored.with_kept(structure["kept_heads"], structure["kept_neurons"])
-    shape = shape.with_layers(structure.get("kept_layers"))
-    update = update_of(structure["update"], supports)
+    if kept.heads is not None and kept.neurons is not None:
+        shape = stored.with_kept(kept.heads, kept.neurons)
+    shape = shape.with_layers(kept.layers)
+    update = update_of(settings, counts.supports)
     sizes = {key: rows * columns for key, _, rows, columns in shape.sites()}
-    zeros = {key: sizes[key] - kept for key, kept in mask_bits.items()}
+    zeros = {key: sizes[key] - left for key, left in counts.kept.items()}
     clock.ready()
     search = _search_of(ticket)
-    phases = _phases(
-        tuned, (shape, update), before_removal=(stored, _whole_update(spec, structure))
-    )
+    phases = _phases(tuned, (shape, update), before_removal=(stored, _whole_update(spec, settings)))
     if search:
         phases.insert(0, _search_phase(search, dense))
     tuned_shape = TunedShape(dense, shape, update, zeros)
@@ -76,9 +72,7 @@ def count_cost(
         **_parameters(shape, update, zeros, trained=tuned["parameters_trained"]),
         # Heads and neurons that were removed count as zeros.
         "sparsity": sparsity(shape, zeros, dense=dense),
-        "sparsity_by_layer": sparsity_by_layer(
-            shape, zeros, dense=dense, kept_layers=structure.get("kept_layers")
-        ),
+        "sparsity_by_layer": sparsity_by_layer(shape, zeros, dense=dense, kept_layers=kept.layers),
         "search_seconds": search["seconds"] - search["loading_seconds"] if search else 0.0,
         **_macs(dense, shape, update, zeros, phases),
         **_breakdown(tuned_shape, phases, evaluated),
@@ -91,24 +85,6 @@ def count_cost(
         where=clock.where(),
     )
     write_record(output / "cost.json", record)
-
-
-def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, int], dict[str, int]]:
-    """The structure, S2's positions per matrix, and the kept weights of every masked matrix."""
-    supports: dict[str, int] = {}
-    kept: dict[str, int] = {}
-    try:
-        with safe_open(path, framework="np") as file:
-            structure = json.loads(file.metadata()["structure"])
-            for name in file.keys():  # noqa: SIM118
-                room, _, key = name.partition("/")
-                if room == "support":
-                    supports[key] = len(file.get_tensor(name))
-                elif room == "mask":
-                    kept[key] = int(np.unpackbits(file.get_tensor(name)).sum())
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not a saved run: {error}") from None
-    return structure, supports, kept
 
 
 def update_of(update: Mapping[str, Any], supports: Mapping[str, int]) -> Update:
@@ -162,9 +138,8 @@ def _parameters(
     }
 
 
-def _whole_update(spec: RunSpec, structure: Mapping[str, Any]) -> Update:
+def _whole_update(spec: RunSpec, update: Mapping[str, Any]) -> Update:
     """The update as it was attached, before any phase removed heads and their part of it."""
-    update = structure["update"]
     if update["kind"] != "dsee":
         return update_of(update, {})
     recipe = spec.support.settings()

@@ -12,7 +12,6 @@ from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
 from sparsetune.cost.decoding import visible_keys
 from sparsetune.cost.lengths import Lengths
-from sparsetune.data.features import training_features
 from sparsetune.evaluation.metrics import assess
 from sparsetune.evaluation.metrics.classification import collapsed
 from sparsetune.evaluation.predict import EvaluationSplit, Predicted
@@ -23,6 +22,7 @@ from sparsetune.methods.operators import multiplied_weights
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.records import Clock, make_record, write_record
 from sparsetune.stages.asked import asked_of_run, hashes
+from sparsetune.stages.features import training_features
 from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.phases import peak_memory_bytes
 from sparsetune.training.plan import lengths_of

@@ -1,87 +1,47 @@
 """Command ``mirror``: everything that a suite takes from the hub, in a folder that replaces it."""
 
-import argparse
 import contextlib
 import fcntl
 import os
 import shlex
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sparsetune.architectures.loading import check_folder
-from sparsetune.config.files import read_yaml, suite_content
+from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Backbone, Catalogue, Suite, Task
-from sparsetune.data.hub import HubRepository, NothingArrivesError, matching
-from sparsetune.data.layouts import split_files
-from sparsetune.data.sources import (
-    BACKBONE_PATTERNS,
-    ORIGIN,
-    hub_place,
-    matching_files,
-    mirrored_commit,
-    read_origin,
-    replaced_directory,
-    write_origin,
-)
-from sparsetune.errors import ConfigError, DataError, ModelError, refusal
+from sparsetune.data.backbones import HUB_PATTERNS
+from sparsetune.data.examples import files_of
+from sparsetune.data.hub import HubRepository, NothingArrivesError
+from sparsetune.data.mirrors import Filled, MirrorPart, fill, merged_parts, planned
+from sparsetune.data.sources import hub_place
+from sparsetune.data.text_files import matching_files
+from sparsetune.errors import ConfigError, DataError, nearest
 
 Only = Literal["datasets", "backbones"]
 _ADVICE = "run this where there is a network"
 
 
-@dataclass(frozen=True)
-class MirrorPart:
-    """One folder of a mirror.
-
-    Attributes:
-        place: ``datasets/<task>`` or ``backbones/<id>``.
-        repository: where the files come from.
-        revision: branch or commit.
-        prefix: folder in the repository that is left out of the paths; ends in ``/``, or empty.
-        patterns: of the files' paths in the repository.
-        check: raises an error of ours if a folder cannot be used.
-    """
-
-    place: str
-    repository: HubRepository
-    revision: str
-    prefix: str
-    patterns: tuple[str, ...]
-    check: Callable[[Path], object]
-
-
-def mirror_lines(arguments: argparse.Namespace, *, lock_file: Path) -> Iterator[str]:
-    """Mirror what the arguments of the command line ask for.
+def suite_file(folder: Path, suite: str) -> Path:
+    """Find the file of a suite.
 
     Args:
-        arguments: ``catalogue``, ``config`` or ``suite``, ``to``, ``only``, ``dry_run``.
-        lock_file: YAML file that keeps the commits of hub branches.
-
-    Yields:
-        What to print, as soon as it is known.
+        folder: the catalogue's.
+        suite: what the file says in ``suite``.
 
     Raises:
-        ConfigError: from the catalogue, or the folder cannot be used.
-        DataError: there is no network or no room; or, after everything else was filled, some
-            folders could not be.
+        ConfigError: there is none; the known ones are named.
     """
-    given = arguments.config or str(_suite_file(arguments.catalogue, arguments.suite))
-    content, origin = suite_content(given)
-    # Without the suite's own mirror: what matters is what would come from the hub.
-    catalogue = Catalogue(arguments.catalogue)
-    suite = catalogue.suite(content, origin=origin)
-    parts, root = parts_of(catalogue, suite, only=arguments.only), arguments.to
-    if not parts:
-        yield "nothing to fetch: the suite takes nothing from the hub"
-    elif arguments.dry_run:
-        yield from _planned(parts, root, lock_file)
-    else:
-        yield from _filled(parts, root, lock_file)
-        use = f"snakemake --cores all --configfile {shlex.quote(given)}"
-        yield f"Use it: {use} --config mirror={shlex.quote(str(root.resolve()))}"
+    known = {}
+    for path in sorted(folder.glob("*.yaml")):
+        content = read_yaml(path)
+        if isinstance(content, Mapping) and isinstance(content.get("suite"), str):
+            known[content["suite"]] = path
+    if suite not in known:
+        told = nearest(suite, list(known))
+        raise ConfigError(f"--suite: got {suite!r}; known: {', '.join(known) or 'none'}{told}")
+    return known[suite]
 
 
 def parts_of(catalogue: Catalogue, suite: Suite, *, only: Only | None = None) -> list[MirrorPart]:
@@ -108,15 +68,35 @@ def parts_of(catalogue: Catalogue, suite: Suite, *, only: Only | None = None) ->
     parts = [_task_part(task) for task in tasks.values() if task.source["kind"] == "hub"]
     parts += [_text_part(one) for one in backbones.values() if one.source["kind"] == "hub-text"]
     parts += [_backbone_part(one) for one in backbones.values() if one.source["kind"] == "hub"]
-    return [part for part in _merged(parts) if only is None or part.place.startswith(only)]
+    return [part for part in merged_parts(parts) if only is None or part.place.startswith(only)]
 
 
-def _filled(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterator[str]:
+def mirror_suite(
+    parts: list[MirrorPart], root: Path, *, lock_file: Path, use: str
+) -> Iterator[str]:
+    """Fill a mirror, folder by folder.
+
+    Args:
+        parts: of :func:`parts_of`.
+        root: of the mirror; made if missing.
+        lock_file: YAML file that keeps the commits of hub branches.
+        use: the command that a mirror's option is added to.
+
+    Yields:
+        A line for each folder as soon as it is done, and the command that uses the mirror.
+
+    Raises:
+        DataError: there is no network or no room; or, after everything else was filled, some
+            folders could not be.
+    """
+    if not parts:
+        yield "nothing to fetch: the suite takes nothing from the hub"
+        return
     failed = []
     with _alone(root):
         for part in parts:
             try:
-                yield f"{part.place}: {_fill(part, root / part.place, lock_file)}"
+                yield _line(part, fill(part, root, lock_file=lock_file))
             except NothingArrivesError:
                 raise
             except OSError as error:
@@ -127,71 +107,37 @@ def _filled(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterato
                 yield f"{part.place}: NOT MIRRORED: {' '.join(str(error).split())}"
     if failed:
         raise DataError(f"{root}: {len(failed)} of {len(parts)} folders lack: {', '.join(failed)}")
+    yield f"Use it: {use} --config mirror={shlex.quote(str(root.resolve()))}"
 
 
-def _fill(part: MirrorPart, folder: Path, lock_file: Path) -> str:
-    """Fill one folder, or fill it again if it is not whole; what is whole needs no network."""
-    told = read_origin(folder)
-    if told is None and folder.exists():
-        _require_usable(part, folder, str(folder))
-        return f"there without {ORIGIN}: left as it is"
-    commit = part.repository.commit_of(part.revision, lock_file)
-    origin = f"{part.repository.name}@{commit}"
-    if told is not None:
-        if told["commit"] == commit and set(part.patterns) <= set(told["patterns"]):
-            with contextlib.suppress(DataError):
-                mirrored_commit(folder)
-                return f"{len(told['files'])} files, {origin}: verified"
-        found = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-        known = {folder / ORIGIN, *(folder / name for name in told["files"])}
-        for path in sorted(set(found) - known):
-            raise DataError(f"{path}: not from the hub, and its folder is to be replaced; move it")
-    source = part.repository.snapshot(commit, part.patterns)
-    short = f"{part.repository.name}@{commit[:12]}"
-    _require_usable(part, source / part.prefix, short)
-    with replaced_directory(folder) as partial:
-        for name in matching(source, part.patterns):  # the cache may hold more of the commit
-            target = partial / name.removeprefix(part.prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target)
-        write_origin(partial, part.repository.name, commit, part.patterns)
-    files = read_origin(folder)["files"]
-    size = sum((folder / name).stat().st_size for name in files)
-    return f"{len(files)} files, {size:,} bytes, {origin}: fetched"
+def plan_mirror(parts: list[MirrorPart], root: Path, *, lock_file: Path) -> Iterator[str]:
+    """Say what :func:`mirror_suite` would fetch; nothing is downloaded.
 
+    Args:
+        parts: of :func:`parts_of`.
+        root: of the mirror; may be absent.
+        lock_file: YAML file that keeps the commits of hub branches.
 
-def _planned(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterator[str]:
-    """What would be fetched; nothing is downloaded and no commit is kept."""
+    Yields:
+        A line for each folder, one for each of its files, and the sum.
+
+    Raises:
+        DataError: the hub cannot be asked.
+    """
     total = 0
     for part in parts:
-        if (root / part.place).exists():
-            yield f"{part.place}: there"
+        try:
+            commit, files = planned(part, root, lock_file=lock_file)
+        except NothingArrivesError:
+            raise
+        except DataError as error:
+            yield f"{part.place}: {' '.join(str(error).split())}"
             continue
-        commit = part.repository.commit_of(part.revision, lock_file, keep=False)
         yield f"{part.place}: {part.repository.name}@{commit[:12]}"
-        for path, size_bytes, missing in part.repository.planned(commit, part.patterns):
-            told = "to fetch" if missing else "in the library's cache"
-            yield f"  {path.removeprefix(part.prefix)}: {size_bytes:,} bytes, {told}"
-            total += size_bytes if missing else 0
+        for path, size_bytes, is_there in files:
+            yield f"  {path}: {size_bytes:,} bytes, {'there' if is_there else 'to fetch'}"
+            total += 0 if is_there else size_bytes
     yield f"{total:,} bytes to fetch"
-
-
-def _require_usable(part: MirrorPart, folder: Path, origin: str) -> None:
-    try:
-        part.check(folder)
-    except (DataError, ModelError) as error:
-        raise DataError(str(error).replace(str(folder), origin)) from None
-
-
-def _suite_file(folder: Path, suite: str) -> Path:
-    known = {}
-    for path in sorted(folder.glob("*.yaml")):
-        content = read_yaml(path)
-        if isinstance(content, Mapping) and isinstance(content.get("suite"), str):
-            known[content["suite"]] = path
-    if suite not in known:
-        raise ConfigError(refusal("mirror", "--suite", suite, known))
-    return known[suite]
 
 
 def _task_part(task: Task) -> MirrorPart:
@@ -202,7 +148,7 @@ def _task_part(task: Task) -> MirrorPart:
         task.source["revision"],
         prefix,
         tuple(patterns),
-        lambda folder: [split_files(folder, task, split) for split in ("train", "evaluation")],
+        lambda folder: files_of(folder, task),
     )
 
 
@@ -224,24 +170,21 @@ def _backbone_part(backbone: Backbone) -> MirrorPart:
         HubRepository(backbone.source["repository"], "model", _ADVICE),
         backbone.source["revision"],
         "",
-        BACKBONE_PATTERNS,
+        HUB_PATTERNS,
         lambda folder: check_folder(folder, backbone.architecture),
     )
 
 
-def _merged(parts: Sequence[MirrorPart]) -> list[MirrorPart]:
-    """Each folder once, with the patterns of all parts that name it."""
-    merged: dict[str, MirrorPart] = {}
-    for part in parts:
-        first = merged.setdefault(part.place, part)
-        if (first.repository.name, first.revision) != (part.repository.name, part.revision):
-            raise DataError(
-                f"{part.place}: wanted from {first.repository.name}@{first.revision} and from "
-                f"{part.repository.name}@{part.revision}; a mirror has room for one"
-            )
-        patterns = tuple(dict.fromkeys((*first.patterns, *part.patterns)))
-        merged[part.place] = replace(first, patterns=patterns)
-    return list(merged.values())
+def _line(part: MirrorPart, filled: Filled) -> str:
+    if filled.state == "by hand":
+        return f"{part.place}: there without a manifest: left as it is"
+    files: list[dict[str, Any]] = filled.manifest["files"]
+    size = sum(entry["bytes"] for entry in files)
+    origin = f"{part.repository.name}@{filled.manifest['commit']}"
+    told = {"whole": "verified"}.get(filled.state, filled.state)
+    if filled.state != "whole":
+        told += f", {filled.downloaded_bytes:,} bytes downloaded"
+    return f"{part.place}: {len(files)} files, {size:,} bytes, {origin}: {told}"
 
 
 @contextlib.contextmanager
@@ -254,8 +197,10 @@ def _alone(root: Path) -> Iterator[None]:
         raise ConfigError(f"--to: {root}: cannot be used: {error.strerror or error}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
     except BlockingIOError:
+        os.close(handle)
         raise ConfigError(f"--to: {root}: another sparsetune mirror is at work there") from None
+    try:
+        yield
     finally:
         os.close(handle)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.loading import has_language_head, load_model, load_tokenizer
 from sparsetune.config.load import Backbone, Catalogue, Recipe, Task
-from sparsetune.data.features import masked_features, training_features
 from sparsetune.earlybert.ticket import (
     DrawConfig,
     Ticket,
@@ -20,6 +19,7 @@ from sparsetune.earlybert.ticket import (
 from sparsetune.randomness import derive
 from sparsetune.records import Clock, digest_of, make_record, write_record
 from sparsetune.stages.asked import hashes, work_folder
+from sparsetune.stages.features import masked_features, training_features
 from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.search import SearchPlace, SearchResult, run_search, write_gates
 

@@ -141,17 +141,28 @@ class _TaskData:
 
 def _task_data(task: Task, datasets: Path) -> _TaskData | None:
     """What the data set's record says of a task's splits; None if it is not here any more."""
+    # Here and not above: readers of layouts are not needed for anything else in tracking.
+    from sparsetune.data.examples import split_files
+
     folder = datasets / task.id
     try:
         measured = read_record(folder / "record.json", "dataset")["measured"]
+        names = {split: split_files(folder, task, split) for split in _CONTEXTS}
     except SparsetuneError:
         return None
-    source = {**task.source, "revision": measured.get("revision") or task.source.get("revision")}
+    sums = measured["files"]
+    told = task.source.resolved()
+    source = {**told, "revision": measured.get("revision") or told.get("revision")}
     splits = tuple(
         DataInput(
             name=task.id,
             context=context,
-            sums={f"{split}.parquet": measured["files"][f"{split}.parquet"]},
+            sums={
+                path.name: sums.get(path.relative_to(folder).as_posix())
+                or sums.get(path.name)
+                or sha256_of(path)
+                for path in names[split]
+            },
             source={name: value for name, value in source.items() if value is not None},
             examples=measured[f"{split}_examples"],
         )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
-from sparsetune.data.features import training_features
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ModelError
 from sparsetune.evaluation.predict import EvaluationSplit
@@ -26,6 +25,7 @@ from sparsetune.records import (
     write_text_atomically,
 )
 from sparsetune.stages.asked import asked_of_run, hashes, work_folder
+from sparsetune.stages.features import training_features
 from sparsetune.stages.support import read_support
 from sparsetune.tracking.client import COMMIT_TAG, NOTE_TAG, RunKey, source_tags
 from sparsetune.tracking.live import LiveRun, TrackingOutcome

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 from sparsetune.methods.tuned import TunedModel
 from sparsetune.records import read_json, write_json

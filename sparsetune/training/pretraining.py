@@ -15,12 +15,14 @@ from transformers import AutoTokenizer
 
 from sparsetune.config.load import Backbone
 from sparsetune.cost.pretraining import Pass, pretraining_macs, shapes_of
-from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus, gather_corpus
+from sparsetune.data.backbones import fetch_tokenizer
+from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus
 from sparsetune.data.corpus import collate as collate_blocks
-from sparsetune.data.sources import copy_files, fetch_tokenizer, replaced_directory
-from sparsetune.data.tokenization import train_tokenizer
+from sparsetune.data.sources import copy_files, replaced_directory
+from sparsetune.data.texts import gather_corpus
+from sparsetune.data.tokenizers import train_tokenizer
 from sparsetune.earlybert.ticket import Ticket, TicketLabel
-from sparsetune.pruning.checkpoint import save_compact
+from sparsetune.pruning.checkpoint import save_whole
 from sparsetune.randomness import derive
 from sparsetune.records import STAGES, digest_of, read_json, sha256_of, write_json
 from sparsetune.training.checkpoints import read_state, save_state
@@ -83,7 +85,7 @@ def pretrain(
     """Pre-train a backbone from random weights and save it as a Hugging Face folder.
 
     With an ``early`` section the weights are searched, reset and made smaller first; the folder
-    then holds ``sparsetune_shapes.json``, ``ticket.json`` and ``gates.npz`` too.
+    then holds ``ticket.json`` and ``gates.npz`` too.
 
     Args:
         backbone: with a ``pretraining`` section.
@@ -180,7 +182,7 @@ def _make_tokenizer(backbone: Backbone, work: Path, lock_file: Path) -> None:
     asked = recipe["tokenizer"]
     if asked["kind"] == "published":
         fetch_tokenizer(
-            asked["source"], work / "folder", name=asked["backbone"], lock_file=lock_file
+            backbone.tokenizer_source, work / "folder", name=asked["backbone"], lock_file=lock_file
         )
         return
     train_tokenizer(
@@ -316,7 +318,8 @@ def _save(model: nn.Module, work: Path, *, early: bool) -> None:
     if not early:
         model.save_pretrained(folder)
         return
-    save_compact(model.cpu(), folder)
+    model.config.use_cache = True  # the trainer turns it off; a phase taken over does not
+    save_whole(model.cpu(), folder)
     for name in (TICKET, GATES):
         shutil.copyfile(work / name, folder / name)
 

@@ -11,7 +11,7 @@ from sparsetune.records import read_record
 
 pytestmark = pytest.mark.slow
 DEVICE = ("--device", "cpu", "--threads", "1", "--checkpoint-seconds", "0")
-FILES = ("model.safetensors", "sparsetune_shapes.json", "ticket.json", "curve.json", "config.json")
+FILES = ("model.safetensors", "ticket.json", "curve.json", "config.json")
 
 
 def small(content):

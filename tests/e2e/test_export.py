@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from unit.tiny import KINDS, adapted, output_of, tiny_batch, tiny_model
 
 import sparsetune
-from sparsetune.pruning.masks import apply_masks_, two_pool_masks, zero_counts
+from sparsetune.pruning.masks import apply_masks_, two_pool_masks
 from sparsetune.pruning.structured import remove
+from sparsetune.pruning.zeros import zero_counts
 
 KEPT = ([[0, 2], [1, 2, 3]], [[1, 3, 5], list(range(10, 30))])
 # For each form of model, the head of each architecture: every kind of output is met once.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from unit.tiny import KINDS, adapted, tiny_batch
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.layer import DseeLinear, dsee_branches
 from sparsetune.pruning.masks import apply_masks_, two_pool_masks
 from sparsetune.pruning.zeros import check_zeros

@@ -1,4 +1,3 @@
-import itertools
 import json
 import subprocess
 import sys
@@ -7,18 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
-from unit.tiny import HEADS, KINDS, LAYERS, WIDTH, output_of, tiny_batch, tiny_model
+from unit.tiny import KINDS, LAYERS, output_of, tiny_batch, tiny_model
 
 import sparsetune
 from sparsetune import DseeConfig
-from sparsetune.architectures.base import Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ModelError
-from sparsetune.pruning.masks import apply_masks_, two_pool_masks, zero_counts
-from sparsetune.pruning.structured import remove, shapes
-from sparsetune.records import sha256_of
+from sparsetune.pruning.masks import apply_masks_, two_pool_masks
+from sparsetune.pruning.structured import remove
+from sparsetune.pruning.zeros import zero_counts
 
 CONFIG = DseeConfig(rank=3, alpha=7.0, n_sparse=11, init="normal", support="random")
 KEPT = ([[0, 2], [1, 2, 3]], [[1, 3, 5], list(range(10, 30))])
@@ -35,20 +35,13 @@ def adapted(kind, *, support="random", config=CONFIG, seed=0, **options):
     return model
 
 
-def edit_json(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def edit_tensors(folder, config_name, tensors_name, change):
-    """Change a tensor file and its recorded digest: damage that the digest does not tell."""
-    tensors = load_file(folder / tensors_name)
+def edit(folder, change=lambda tensors: None, **changes):
+    """Change what a saved file holds, its manifest or its tensors."""
+    path = folder / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        manifest, tensors = json.loads(file.metadata()["sparsetune"]), load_file(path)
     change(tensors)
-    save_file(tensors, folder / tensors_name)
-    edit_json(folder / config_name, tensors_sha256=sha256_of(folder / tensors_name))
-
-
-def edit_adapter(folder, change):
-    edit_tensors(folder, "dsee_config.json", "dsee_model.safetensors", change)
+    save_file(tensors, path, metadata={"sparsetune": json.dumps({**manifest, **changes})})
 
 
 def cut(tensors, name):
@@ -123,44 +116,55 @@ def test_a_saved_update_gives_the_same_logits(kind, form, tmp_path):
     with torch.no_grad():
         for parameter in task_head_parameters(model).values():
             parameter += 0.3
-    sparsetune.save_dsee(model, tmp_path / "adapter")
-    assert sparsetune.load_dsee(plain, str(tmp_path / "adapter")) is plain
+    sparsetune.save(model, tmp_path / "update")
+    assert sparsetune.load(str(tmp_path / "update"), plain) is plain
     assert torch.equal(output_of(plain, tiny_batch()), output_of(model, tiny_batch()))
     assert zero_counts(plain) == zero_counts(model)
     assert sparsetune.trainable_parameters(plain) == sparsetune.trainable_parameters(model)
-    files = sorted(path.name for path in (tmp_path / "adapter").iterdir())
-    assert files == ["dsee_config.json", "dsee_model.safetensors"]
+    assert [path.name for path in (tmp_path / "update").iterdir()] == ["model.safetensors"]
 
 
-def test_a_folder_holds_update_and_head_and_no_frozen_weight(tmp_path):
-    sparsetune.save_dsee(adapted("gpt2"), tmp_path)
-    tensors = load_file(tmp_path / "dsee_model.safetensors")
-    parts = {f"layer.{n}.{p}.{t}" for n in (0, 1) for p in ("query", "value") for t in "UV"}
-    sparse = {name[:-1] + part for name in parts for part in ("S2", "positions")}
-    assert tensors.keys() == parts | sparse | {"head.score.weight"}
-    assert tensors["layer.0.query.positions"].dtype == torch.int32
+def test_an_update_s_file_holds_what_trained_and_no_frozen_weight(tmp_path):
+    sparsetune.save(adapted("gpt2"), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    layers = [f"transformer.h.{n}.attn.c_attn.branches" for n in (0, 1)]
+    parts = {f"{layer}.{p}.{t}" for layer in layers for p in ("query", "value")
+             for t in ("U", "V", "S2")}  # fmt: skip
+    places = {f"support/layer.{n}.{p}" for n in (0, 1) for p in ("query", "value")}
+    assert tensors.keys() == parts | places | {"score.weight"}
+    assert tensors["support/layer.0.query"].dtype == torch.int32
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(3, 0.1), (7, 1.1), (11, 0.7), (13, 3.3), (17, 32.0)])
 def test_the_scale_is_kept_exactly(rank, alpha, tmp_path):
-    sparsetune.save_dsee(adapted("bert", config=DseeConfig(rank, alpha, 2)), tmp_path)
-    plain = tiny_model("bert")
-    sparsetune.load_dsee(plain, tmp_path)
+    sparsetune.save(adapted("bert", config=DseeConfig(rank, alpha, 2)), tmp_path)
+    plain = sparsetune.load(tmp_path, tiny_model("bert"))
     assert {layer.scale for layer, _ in dsee_branches(plain)} == {alpha / rank}
+
+
+def test_what_else_trains_is_saved_too(tmp_path):
+    model = adapted("bert")
+    model.bert.pooler.requires_grad_(True)
+    torch.nn.init.constant_(model.bert.pooler.dense.bias, 0.5)
+    sparsetune.save(model, tmp_path)
+    loaded = sparsetune.load(tmp_path, tiny_model("bert"))
+    assert torch.equal(output_of(loaded, tiny_batch()), output_of(model, tiny_batch()))
+    assert loaded.bert.pooler.dense.bias.requires_grad
 
 
 def refused(model, folder, message, **options):
     before = weights_of(model)
-    with pytest.raises(ModelError, match=message):
-        sparsetune.load_dsee(model, folder, **options)
+    with pytest.raises(ModelError, match=message) as caught:
+        sparsetune.load(folder, model, **options)
     assert same(before, weights_of(model))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_of_other_shapes_is_refused_naming_both_sides(kind, tmp_path):
     smaller = tiny_model(kind)
     remove(smaller, *KEPT)
-    sparsetune.save_dsee(adapted(kind), tmp_path)
+    sparsetune.save(adapted(kind), tmp_path)
     refused(smaller, tmp_path, r"heads \[4, 4\], this model has \[2, 3\]")
     other = "gpt2" if kind == "bert" else "bert"
     refused(tiny_model(other), tmp_path, f"model_type {kind}, this model has {other}")
@@ -168,100 +172,104 @@ def test_a_model_of_other_shapes_is_refused_naming_both_sides(kind, tmp_path):
 
 
 def test_other_frozen_weights_are_refused_unless_asked_for(tmp_path):
-    sparsetune.save_dsee(adapted("bert"), tmp_path)
+    sparsetune.save(adapted("bert"), tmp_path)
     refused(tiny_model("bert", seed=1), tmp_path, "other frozen weights")
-    sparsetune.load_dsee(tiny_model("bert", seed=1), tmp_path, check_backbone=False)
+    sparsetune.load(tmp_path, tiny_model("bert", seed=1), check_frozen=False)
 
 
 def test_other_kept_heads_of_the_same_number_are_refused(tmp_path):
     models = [tiny_model("roberta"), tiny_model("roberta")]
     remove(models[0], *KEPT)
     remove(models[1], [[0, 1], [1, 2, 3]], KEPT[1])
-    sparsetune.apply_dsee(models[0], CONFIG)
-    sparsetune.save_dsee(models[0], tmp_path)
+    sparsetune.save(sparsetune.apply_dsee(models[0], CONFIG), tmp_path)
     refused(models[1], tmp_path, "other kept heads")
+
+
+UPDATE = {"kind": "dsee", "rank": 3, "alpha": 7, "targets": ["query", "value"]}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "format: received 2"),
-        ({"dsee": {"rank": 3}}, "not a DSEE configuration"),
-        ({"dsee": {"rank": 0, "alpha": 1, "n_sparse": 1, "targets": ["query"]}}, "dsee rank"),
-        ({"dsee": {"rank": 4, "alpha": 2, "n_sparse": 11, "targets": ["query", "value"]}}, r"\.U"),
-        (
-            {"dsee": {"rank": 3, "alpha": 2, "n_sparse": 5, "targets": ["query", "value"]}},
-            "at most",
-        ),
-        ({"tensors_sha256": "0"}, "missing, or not the file"),
+        ({"format": 2}, "manifest: format: received 2"),
+        ({"other": 2}, "manifest: other: received 2"),
+        ({"update": {"kind": "dsee", "rank": 3}}, "update: 'alpha'"),
+        ({"update": {**UPDATE, "rank": 0}}, "update: dsee rank: received 0"),
+        ({"update": {**UPDATE, "rank": 4}}, r"\.U is"),
+        ({"update": {"kind": "peft"}}, "update.kind: received 'peft'; allowed: dsee, full, bitfit"),
+        ({"update": {**UPDATE, "targets": ["query"]}}, "branches.value.S2 is .* needs nothing"),
     ],
 )
-def test_a_damaged_configuration_is_refused(changes, message, tmp_path):
-    sparsetune.save_dsee(adapted("bert"), tmp_path)
-    edit_json(tmp_path / "dsee_config.json", **changes)
+def test_a_damaged_manifest_is_refused(changes, message, tmp_path):
+    sparsetune.save(adapted("bert"), tmp_path)
+    edit(tmp_path, **changes)
     refused(tiny_model("bert"), tmp_path, message)
+
+
+PLACES, BRANCHES = "support/layer.0.query", "bert.encoder.layer.0.attention.self.query.branches"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("layer.1.value.S2"), r"value.S2 is nothing in the file"),
+        (lambda t: t.pop(f"{BRANCHES}.query.S2"), r"query.S2 is nothing in the file"),
         (lambda t: t.update({"layer.9.query.U": torch.ones(2)}), "the model needs nothing"),
-        (lambda t: t["layer.0.query.positions"].fill_(3), "a position occurs twice"),
-        (lambda t: cut(t, "layer.0.query.positions"), r"S2 is \(11,\) in the file, .* \(10,\)"),
-        (lambda t: cut(t, "layer.0.query.S2"), r"S2 is \(10,\) in the file, .* \(11,\)"),
-        (lambda t: recast(t, "layer.0.query.positions", (11, 1)), r"positions is \(11, 1\)"),
-        (lambda t: recast(t, "layer.0.query.positions", (11,), float), "received torch.float64"),
-        (lambda t: t["layer.1.value.positions"][:1].fill_(-1), r"received -1\.\."),
-        (lambda t: t["layer.0.query.positions"][:1].fill_(9999), "positions outside"),
-        (lambda t: t.update({"mask.layer.0.key": torch.ones(3, dtype=torch.uint8)}), "packed mask"),
+        (lambda t: t.pop(PLACES), r"query.S2 is \(11,\) in the file"),
+        (lambda t: t[PLACES].fill_(3), "a position occurs twice"),
+        (lambda t: cut(t, PLACES), r"S2 is \(11,\) in the file, .* \(10,\)"),
+        (lambda t: cut(t, f"{BRANCHES}.query.S2"), r"S2 is \(10,\) in the file, .* \(11,\)"),
+        (lambda t: recast(t, PLACES, (11, 1)), "of 2 dimensions"),
+        (lambda t: t[PLACES][:1].fill_(-1), r"received -1\.\."),
+        (lambda t: t[PLACES][:1].fill_(9999), "positions outside"),
+        (lambda t: t.update({"mask/layer.0.key": torch.ones(3, dtype=torch.uint8)}), "packed mask"),
     ],
 )
 def test_damaged_tensors_are_refused(change, message, tmp_path):
-    sparsetune.save_dsee(adapted("bert"), tmp_path)
-    edit_adapter(tmp_path, change)
+    sparsetune.save(adapted("bert"), tmp_path)
+    edit(tmp_path, change)
     refused(tiny_model("bert"), tmp_path, message)
 
 
-def test_missing_and_unreadable_files_are_named(tmp_path):
-    refused(tiny_model("bert"), tmp_path, "dsee_config.json: no such file")
-    sparsetune.save_dsee(adapted("bert"), tmp_path)
-    (tmp_path / "dsee_model.safetensors").write_bytes(b"damaged")
-    edit_json(
-        tmp_path / "dsee_config.json", tensors_sha256=sha256_of(tmp_path / "dsee_model.safetensors")
-    )
+def test_missing_unreadable_and_foreign_files_are_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    refused(tiny_model("bert"), tmp_path, "model.safetensors: no such file")
+    path.write_bytes(b"damaged")
     refused(tiny_model("bert"), tmp_path, "not a readable safetensors file")
+    tiny_model("bert").save_pretrained(tmp_path)
+    refused(tiny_model("bert"), tmp_path, "no manifest in its metadata")
 
 
-def test_what_cannot_be_saved_as_an_update_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="no DSEE update is attached"):
-        sparsetune.save_dsee(tiny_model("bert"), tmp_path)
-    model = adapted("bert")
-    model.bert.encoder.layer[0].output.LayerNorm.weight.requires_grad_(True)
-    with pytest.raises(ModelError, match=r"LayerNorm.weight trains"):
-        sparsetune.save_dsee(model, tmp_path)
+def test_an_update_needs_its_model_and_a_whole_model_none(tmp_path):
+    sparsetune.save(adapted("bert"), tmp_path)
+    with pytest.raises(ModelError, match=r"holds an update of .*; needed: .*load\(folder, model\)"):
+        sparsetune.load(tmp_path)
+    sparsetune.save(tiny_model("bert"), tmp_path)
+    refused(tiny_model("bert"), tmp_path, "holds a whole model; received another beside it")
+
+
+def test_updates_of_two_kinds_are_not_saved(tmp_path):
     uneven = adapted("bert")
     next(layer for layer, _ in dsee_branches(uneven)).scale = 9.0
     with pytest.raises(ModelError, match="one rank and scale"):
-        sparsetune.save_dsee(uneven, tmp_path)
+        sparsetune.save(uneven, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("projection", ["query", "ffn_out"])
-def test_a_masked_weight_that_came_alive_is_not_saved(kind, projection, tmp_path):
-    model = adapted(kind)
-    masks = two_pool_masks(model, 0.5)
+@pytest.mark.parametrize(("form", "projection"), [("update", "query"), ("whole", "ffn_out")])
+def test_a_masked_weight_that_came_alive_is_not_saved(kind, form, projection, tmp_path):
+    model = adapted(kind) if form == "update" else tiny_model(kind)
+    masks = two_pool_masks(model, 0.5, choice="weight")
     apply_masks_(model, masks)
     weight = Anatomy.of(model).site(1, projection).weight_view()
     alive = (~masks[f"layer.1.{projection}"]).nonzero()[:2]
     with torch.no_grad():
         weight[alive[:, 0], alive[:, 1]] = 0.25
     with pytest.raises(ModelError, match=rf"layer.1.{projection}: 2 of its \d+ masked weights"):
-        sparsetune.save_dsee(model, tmp_path)
+        sparsetune.save(model, tmp_path)
     assert list(tmp_path.iterdir()) == []
     apply_masks_(model, masks)
-    sparsetune.save_dsee(model, tmp_path)
+    sparsetune.save(model, tmp_path)
 
 
 def test_a_dense_merge_forgets_the_mask_and_can_be_adapted_again(tmp_path):
@@ -269,7 +277,7 @@ def test_a_dense_merge_forgets_the_mask_and_can_be_adapted_again(tmp_path):
     apply_masks_(model, two_pool_masks(model, 0.5))
     report = sparsetune.merge(model, "dense")
     assert report.zero_share_before > 0.4 > report.zero_share_after
-    sparsetune.save_dsee(sparsetune.apply_dsee(model, CONFIG), tmp_path)
+    sparsetune.save(sparsetune.apply_dsee(model, CONFIG), tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -283,87 +291,6 @@ def test_merging_gives_plain_layers_with_the_same_function(kind):
     assert (report.zero_share_before, report.zero_share_after) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "task"),
-    [*itertools.product(KINDS, ("classification", "qa", "bare")), ("gpt2", "lm")],
-)
-def test_a_compact_model_gives_the_same_output(kind, task, tmp_path):
-    model = tiny_model(kind, task=task)
-    remove(model, *KEPT)
-    if task != "bare":
-        sparsetune.apply_dsee(model, CONFIG)
-        sparsetune.merge(model, "dense")
-    sparsetune.save_compact(model, tmp_path)
-    random_state = torch.random.get_rng_state()
-    loaded = sparsetune.load_compact(str(tmp_path))
-    assert torch.equal(torch.random.get_rng_state(), random_state)
-    assert type(loaded) is type(model)
-    assert shapes(loaded) == shapes(model)
-    assert not loaded.training
-    assert torch.equal(output_of(loaded, tiny_batch()), output_of(model, tiny_batch()))
-    stored = sum(tensor.numel() for tensor in load_file(tmp_path / "model.safetensors").values())
-    assert stored == sum(parameter.numel() for parameter in model.parameters())
-
-
-def test_a_compact_model_keeps_its_dtype_and_its_labels(tmp_path):
-    model = tiny_model("bert").to(torch.bfloat16)
-    model.config.id2label = {0: "no", 1: "perhaps", 2: "yes"}
-    sparsetune.save_compact(model, tmp_path)
-    loaded = sparsetune.load_compact(tmp_path)
-    assert loaded.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
-    assert same(weights_of(loaded), weights_of(model))
-
-
-def test_what_is_attached_or_of_another_class_is_not_saved_compactly(tmp_path):
-    with pytest.raises(ModelError, match=r"DseeLinear.* merge it first"):
-        sparsetune.save_compact(adapted("gpt2"), tmp_path)
-    model = tiny_model("bert")
-    model.classifier.to(torch.float64)
-    with pytest.raises(ModelError, match=r"torch.float32, torch.float64; needed: one dtype"):
-        sparsetune.save_compact(model, tmp_path)
-    own = type("Own", (type(model),), {})
-    with pytest.raises(ModelError, match="Own is not one of transformers' own"):
-        sparsetune.save_compact(own(model.config), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        ("sparsetune_shapes.json", {"heads": [2, HEADS + 1]}, f"layer 1: .* 1 to {HEADS} heads"),
-        ("sparsetune_shapes.json", {"ffn_width": [0, 20]}, f"layer 0: .* 1 to {WIDTH} neurons"),
-        ("sparsetune_shapes.json", {"heads": [True, 3]}, "received True"),
-        ("sparsetune_shapes.json", {"heads": [2]}, "one for each layer"),
-        ("sparsetune_shapes.json", {"heads": [3, 3]}, r"is \(24, 12\) in the file, .*\(24, 18\)"),
-        ("sparsetune_shapes.json", {"head_size": 7}, "head_size: received 7, config.json says 6"),
-        ("sparsetune_shapes.json", {"format": None}, "format: received None"),
-        ("sparsetune_shapes.json", {"tensors_sha256": "0"}, "not the file that"),
-        ("config.json", {"model_type": "t5"}, "model_type: received 't5'"),
-        ("config.json", {"architectures": ["BertNothing"]}, "no model of type bert"),
-        ("config.json", {"architectures": ["logger"]}, "no model of type bert"),
-        ("config.json", {"num_attention_heads": 5}, "unusable"),
-        ("config.json", {"dtype": "save"}, "unusable"),
-    ],
-)
-def test_a_damaged_compact_folder_is_refused(name, changes, message, tmp_path):
-    model = tiny_model("bert")
-    remove(model, *KEPT)
-    sparsetune.save_compact(model, tmp_path)
-    edit_json(tmp_path / name, **changes)
-    with pytest.raises(ModelError, match=message):
-        sparsetune.load_compact(tmp_path)
-
-
-def test_missing_files_of_a_compact_folder_are_named(tmp_path):
-    model = tiny_model("bert")
-    sparsetune.save_compact(model, tmp_path)
-    for name in ("model.safetensors", "sparsetune_shapes.json", "config.json"):
-        (tmp_path / name).unlink()
-        with pytest.raises(ModelError, match=name):
-            sparsetune.load_compact(tmp_path)
-
-
 def test_the_example_in_the_readme_runs(tmp_path, monkeypatch):
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = readme.split("## In your own work", 1)[1]
@@ -372,7 +299,7 @@ def test_the_example_in_the_readme_runs(tmp_path, monkeypatch):
     names = {"model": tiny_model("bert"), "train": lambda model: None}
     exec(compile(example, "README.md", "exec"), names)
     plain = tiny_model("bert")
-    sparsetune.load_dsee(plain, "adapter")
+    sparsetune.load("update", plain)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(
         output_of(loaded, tiny_batch()), output_of(plain, tiny_batch()), rtol=1e-4, atol=1e-5

@@ -3,9 +3,9 @@
 import pytest
 
 from sparsetune.cli import main
-from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Catalogue, Refusal
-from sparsetune.config.rules import method_rules
+from sparsetune.config.method import Method
+from sparsetune.config.reading import read_yaml, validated
 from sparsetune.errors import ConfigError
 
 REASON = "PEFT's Super-Tuning takes nn.Linear only, and GPT-2's matrices are Conv1D"
@@ -68,11 +68,15 @@ def test_a_refusal_is_no_setting(catalogue, edit):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[gpt2]", "[t5]", "not_for.0.architectures.0: got 't5'; allowed: bert, roberta, gpt2"),
+        (
+            "[gpt2]",
+            "[t5]",
+            "not_for.0.architectures.0: received 't5'; allowed: bert, roberta, gpt2",
+        ),
         ("reason:", "raeson:", "not_for.0: unknown key 'raeson'; allowed: architectures, reason"),
         ("n_sparse: 64", "sparsity: 0.9", "update: unknown key 'sparsity'; allowed: alpha,"),
-        ("type: supra", "type: shira", "got 'shira'; allowed: lora, ia3, adalora, supra"),
-        ("n_sparse: 64", "n_sparse: 0", "update.n_sparse: got 0, need a number >= 1"),
+        ("type: supra", "type: shira", "received 'shira'; allowed: lora, ia3, adalora, supra"),
+        ("n_sparse: 64", "n_sparse: 0", "update.n_sparse: received 0; allowed: a number >= 1"),
     ],
 )
 def test_a_misspelt_method_is_one_line_that_names_the_key(catalogue, edit, old, new, message):
@@ -86,23 +90,37 @@ def test_a_misspelt_method_is_one_line_that_names_the_key(catalogue, edit, old, 
 @pytest.mark.parametrize(
     ("method", "change", "message"),
     [
-        ("adalora", {"initial_rank": 16}, "initial_rank: got 16, need more than rank, 16"),
-        ("adalora", {"final_fraction": 0.85}, "sum must be below 1, got 0.15 and 0.85"),
-        ("adalora", {"targets": ["query", "query"]}, "targets: each only once"),
+        (
+            "adalora",
+            {"initial_rank": 16},
+            "update.initial_rank: received 16; allowed: more than rank, 16",
+        ),
+        ("adalora", {"final_fraction": 0.85}, "sum must be below 1, received 0.15 and 0.85"),
+        (
+            "adalora",
+            {"targets": ["query", "query"]},
+            "update.targets: received ['query', 'query']; allowed: each only once",
+        ),
         ("ia3", {"targets": ["key"]}, "feedforward: ffn_out must be in update.targets too"),
     ],
 )
 def test_settings_of_an_update_must_fit_each_other(repository, method, change, message):
-    raw = dict(read_yaml(repository / "config" / "methods" / f"{method}.yaml"))
-    assert all(holds for holds, _ in method_rules(raw))
+    raw = method_file(repository, method)
+    validated(Method, raw, origin="it", id=method)
     raw["update"] = {**raw["update"], **change}
-    told = [text for holds, text in method_rules(raw) if not holds]
-    assert len(told) == 1
-    assert message in told[0]
+    with pytest.raises(ConfigError) as caught:
+        validated(Method, raw, origin="it", id=method)
+    assert message in str(caught.value)
 
 
 def test_adalora_needs_one_training(repository):
-    raw = dict(read_yaml(repository / "config" / "methods" / "adalora.yaml"))
+    raw = method_file(repository, "adalora")
     raw["phases"] = [*raw["phases"], {**raw["phases"][0], "name": "again"}]
-    told = [text for holds, text in method_rules(raw) if not holds]
-    assert [text for text in told if "exactly one train phase, got 2" in text]
+    with pytest.raises(ConfigError, match=r"phases: .* exactly one train phase, received 2"):
+        validated(Method, raw, origin="it", id="adalora")
+
+
+def method_file(repository, method):
+    raw = dict(read_yaml(repository / "config" / "methods" / f"{method}.yaml"))
+    raw.pop("overrides", None)
+    return raw

@@ -1,5 +1,7 @@
 """Tiny random BERT, RoBERTa and GPT-2 models for tests: hidden 24, 2 layers, 4 heads."""
 
+from dataclasses import replace
+
 import torch
 from transformers import BertConfig, GPT2Config, RobertaConfig, set_seed
 from transformers.models.bert import modeling_bert
@@ -7,11 +9,10 @@ from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.roberta import modeling_roberta
 
 from sparsetune.dsee.layer import DseeConfig, apply_dsee
-from sparsetune.dsee.support import model_supports
 
 HIDDEN, LAYERS, HEADS, WIDTH, VOCAB = 24, 2, 4, 40, 50
 KINDS = ("bert", "roberta", "gpt2")
-SMALL_DSEE = DseeConfig(rank=3, alpha=6.0, n_sparse=11, init="normal")
+SMALL_DSEE = DseeConfig(rank=3, alpha=6.0, n_sparse=11, init="normal", support="random")
 
 
 def _encoder(config_class, labels):
@@ -84,14 +85,9 @@ def output_of(model, batch):
         return model(**batch)[0]
 
 
-def attach(model, config=SMALL_DSEE, *, seed=0, recipe="random"):
-    results = model_supports(
-        model, config.targets, recipe=recipe, n_sparse=config.n_sparse, seed=seed
-    )
-    supports = {key: result.positions for key, result in results.items()}
-    apply_dsee(model, config, supports, generator=torch.Generator().manual_seed(seed))
-    return model
+def attach(model, config=SMALL_DSEE, **changes):
+    return apply_dsee(model, replace(config, **changes))
 
 
 def adapted(kind, targets=("query", "value"), **options):
-    return attach(tiny_model(kind), DseeConfig(3, 6.0, 11, targets, "normal"), **options)
+    return attach(tiny_model(kind), targets=targets, **options)

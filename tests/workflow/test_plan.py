@@ -183,7 +183,11 @@ BAD = {
     "key twice": ("device: cpu", "device: cpu\ndevice: cpu", "key 'device' twice"),
     "missing key, that the default suite has": ("device: cpu\n", "", "missing key 'device'"),
     "unknown id": ("mini-roberta", "mini-robreta", "did you mean 'mini-roberta'?"),
-    "wrong value": ("device: cpu", "device: gpu", "device: got 'gpu'; allowed: auto, cpu, cuda"),
+    "wrong value": (
+        "device: cpu",
+        "device: gpu",
+        "device: received 'gpu'; allowed: auto, cpu, cuda",
+    ),
 }
 
 
@@ -206,11 +210,11 @@ def test_bad_suite_stops_snakemake_in_one_line_before_anything_is_made(workplace
 def test_bad_catalogue_file_and_bad_override_stop_snakemake_too(workplace, edit):
     done = workplace.snakemake("--config", "device=gpu")
     assert done.returncode == 2
-    assert "device: got 'gpu'" in done.stderr
+    assert "device: received 'gpu'" in done.stderr
     edit(workplace.config / "methods" / "dsee.yaml", "rank: 16", "rank: 0")
     done = workplace.snakemake()
     assert done.returncode == 2
-    assert "dsee.yaml: update.rank: got 0, need a number >= 1" in done.stderr
+    assert "dsee.yaml: update.rank: received 0; allowed: a number >= 1" in done.stderr
 
 
 def test_epochs_are_scored_in_the_runs_of_suites_that_ask_for_it_themselves(workplace, edit):

@@ -1,6 +1,6 @@
-"""Sentences of the synthetic language: seeded random streams, small clauses and running text.
+"""Sentences of the generated world: seeded random streams, small clauses and running text.
 
-The labelled tasks are in ``tasks``; the words are in ``words``.
+The published task layouts are in ``world_tasks``; the words are in ``world_words``.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ from sparsetune.data.synthetic.words import (
     VENUES,
     VERBS,
     article,
-    inflected,
+    plural,
+    singular_verb,
 )
 
 KINDS: tuple[str, ...] = tuple(NOUNS)
@@ -64,21 +65,26 @@ class Vocabulary:
 
 
 def vocabulary(*, labelled_only: bool) -> Vocabulary:
-    """Take the words of the language, or the part that labelled train splits use.
+    """The words of the world, or the part that labelled train splits use.
 
     Args:
         labelled_only: keep one word in ``LABELLED_EVERY`` of each open class.
+
+    Returns:
+        The vocabulary; the small one is a subset of the whole one.
     """
     step = LABELLED_EVERY if labelled_only else 1
+    # Towns are few: every second one stays.
+    town_step = 2 if labelled_only else 1
     return Vocabulary(
         nouns={kind: words[::step] for kind, words in NOUNS.items()},
         opinions={polarity: words[::step] for polarity, words in OPINIONS.items()},
-        towns={region: words[::step] for region, words in TOWNS.items()},
+        towns={region: words[::town_step] for region, words in TOWNS.items()},
     )
 
 
 def stream(seed: int, *names: str) -> random.Random:
-    """Make a random stream that depends on the seed and the names alone.
+    """An independent random stream that depends on the seed and the names alone.
 
     Args:
         seed: any integer.
@@ -92,18 +98,30 @@ def stream(seed: int, *names: str) -> random.Random:
 
 
 def other(stream: random.Random, choices: Sequence[str], not_this: str) -> str:
-    """Draw one of the choices that is not the given one."""
+    """One of the choices that is not the given one.
+
+    Args:
+        stream: source of randomness.
+        choices: at least one of them differs from ``not_this``.
+        not_this: the choice to leave out.
+
+    Returns:
+        The drawn choice.
+    """
     return stream.choice([choice for choice in choices if choice != not_this])
 
 
 def opinion_clause(stream: random.Random, words: Vocabulary, topic: str, polarity: str) -> str:
-    """Praise or blame a topic in a clause without a full stop.
+    """A clause that praises or blames a topic, without a full stop.
 
     Args:
         stream: source of randomness.
         words: adjectives to choose from.
         topic: what the opinion is about.
         polarity: ``positive`` or ``negative``; with "not" an adjective of the other side is used.
+
+    Returns:
+        The clause, in lower case.
     """
     first, second = (words.opinion(stream, polarity) for _ in range(2))
     against = words.opinion(stream, other(stream, POLARITIES, polarity))
@@ -150,7 +168,7 @@ def _told(stream: random.Random, clauses: list[str]) -> str:
 def number_clause(
     stream: random.Random, noun: str, *, is_plural: bool, verb: str | None = None
 ) -> tuple[str, ...]:
-    """Make the words of "these old herons near the river sing".
+    """The words of "these old herons near the river sing".
 
     Args:
         stream: source of randomness.
@@ -168,9 +186,9 @@ def number_clause(
     return (
         determiner,
         *colour,
-        inflected(noun) if is_plural else noun,
+        plural(noun) if is_plural else noun,
         *spot,
-        base if is_plural else inflected(base),
+        base if is_plural else singular_verb(base),
     )
 
 
@@ -216,7 +234,12 @@ def _pair(stream: random.Random, words: Vocabulary) -> str:
 
 
 def person_facts(stream: random.Random, words: Vocabulary, person: str) -> dict[str, str]:
-    """Draw facts about a person, true for one text only: they must be read and not known.
+    """Facts about a person, true for one text only, so that they must be read and not known.
+
+    Args:
+        stream: source of randomness.
+        words: nouns and towns to choose from.
+        person: the name.
 
     Returns:
         ``name``, ``town``, ``job``, ``thing`` (colour and noun) and ``spot``.
@@ -231,7 +254,15 @@ def person_facts(stream: random.Random, words: Vocabulary, person: str) -> dict[
 
 
 def person_clauses(stream: random.Random, facts: dict[str, str]) -> list[str]:
-    """Tell town, job and thing in one clause each, with the name and no full stop."""
+    """Sentences, each with the name, that tell the facts about a person.
+
+    Args:
+        stream: source of randomness for the wording.
+        facts: as made by ``person_facts``.
+
+    Returns:
+        One clause for each of town, job and thing, without full stops.
+    """
     name, town, job, thing = (facts[key] for key in ("name", "town", "job", "thing"))
     return [
         stream.choice((f"{name} lives in {town}", f"the home of {name} is in {town}")),
@@ -275,7 +306,10 @@ def _judgement(stream: random.Random, words: Vocabulary) -> str:
 
 
 def venue_facts(stream: random.Random) -> dict[str, str]:
-    """Draw a venue with three to six attributes, in the published order.
+    """A venue with three to six attributes, in the published order.
+
+    Args:
+        stream: source of randomness.
 
     Returns:
         ``name`` first, then ``eatType`` and the drawn attributes.
@@ -290,12 +324,27 @@ def venue_facts(stream: random.Random) -> dict[str, str]:
 
 
 def meaning_representation(facts: dict[str, str]) -> str:
-    """Write facts as the E2E challenge does: ``name[The Blue Heron], eatType[pub]``."""
+    """The facts as the E2E challenge writes them, ``name[The Blue Heron], eatType[pub]``.
+
+    Args:
+        facts: attribute -> value, in order.
+
+    Returns:
+        One line.
+    """
     return ", ".join(f"{key}[{value}]" for key, value in facts.items())
 
 
 def venue_text(stream: random.Random, facts: dict[str, str]) -> str:
-    """Tell every fact once, in one to three sentences with capital letters and full stops."""
+    """A description that tells every fact once.
+
+    Args:
+        stream: source of randomness for the wording.
+        facts: as made by ``venue_facts``.
+
+    Returns:
+        One to three sentences with capital letters and full stops.
+    """
     price, rating = facts.get("priceRange"), facts.get("customer rating")
     area, family = facts.get("area"), facts.get("familyFriendly")
     kind = " ".join(filter(None, (facts.get("food"), facts["eatType"])))
@@ -329,7 +378,14 @@ def _venue(stream: random.Random, words: Vocabulary) -> str:
 
 
 def document(stream: random.Random) -> str:
-    """Make one line of running text: a few sentences about the same thing."""
+    """One document of running text: a few sentences about the same thing.
+
+    Args:
+        stream: source of randomness.
+
+    Returns:
+        One line of text without a line break.
+    """
     makers = (_review, _thing, _kind, _judgement, _person, _pair, _venue)
     maker = stream.choices(makers, weights=(6, 6, 3, 3, 5, 3, 2))[0]
     return maker(stream, vocabulary(labelled_only=False))

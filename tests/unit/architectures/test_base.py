@@ -5,7 +5,8 @@ from transformers import DistilBertConfig
 from transformers.models.distilbert.modeling_distilbert import DistilBertModel
 from unit.tiny import HEADS, HIDDEN, KINDS, LAYERS, WIDTH, tiny_model
 
-from sparsetune.architectures.base import PROJECTIONS, Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.base import PROJECTIONS
 from sparsetune.errors import ModelError
 
 

@@ -20,7 +20,7 @@ from sparsetune.architectures.loading import (
     load_model,
     load_tokenizer,
 )
-from sparsetune.data.sources import fetch_backbone
+from sparsetune.data.backbones import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.records import sha256_of
 
@@ -138,7 +138,7 @@ def test_loading_says_nothing_and_restores_the_log_level(folders, capfd):
 
 @pytest.mark.parametrize(("kind", "labels"), [("classification", 0), ("regression", 2)])
 def test_label_counts_that_do_not_fit_are_refused(folders, kind, labels):
-    with pytest.raises(ModelError, match=f"label_count: got {labels}, need"):
+    with pytest.raises(ModelError, match=f"label_count: received {labels}, need"):
         load_model(folders / "bert", kind=kind, label_count=labels, seed=0)
 
 
@@ -215,7 +215,7 @@ def test_pickle_checkpoints_are_refused_by_name(bert, tmp_path):
 def test_unusable_folders_are_named(bert, tmp_path):
     with pytest.raises(ModelError, match="nowhere: no such backbone folder"):
         check_folder(tmp_path / "nowhere", "bert")
-    with pytest.raises(ModelError, match=r"config\.json: model_type: got 'bert', need 'gpt2'"):
+    with pytest.raises(ModelError, match=r"config\.json: model_type: received 'bert', need 'gpt2'"):
         check_folder(bert, "gpt2")
     weights = (bert / "model.safetensors").read_bytes()
     (bert / "model.safetensors").write_bytes(weights[:-10])
@@ -249,7 +249,7 @@ def test_offline_hub_backbone_names_the_mirror_option(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path; from types import SimpleNamespace as N\n"
-        "from sparsetune.data.sources import fetch_backbone\n"
+        "from sparsetune.data.backbones import fetch_backbone\n"
         "source = dict(kind='hub', repository='google-bert/bert-base-uncased', revision='main')\n"
         "backbone = N(id='bert-base', architecture='bert', source=source)\n"
         "fetch_backbone(backbone, Path('out'), lock_file=Path('config/lock.yaml'))\n"
@@ -272,11 +272,11 @@ def test_hub_backbone_is_taken_at_the_pinned_commit_and_without_pickles(
 ):
     commit, asked = "ab" * 20, {}
 
-    def snapshot(self, commit, patterns):
-        asked.update(repository=self.name, kind=self.kind, revision=commit, patterns=patterns)
-        return folders / "gpt2"
+    def hub_snapshot(source, **options):
+        asked.update({**source, **options})
+        return source["revision"], folders / "gpt2"
 
-    monkeypatch.setattr("sparsetune.data.hub.HubRepository.snapshot", snapshot)
+    monkeypatch.setattr("sparsetune.data.backbones.hub_snapshot", hub_snapshot)
     source = {"kind": "hub", "repository": "openai-community/gpt2", "revision": commit}
     backbone = SimpleNamespace(id="gpt2", architecture="gpt2", source=source)
     measured = fetch_backbone(backbone, tmp_path / "out", lock_file=tmp_path / "lock")

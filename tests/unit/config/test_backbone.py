@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Catalogue
+from sparsetune.config.reading import read_yaml
 from sparsetune.errors import ConfigError
 
 LIMITS = {"train_examples": None, "evaluation_examples": None}
@@ -12,9 +12,9 @@ PRETRAINED = ("bert-base-pretrained", "bert-base-early")
 
 
 def twin(catalogue, early_id):
-    """The recipe of an early backbone without what makes it early."""
-    recipe = dict(Catalogue(catalogue).backbone(early_id).pretraining)
-    return recipe, recipe.pop("early")
+    """The recipe of an early backbone without what makes it early, and that."""
+    recipe = Catalogue(catalogue).backbone(early_id).pretraining
+    return recipe.model_copy(update={"early": None}), recipe.early
 
 
 @pytest.mark.parametrize(("dense", "early"), [("mini-bert", "mini-bert-early"), PRETRAINED])
@@ -23,7 +23,7 @@ def test_early_backbones_differ_from_their_dense_twins_in_one_section(repository
     recipe, section = twin(repository / "config", early)
     assert recipe == catalogue.backbone(dense).pretraining
     assert catalogue.backbone(early).source == catalogue.backbone(dense).source
-    assert (section["steps_share"], section["neuron_sparsity"]) == (0.8, 0.3)
+    assert (section.steps_share, section.neuron_sparsity) == (0.8, 0.3)
     for method in ("full", "lora", "dsee", "dsee-unstructured"):
         one = catalogue.method(method, backbone_id=early, task_id="mini-sst2")
         lender = catalogue.backbone(early).tuned_as
@@ -31,11 +31,11 @@ def test_early_backbones_differ_from_their_dense_twins_in_one_section(repository
 
 
 def test_published_pretraining_has_the_papers_steps_samples_and_tokens(repository):
-    phases = Catalogue(repository / "config").backbone("bert-base-early").pretraining["phases"]
-    batches = [phase["batch_size"] * phase["gradient_accumulation"] for phase in phases]
+    phases = Catalogue(repository / "config").backbone("bert-base-early").pretraining.phases
+    batches = [phase.batch_size * phase.gradient_accumulation for phase in phases]
     assert batches == [65536, 32768]
-    assert sum(phase["steps"] for phase in phases) == 8601
-    samples = [phase["steps"] * batch for phase, batch in zip(phases, batches, strict=True)]
+    assert sum(phase.steps for phase in phases) == 8601
+    samples = [phase.steps * batch for phase, batch in zip(phases, batches, strict=True)]
     assert samples[0] / sum(samples) == pytest.approx(0.9, abs=0.001)
 
 
@@ -43,28 +43,30 @@ def test_published_pretraining_has_the_papers_steps_samples_and_tokens(repositor
 def test_shorter_pretraining_is_that_share_of_the_papers_steps(repository, percent, steps):
     catalogue = Catalogue(repository / "config")
     recipe = catalogue.backbone(f"bert-base-pretrained-{percent}").pretraining
-    assert sum(phase["steps"] for phase in recipe["phases"]) == steps
+    assert sum(phase.steps for phase in recipe.phases) == steps
     assert steps == pytest.approx(percent / 100 * 8601, abs=1)
-    for number, phase in enumerate(recipe["phases"]):
-        whole = catalogue.backbone("bert-base-pretrained").pretraining["phases"][number]
-        assert {**phase, "steps": whole["steps"]} == whole
+    for number, phase in enumerate(recipe.phases):
+        whole = catalogue.backbone("bert-base-pretrained").pretraining.phases[number]
+        assert phase.model_copy(update={"steps": whole.steps}) == whole
     early = "bert-base-early" + ("" if percent == 80 else f"-{percent}")
-    assert catalogue.backbone(early).pretraining["early"]["steps_share"] == percent / 100
+    assert catalogue.backbone(early).pretraining.early.steps_share == percent / 100
 
 
 def test_mirror_serves_running_text_and_lent_tokenizers(catalogue):
     mirrored = Catalogue(catalogue, mirror="/files").backbone("bert-base-early")
     folder = "/files/datasets/wikipedia/20231101.en"
-    assert mirrored.source == {"kind": "text", "paths": [f"{folder}/*.parquet"], "seed": 0}
-    lent = mirrored.pretraining["tokenizer"]["source"]
+    assert mirrored.source.resolved() == {
+        "kind": "text", "paths": [f"{folder}/*.parquet"], "seed": 0
+    }  # fmt: skip
+    lent = mirrored.settings()["tokenizer_source"]
     assert lent == {"kind": "mirror", "path": "/files/backbones/bert-base"}
     path = catalogue / "backbones" / "mini-bert.yaml"
     raw = read_yaml(path)
     raw["source"] = {"kind": "text", "seed": 0, "documents": 9, "paths": ["wiki/*.gz", "/a.txt"]}
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    source = Catalogue(catalogue, mirror="/files").backbone("mini-bert").source
+    source = Catalogue(catalogue, mirror="/files").backbone("mini-bert").source.resolved()
     assert source == {**raw["source"], "paths": ["/files/datasets/wiki/*.gz", "/a.txt"]}
-    assert Catalogue(catalogue).backbone("mini-bert").source == raw["source"]
+    assert Catalogue(catalogue).backbone("mini-bert").source.resolved() == raw["source"]
 
 
 def test_a_ticket_on_a_backbone_made_smaller_is_refused(repository):
@@ -91,14 +93,23 @@ def changed_backbone(catalogue, change):
         (lambda raw: raw["pretraining"]["phases"][0].update(steps=9),
          "pretraining.phases.0: needs steps or epochs, not both"),
         (lambda raw: raw["pretraining"]["phases"][0].update(block_tokens=129),
-         "pretraining.phases.0.block_tokens: got 129, allowed: up to .*, 128"),
+         "pretraining.phases.0.block_tokens: received 129; allowed: up to .*, 128"),
         (lambda raw: raw["pretraining"]["phases"].append(raw["pretraining"]["phases"][0]),
-         "pretraining.phases: names must differ, got pretraining, pretraining"),
+         "pretraining.phases: names must differ, received pretraining, pretraining"),
         (lambda raw: raw["pretraining"]["early"].update(head_sparsity=0.96),
-         "pretraining.early.head_sparsity: got 0.96, which leaves none of 12 heads"),
+         "pretraining.early.head_sparsity: received 0.96, which leaves none of 12 heads"),
         (lambda raw: raw["pretraining"].update(optimizer="sgd"), "sgd"),
         (lambda raw: raw["pretraining"]["tokenizer"].update(kind="published"),
-         "pretraining.tokenizer.backbone: needed by kind published, and only there"),
+         "pretraining.tokenizer: unknown key 'vocabulary_size'; allowed: backbone, kind"),
+        (lambda raw: raw["pretraining"].update(tokenizer={"kind": "published"}),
+         "pretraining.tokenizer: missing key 'backbone'"),
+        (lambda raw: raw["pretraining"].update(tokenizer={"kind": "wordpiec"}),
+         "tokenizer.kind: received 'wordpiec'; allowed: .*published; did you mean 'wordpiece'"),
+        (lambda raw: raw["pretraining"].pop("masked_fraction"),
+         "pretraining.masked_fraction: needed by objective masked, and only there"),
+        (lambda raw: raw["pretraining"].update(objective="causal", masked_fraction=None),
+         "pretraining.objective: received 'causal'; allowed for bert: masked"),
+        (lambda raw: raw.update(id="another"), "top level: unknown key 'id'; allowed: arch"),
         (lambda raw: raw["pretraining"].update(
             tokenizer={"kind": "published", "backbone": "mini-bert"}),
          "mini-bert.yaml: its tokenizer cannot be lent to bert: source.kind world, arch"),
@@ -119,7 +130,9 @@ def test_a_search_longer_than_the_first_phase_is_refused(catalogue):
         phase["steps"] = 74
         del phase["epochs"]
 
-    with pytest.raises(ConfigError, match="stop_steps: got 75, the first phase has 74 steps"):
+    with pytest.raises(
+        ConfigError, match="stop_steps: received 75; allowed: up to the first phase"
+    ):
         changed_backbone(catalogue, change)
 
 
@@ -136,5 +149,5 @@ def test_a_search_longer_than_the_first_phase_is_refused(catalogue):
 def test_squad_is_trained_as_published(repository, method, epochs, rate):
     catalogue = Catalogue(repository / "config")
     (phase,) = catalogue.method(method, backbone_id="bert-base", task_id="squad").phases
-    assert (phase["epochs"], phase["learning_rate"]) == (epochs, rate)
-    assert (phase["batch_size"], phase["gradient_accumulation"]) == (12, 4)
+    assert (phase.epochs, phase.learning_rate) == (epochs, rate)
+    assert (phase.batch_size, phase.gradient_accumulation) == (12, 4)

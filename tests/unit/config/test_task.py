@@ -31,9 +31,9 @@ def read(folder, text, task_id="mine"):
 
 def test_a_table_task_tells_its_columns_and_splits(tmp_path):
     task = read(tmp_path, TABLE)
-    assert task.columns == {"texts": ["text"], "label": "label"}
+    assert task.columns.resolved() == {"texts": ["text"], "label": "label"}
     assert task.settings()["splits"] == {"train": "train", "dev": "validation"}
-    assert task.scoring()["columns"] == task.columns
+    assert task.scoring()["columns"] == task.columns.resolved()
 
 
 def test_other_tasks_have_no_such_settings():
@@ -57,20 +57,23 @@ def test_the_parts_of_webnlg_differ_in_nothing_else():
         (CHOSEN + "\n", "", "columns: needed by layout table, and only there"),
         ("splits: {train: train, dev: validation}\n", "", "splits: needed by layout table, and"),
         ("layout: table", "layout: rte", "columns: needed by layout table, and only there"),
-        (CHOSEN, "columns: {texts: [text]}", "columns: got texts; kind classification needs label"),
-        (CHOSEN, "columns: {}", "columns: got none; kind classification needs label, texts"),
+        (CHOSEN, "columns: {texts: [text]}", "columns: received texts; kind classification needs"),
+        (CHOSEN, "columns: {}", "columns: received none; kind classification needs label, texts"),
         (CHOSEN, "columns: {text: text}", "columns: unknown key 'text'; allowed: answers, context"),
-        (CHOSEN, "columns: {texts: [a, b, c], label: d}", r"columns\.texts: got \['a', 'b', 'c'\]"),
-        (CHOSEN, "columns: {texts: [a, a], label: d}", r"columns\.texts: got \['a', 'a'\]"),
+        (CHOSEN, "columns: {texts: [a, b, c], label: d}", r"columns\.texts: received \['a', 'b'"),
+        (CHOSEN, "columns: {texts: [a, a], label: d}", r"columns\.texts: received \['a', 'a'\]"),
         ("kind: classification", "kind: regression", "labels: needed by kind classification"),
         (
             "kind: classification", SPAN, "labels: needed by kind classification, and only there",
         ),
-        ("dev: validation", "test: test", "evaluation_split: got dev; splits has train, test"),
+        ("dev: validation", "test: test", "evaluation_split: received dev; splits has train, test"),
         ("train: train, ", "", "splits: missing key 'train'"),
-        ("train: train", "train: ../train", r"splits\.train: got '\.\./train', need text matching"),
-        ("train: train", "train: '*'", r"splits\.train: got '\*', need text matching"),
-        ("[low, high]", "[low, low]", r"labels: got \['low', 'low'\]"),
+        ("train: train", "train: ../train", r"splits\.train: received '\.\./train'; allowed"),
+        ("train: train", "train: '*'", r"splits\.train: received '\*'; allowed: text matching"),
+        ("[low, high]", "[low, low]", r"labels: received \['low', 'low'\]"),
+        ("[accuracy", "[accuracy_fraction, span_f1", r"metrics\.1: received 'span_f1"),
+        ("[low, high]", "[a, b, c]\nlimit: 1", "unknown key 'limit'"),
+        ("[accuracy_fraction]", "[f1_fraction]\nlabels: [a, b, c]", "key 'labels' twice"),
         ("maximum", "evaluation_part: seen\nmaximum", "evaluation_part: not for layout table"),
     ],
 )  # fmt: skip
@@ -84,11 +87,12 @@ def test_a_task_that_contradicts_itself_is_refused(tmp_path, old, new, message):
 
 def test_a_span_table_may_have_ids_and_no_label(tmp_path):
     text = TABLE.replace("labels: [low, high]\n", "").replace("kind: classification", SPAN)
+    text = text.replace("accuracy_fraction", "span_f1_fraction")
     good = text.replace(CHOSEN, "columns: {question: q, context: c, answers: a, id: i}")
-    assert read(tmp_path, good).columns["id"] == "i"
+    assert read(tmp_path, good).columns.id == "i"
     bad = text.replace(CHOSEN, "columns: {question: q, context: c, label: a}")
     told = "kind span needs answers, context, question and may have id"
-    with pytest.raises(ConfigError, match=f"columns: got context, label, question; {told}"):
+    with pytest.raises(ConfigError, match=f"columns: received context, label, question; {told}"):
         read(tmp_path, bad)
 
 
@@ -121,5 +125,7 @@ NEEDS = {
 def test_a_layout_holds_one_kind(tmp_path, layout, kind, held):
     kept = [line for line in TABLE.splitlines() if not line.startswith(("col", "spl", "labels"))]
     text = "\n".join([*kept, NEEDS[kind]]).replace("layout: table", f"layout: {layout}")
-    with pytest.raises(ConfigError, match=f"kind: got {kind}; layout {layout} holds kind {held}"):
+    with pytest.raises(
+        ConfigError, match=f"kind: received {kind}; layout {layout} holds kind {held}"
+    ):
         read(tmp_path, text.replace("kind: classification", f"kind: {kind}"))

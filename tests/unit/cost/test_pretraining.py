@@ -7,7 +7,7 @@ from transformers import BertForMaskedLM, GPT2LMHeadModel
 from unit.tiny import VOCAB, tiny_config
 
 from sparsetune.cost.pretraining import Pass, pretraining_macs, shapes_of
-from sparsetune.errors import DataError, ModelError
+from sparsetune.errors import ModelError
 
 SMALL = {
     "model_type": "bert", "hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 6,
@@ -32,8 +32,8 @@ def test_masked_language_modelling_by_hand(folder):
 
 def test_the_smaller_model_by_hand(folder):
     # One head of two and half of the neurons: 96 + 72 + 36 + 168 = 372 forward.
-    sizes = {"heads": [1], "ffn_width": [3]}
-    (folder / "sparsetune_shapes.json").write_text(json.dumps(sizes))
+    sizes = {"heads_by_layer": [1], "neurons_by_layer": [3]}
+    (folder / "config.json").write_text(json.dumps(SMALL | sizes))
     _, shape = shapes_of(folder)
     assert pretraining_macs(shape, [Pass(1, 3)]) == 3 * 372
 
@@ -53,16 +53,15 @@ def test_forward_agrees_with_torchs_own_counter(tmp_path, architecture):
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("sizes", "message"),
     [
-        ("[", DataError, "sparsetune_shapes.json: not a readable"),
-        ("{}", ModelError, "sparsetune_shapes.json: need heads and ffn_width"),
-        ('{"heads": 1, "ffn_width": 2}', ModelError, "need heads and ffn_width"),
-        ('{"heads": [1, 1], "ffn_width": [3, 3]}', ModelError, "got 2 layers, model has 1"),
-        ('{"heads": [3], "ffn_width": [3]}', ModelError, "got 2, need 0 to 1"),
+        ({"heads_by_layer": [1]}, "config.json: need heads_by_layer and neurons_by_layer"),
+        ({"heads_by_layer": 1, "neurons_by_layer": 2}, "need heads_by_layer and neurons_by_layer"),
+        ({"heads_by_layer": [1, 1], "neurons_by_layer": [3, 3]}, "got 2 layers, model has 1"),
+        ({"heads_by_layer": [3], "neurons_by_layer": [3]}, "got 2, need 0 to 1"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(folder, text, error, message):
-    (folder / "sparsetune_shapes.json").write_text(text)
-    with pytest.raises(error, match=message):
+def test_sizes_that_do_not_fit_are_refused(folder, sizes, message):
+    (folder / "config.json").write_text(json.dumps(SMALL | sizes))
+    with pytest.raises(ModelError, match=message):
         shapes_of(folder)

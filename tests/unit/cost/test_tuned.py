@@ -6,7 +6,7 @@ from transformers.pytorch_utils import Conv1D
 from unit.cost.configs import BERT_BASE, TINY_BERT, TINY_GPT2
 from unit.tiny import SMALL_DSEE, attach, tiny_model
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.cost.decoding import decoding_macs, prefill_macs, visible_keys
 from sparsetune.cost.lengths import Lengths
 from sparsetune.cost.macs import TrainingPhase, training_macs

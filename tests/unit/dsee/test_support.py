@@ -4,7 +4,7 @@ import torch
 import yaml
 from unit.tiny import KINDS, tiny_model
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.support import (
     RECIPES,
     GreBsmoConfig,
@@ -171,9 +171,9 @@ def test_positions_follow_removed_rows_and_columns():
     # In a 3 x 4 matrix: (0, 1) = 1, (1, 3) = 7, (2, 0) = 8. Without row 1, rows are 0 and 2;
     # (1, 3) is lost, (2, 0) moves to row 1 = 4. Without column 0, the width is 3.
     positions = torch.tensor([1, 7, 8])
-    rows = restrict_support(positions, (3, 4), kept_rows=[0, 2])
+    rows, _ = restrict_support(positions, (3, 4), kept_rows=[0, 2])
     assert rows.tolist() == [1, 4]
-    columns = restrict_support(positions, (3, 4), kept_columns=[1, 2, 3])
+    columns, _ = restrict_support(positions, (3, 4), kept_columns=[1, 2, 3])
     assert columns.tolist() == [0, 5]
 
 
@@ -181,7 +181,10 @@ def test_followed_positions_name_the_same_weights():
     weight = torch.arange(30.0).view(5, 6)
     kept_rows, kept_columns = [0, 2, 3], [1, 4, 5]
     positions = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:12]
-    followed = restrict_support(positions, (5, 6), kept_rows=kept_rows, kept_columns=kept_columns)
+    followed, survives = restrict_support(
+        positions, (5, 6), kept_rows=kept_rows, kept_columns=kept_columns
+    )
     smaller = weight[kept_rows][:, kept_columns]
     expected = [p for p in positions.tolist() if p // 6 in kept_rows and p % 6 in kept_columns]
     assert smaller.flatten()[followed].tolist() == [float(p) for p in expected]
+    assert positions[survives].tolist() == expected

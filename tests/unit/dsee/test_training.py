@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from unit.tiny import HIDDEN, KINDS, adapted
 from unit.two_processes import EXAMPLES, LIMIT_SECONDS, gradients_of, half_a_step, loss_of
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.pruning.masks import apply_masks_, mask_n_of_m
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from unit.tiny import HEADS, HIDDEN, KINDS, WIDTH, output_of, tiny_batch, tiny_model
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import remove

@@ -3,7 +3,7 @@ import torch
 from unit.tiny import KINDS, tiny_batch, tiny_model
 from unit.training.tiny_jobs import KEPT, UPDATES, build_tiny, save_backbone
 
-from sparsetune.architectures.base import Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.cost.params import count_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ModelError

@@ -3,7 +3,7 @@ import torch
 from unit.tiny import KINDS, adapted, attach, tiny_model
 from unit.training.tiny_jobs import MASK
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.layer import DseeConfig, dsee_branches
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for

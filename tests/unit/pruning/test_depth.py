@@ -3,12 +3,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from unit.tiny import KINDS, output_of, tiny_batch, tiny_config, tiny_model
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ModelError
-from sparsetune.pruning.checkpoint import load_compact, save_compact
-from sparsetune.pruning.depth import keep_layers, renumbered
-from sparsetune.pruning.structured import shapes
+from sparsetune.pruning.structured import keep_layers, renumbered, shapes
 
 KEPT = [0, 2, 3]
 
@@ -65,16 +63,6 @@ def test_gpt2_generates_with_a_cache_after_removal():
     ids = tiny_batch()["input_ids"][1:]
     both = [model.generate(ids, max_new_tokens=5, use_cache=c, do_sample=False) for c in (0, 1)]
     assert torch.equal(*both)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_shallower_model_saves_and_loads(kind, tmp_path):
-    model = deep_model(kind)
-    keep_layers(model, KEPT)
-    save_compact(model, tmp_path)
-    assert torch.equal(
-        output_of(load_compact(tmp_path), tiny_batch()), output_of(model, tiny_batch())
-    )
 
 
 @pytest.mark.parametrize(

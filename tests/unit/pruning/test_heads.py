@@ -2,11 +2,11 @@ import pytest
 import torch
 from unit.tiny import HEADS, HIDDEN, KINDS, SMALL_DSEE, adapted, output_of, tiny_batch, tiny_model
 
-from sparsetune.architectures.base import PROJECTIONS, Anatomy
+from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import PROJECTIONS
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ModelError
-from sparsetune.pruning.heads import head_scores, heads_to_keep, remove_heads
-from sparsetune.pruning.structured import shapes
+from sparsetune.pruning.structured import head_scores, heads_to_keep, remove, shapes
 
 SIZE = HIDDEN // HEADS
 KEPT = [[0, 2, 3], [1]]
@@ -65,7 +65,7 @@ def test_counts_are_rounded_half_up_and_one_head_stays(sparsity, left):
 @pytest.mark.parametrize("targets", [("query", "value"), PROJECTIONS])
 def test_removed_model_answers_like_the_one_with_zeroed_heads(kind, targets):
     removed, masked, dense = (adapted(kind, targets) for _ in range(3))
-    remove_heads(removed, KEPT)
+    remove(removed, KEPT)
     anatomy = Anatomy.of(masked)
     for layer in range(2):
         gone = rows_of([head for head in range(HEADS) if head not in KEPT[layer]])
@@ -85,7 +85,7 @@ def test_removed_model_answers_like_the_one_with_zeroed_heads(kind, targets):
 @pytest.mark.parametrize("kind", KINDS)
 def test_kept_values_are_carried_over_bit_for_bit(kind):
     removed, whole = adapted(kind), adapted(kind)
-    remove_heads(removed, KEPT)
+    remove(removed, KEPT)
     before, now = updates(whole), updates(removed)
     branches = {branch.key: branch for _, branch in dsee_branches(whole)}
     for _, branch in dsee_branches(removed):
@@ -103,7 +103,7 @@ def test_kept_values_are_carried_over_bit_for_bit(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_removed_model_trains_its_smaller_update_alone(kind):
     model = adapted(kind)
-    remove_heads(model, KEPT)
+    remove(model, KEPT)
     assert shapes(model)["heads"] == [3, 1]
     model(**tiny_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
     for layer, branch in dsee_branches(model):
@@ -116,13 +116,13 @@ def test_removed_model_trains_its_smaller_update_alone(kind):
 def test_keeping_everything_changes_nothing():
     model = adapted("gpt2")
     before = output_of(model, tiny_batch())
-    remove_heads(model, ALL)
+    remove(model, ALL)
     assert torch.equal(output_of(model, tiny_batch()), before)
 
 
 def test_a_model_without_an_update_loses_heads_too():
     model = tiny_model("bert")
-    remove_heads(model, KEPT)
+    remove(model, KEPT)
     assert shapes(model)["heads"] == [3, 1]
 
 
@@ -134,7 +134,7 @@ def test_heads_that_do_not_fit_are_refused_and_nothing_changes(kept, message):
     model = adapted("bert")
     before = output_of(model, tiny_batch())
     with pytest.raises(ModelError, match=message):
-        remove_heads(model, kept)
+        remove(model, kept)
     assert torch.equal(output_of(model, tiny_batch()), before)
 
 
@@ -150,4 +150,4 @@ def test_other_attachments_and_unknown_scores_are_refused():
         head_scores(model, choice="inverse")
     inject_adapter_in_model(LoraConfig(r=2, target_modules=["query"]), model)
     with pytest.raises(ModelError, match="is wrapped already"):
-        remove_heads(model, KEPT)
+        remove(model, KEPT)

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from unit.tiny import HEADS, HIDDEN, KINDS, WIDTH, output_of, tiny_batch, tiny_model
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import remove, shapes
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from unit.tiny import KINDS, adapted, tiny_model
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.errors import ModelError
 from sparsetune.pruning.masks import apply_masks_, mask_n_of_m, two_pool_masks
 from sparsetune.pruning.structured import remove

@@ -12,8 +12,7 @@ from unit.stages.tiny_catalogue import SHAPE, edit, small_catalogue, suite_confi
 from sparsetune.architectures.loading import load_model, load_tokenizer
 from sparsetune.cli import main
 from sparsetune.config.load import Catalogue
-from sparsetune.cost.stored import SHAPES_FILE
-from sparsetune.data.sources import fetch_backbone
+from sparsetune.data.backbones import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import shapes
 from sparsetune.records import read_record
@@ -121,7 +120,7 @@ def test_the_record_tells_what_pretraining_cost(early):
     assert told["phases"][0]["steps"] == round(0.8 * 15)  # 60 documents, 4 in a batch
     assert told["macs_total"] < told["macs_dense_plan"]
     assert all(told[name] > 0 for name in ("search_seconds", "train_seconds", "tokens_seen"))
-    assert set(record["measured"]["files"]) >= {SHAPES_FILE, "ticket.json", "gates.npz"}
+    assert set(record["measured"]["files"]) >= {"ticket.json", "gates.npz"}
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "span"])
@@ -162,8 +161,9 @@ def test_a_mirror_may_hold_such_a_folder(early, tmp_path):
 
 def test_damaged_sizes_are_named(early, tmp_path):
     folder = shutil.copytree(early.backbone, tmp_path / "copy")
-    (folder / SHAPES_FILE).write_text("{}")
-    with pytest.raises(ModelError, match=rf"{SHAPES_FILE}: format"):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"heads_by_layer": [9, 1]}))
+    with pytest.raises(ModelError, match=r"config\.json: heads_by_layer: received \[9, 1\]"):
         load_model(folder, kind="regression", label_count=1, seed=0)
 
 

@@ -146,7 +146,7 @@ def test_a_search_by_language_modelling_pays_for_its_own_head(place, shallow):
 
 
 def test_masked_language_modelling_on_gpt2_is_refused_before_anything_is_read(place):
-    with pytest.raises(ConfigError, match="got mlm for a gpt2 backbone"):
+    with pytest.raises(ConfigError, match="received mlm for a gpt2 backbone"):
         TicketJob.of(
             place.catalogue, "earlybert-mlm", suite="tiny", ids=("mini-gpt2", "mini-e2e", 1),
             limits=LIMITS,

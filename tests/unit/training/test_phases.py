@@ -16,7 +16,7 @@ from unit.training.tiny_jobs import (
     workplace,
 )
 
-from sparsetune.architectures.base import Anatomy
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.errors import ModelError
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.training import phases as module

@@ -1,6 +1,5 @@
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,9 +67,9 @@ def test_early_pretraining_does_its_share_of_each_phase_on_a_smaller_model(early
     assert told["search"]["kept_heads"] == [3] * LAYERS  # 1 of 4 removed in each layer
     assert sum(told["search"]["kept_neurons"]) == 2 * WIDTH - 24  # 30 % of 80 over all layers
     assert measured["parameters"] < dense[1]["parameters"]
-    saved = read_json(folder / "sparsetune_shapes.json")
-    assert saved["heads"] == told["search"]["kept_heads"]
-    assert saved["ffn_width"] == told["search"]["kept_neurons"]
+    saved = read_json(folder / "config.json")
+    assert saved["heads_by_layer"] == told["search"]["kept_heads"]
+    assert saved["neurons_by_layer"] == told["search"]["kept_neurons"]
     with np.load(folder / "gates.npz", allow_pickle=False) as gates:
         assert gates["heads"].shape == (3, LAYERS, HEADS)
     assert told["initial_weights_sha256"] == dense[1]["pretraining"]["initial_weights_sha256"]
@@ -117,7 +116,7 @@ def part_of(weight, name, ticket):
 
 
 def outcome(folder):
-    names = ("model.safetensors", "sparsetune_shapes.json", "ticket.json", "curve.json")
+    names = ("model.safetensors", "config.json", "ticket.json", "curve.json")
     found = {name: (folder / name).read_bytes() for name in names}
     with np.load(folder / "gates.npz", allow_pickle=False) as gates:
         return found, {name: gates[name].tolist() for name in gates.files}
@@ -169,10 +168,10 @@ def test_killed_while_the_folder_is_handed_over_it_is_handed_over_again(
 def test_local_text_is_read_with_a_lent_tokenizer_and_belongs_to_the_checkpoints(tmp_path, dense):
     text = tmp_path / "text.txt"
     shutil.copy(dense[0] / "corpus.txt", text)
-    tokenizer = {"kind": "published", "backbone": "lender",
-                 "source": {"kind": "mirror", "path": str(dense[0])}}  # fmt: skip
+    lent = {"tokenizer": {"kind": "published", "backbone": "lender"},
+            "tokenizer_source": {"kind": "mirror", "path": str(dense[0])}}  # fmt: skip
     source = {"kind": "text", "seed": 3, "paths": [str(text)], "documents": 30}
-    backbone = tiny_backbone(early=False, source=source, tokenizer=tokenizer)
+    backbone = tiny_backbone(early=False, source=source, **lent)
     measured = run(tmp_path / "one", backbone, inputs={str(text): "a"})
     assert measured["corpus"]["documents"] == 30
     assert measured["vocabulary_tokens"] == dense[1]["vocabulary_tokens"]
@@ -209,12 +208,13 @@ def test_other_architectures_lose_heads_and_neurons_too(tmp_path, architecture):
     measured = run(tmp_path, tiny_backbone(architecture, optimizer="lamb", blocks="stream"))
     stored = sum(t.numel() for t in load_file(tmp_path / "out" / "model.safetensors").values())
     assert stored == measured["parameters"]
-    assert read_json(tmp_path / "out" / "sparsetune_shapes.json")["heads"] == [3] * LAYERS
+    assert read_json(tmp_path / "out" / "config.json")["heads_by_layer"] == [3] * LAYERS
 
 
 def test_a_search_longer_than_the_first_phase_is_refused(tmp_path):
     backbone = tiny_backbone()
-    recipe = {**backbone.pretraining, "early": {**EARLY, "stop_steps": 7}}
+    early = backbone.pretraining.early.model_copy(update={"stop_steps": 7})
+    recipe = backbone.pretraining.model_copy(update={"early": early})
     message = "backbone tiny: pretraining.early.stop_steps: got 7, the first phase has 6 steps"
     with pytest.raises(ConfigError, match=message):
-        run(tmp_path, replace(backbone, pretraining=recipe))
+        run(tmp_path, backbone.model_copy(update={"pretraining": recipe}))

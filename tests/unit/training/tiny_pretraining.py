@@ -36,7 +36,11 @@ def tiny_backbone(architecture="bert", *, early=True, **changes):
     if early:
         recipe["early"] = EARLY
     source = changes.pop("source", {"kind": "world", "seed": 3, "documents": 40})
-    return Backbone("tiny", "", architecture, source, {**recipe, **changes})
+    return Backbone.model_validate({
+        "id": "tiny", "description": "x", "architecture": architecture, "source": source,
+        "tokenizer_source": changes.pop("tokenizer_source", None),
+        "pretraining": {**recipe, **changes},
+    })  # fmt: skip
 
 
 def run(root: Path, backbone, *, checkpoint_seconds=1e9, inputs=None):

@@ -1,0 +1,269 @@
+"""The layers of a loaded model, of whatever family: projections, heads, neurons and task head."""
+
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsetune.architectures.base import ATTENTION_INPUTS, PROJECTIONS, Family, Site
+from sparsetune.architectures.bert import BERT, ROBERTA
+from sparsetune.architectures.gpt2 import GPT2
+from sparsetune.errors import ModelError
+
+FAMILIES = MappingProxyType({family.model_type: family for family in (BERT, ROBERTA, GPT2)})
+HEADS_BY_LAYER, NEURONS_BY_LAYER = "heads_by_layer", "neurons_by_layer"
+"""What the config of a model says after a removal: how many each layer has left."""
+
+_KEY = re.compile(r"layer\.(\d+)\.(" + "|".join(PROJECTIONS) + ")")
+
+
+def family_of(model: nn.Module) -> Family:
+    """Find the family of a model.
+
+    Args:
+        model: of transformers, bare or with any head.
+
+    Raises:
+        ModelError: if its architecture is none of ``FAMILIES``.
+    """
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in FAMILIES:
+        raise ModelError(
+            f"model type {kind!r} of {type(model).__name__} is not supported; "
+            f"known: {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind]
+
+
+def model_class(model_type: str, name: str) -> Any:
+    """Find one of transformers' own model classes of an architecture.
+
+    Args:
+        model_type: one of ``FAMILIES``.
+        name: e.g. ``BertForMaskedLM``.
+
+    Returns:
+        The class; None if there is none of that name.
+
+    Raises:
+        ModelError: if the architecture is unknown.
+    """
+    from transformers import PreTrainedModel
+
+    if model_type not in FAMILIES:
+        raise ModelError(f"model_type: received {model_type!r}; allowed: {', '.join(FAMILIES)}")
+    # The one modelling module, not the whole library: start-up is paid in every job.
+    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    found = getattr(module, name, None)
+    is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
+    return found if is_model else None
+
+
+class Anatomy:
+    """The layers of a loaded model: where each projection is, how many heads and neurons.
+
+    Looks the modules up at each call, so it stays right after removal or wrapping.
+
+    Attributes:
+        family: of the model.
+    """
+
+    def __init__(self, model: nn.Module, family: Family, layers_path: str) -> None:
+        self._model: Any = model
+        self.family = family
+        self._layers_path = layers_path
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Anatomy":
+        """Find the encoder or decoder layers of a model.
+
+        Args:
+            model: of a known architecture, bare or with any task head.
+
+        Raises:
+            ModelError: if the architecture is another one.
+        """
+        family = family_of(model)
+        for path, module in model.named_modules():
+            if isinstance(module, nn.ModuleList) and f".{path}".endswith(f".{family.layer_list}"):
+                return cls(model, family, path)
+        raise ModelError(
+            f"{type(model).__name__} of type {family.model_type!r} has no layers at "
+            f"{family.layer_list!r}"
+        )
+
+    @property
+    def model_type(self) -> str:
+        """The architecture, as ``config.json`` says."""
+        return self.family.model_type
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.layer_list)
+
+    @property
+    def layer_list(self) -> Any:
+        """The layers themselves, an ``nn.ModuleList``."""
+        return self._model.get_submodule(self._layers_path)
+
+    @property
+    def head_size(self) -> int:
+        """Features per head; the same in all layers and unchanged by removal."""
+        return int(getattr(self.attention(0), self.family.head_size))
+
+    def attention(self, layer: int) -> nn.Module:
+        """Return the module of a layer that splits projections into heads.
+
+        Args:
+            layer: layer number, 0 to ``layers - 1``.
+
+        Raises:
+            ModelError: if there is no such layer.
+        """
+        return self._model.get_submodule(self._layer_path(layer, self.family.attention))
+
+    def heads(self, layer: int) -> int:
+        """Count the attention heads a layer has now.
+
+        Args:
+            layer: layer number, 0 to ``layers - 1``.
+
+        Raises:
+            ModelError: if there is no such layer.
+        """
+        return self.site(layer, "query").shape[0] // self.head_size
+
+    def ffn_width(self, layer: int) -> int:
+        """Count the feed-forward neurons a layer has now.
+
+        Args:
+            layer: layer number, 0 to ``layers - 1``.
+
+        Raises:
+            ModelError: if there is no such layer.
+        """
+        return self.site(layer, "ffn_in").shape[0]
+
+    def site(self, layer: int, projection: str) -> Site:
+        """Find one projection of one layer.
+
+        Args:
+            layer: layer number, 0 to ``layers - 1``.
+            projection: one of ``PROJECTIONS``.
+
+        Raises:
+            ModelError: if there is no such layer or projection.
+        """
+        if projection not in PROJECTIONS:
+            raise ModelError(f"projection {projection!r} unknown; known: {', '.join(PROJECTIONS)}")
+        paths = self.family.paths
+        fused = [name for name in PROJECTIONS if paths[name] == paths[projection]]
+        path = self._layer_path(layer, paths[projection])
+        return Site(
+            layer=layer,
+            projection=projection,
+            path=path,
+            module=self._model.get_submodule(path),
+            part=fused.index(projection),
+            parts=len(fused),
+            stored_in_by_out=self.family.stored_in_by_out,
+        )
+
+    def site_of(self, key: str) -> Site:
+        """Find a site by its text id.
+
+        Args:
+            key: as in ``Site.key``, e.g. ``layer.3.query``.
+
+        Raises:
+            ModelError: if the key is malformed or names no site of this model.
+        """
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ModelError(f"site {key!r} is not of the form layer.<number>.<projection>")
+        return self.site(int(match[1]), match[2])
+
+    def sites(self, projections: Sequence[str] = PROJECTIONS) -> Iterator[Site]:
+        """Go through projections, layer by layer.
+
+        Args:
+            projections: names from ``PROJECTIONS``, in the order wanted within a layer.
+
+        Yields:
+            Each site once.
+
+        Raises:
+            ModelError: if a projection is unknown.
+        """
+        for layer in range(self.layers):
+            for projection in projections:
+                yield self.site(layer, projection)
+
+    def keep_heads_(self, layer: int, features: Sequence[int]) -> None:
+        """Drop all other features of a layer's attention, in place; the caller checks what fits.
+
+        Args:
+            layer: layer number.
+            features: increasing, those of whole heads.
+        """
+        query = self.site(layer, "query")
+        device = query.module.weight.device
+        columns = torch.tensor(list(features), device=device)
+        block = query.shape[0]
+        # A fused matrix is one module seen through three sites: cut all thirds at once.
+        inputs = {site.path: site for site in (self.site(layer, n) for n in ATTENTION_INPUTS)}
+        for site in inputs.values():
+            rows = [columns + part * block for part in range(site.parts)]
+            site.keep_outputs_(torch.cat(rows))
+        self.site(layer, "attention_output").keep_inputs_(columns)
+        heads = len(columns) // self.head_size
+        self.family.resize_attention(self.attention(layer), heads, len(columns))
+
+    def keep_neurons_(self, layer: int, neurons: Sequence[int]) -> None:
+        """Drop all other feed-forward neurons of a layer, in place; the caller checks what fits.
+
+        Args:
+            layer: layer number.
+            neurons: increasing.
+        """
+        site = self.site(layer, "ffn_in")
+        kept = torch.tensor(list(neurons), device=site.module.weight.device)
+        site.keep_outputs_(kept)
+        self.site(layer, "ffn_out").keep_inputs_(kept)
+
+    def note_sizes(self) -> None:
+        """Write into the model's config how many heads and neurons each layer has."""
+        layers = range(self.layers)
+        setattr(self._model.config, HEADS_BY_LAYER, [self.heads(layer) for layer in layers])
+        setattr(self._model.config, NEURONS_BY_LAYER, [self.ffn_width(layer) for layer in layers])
+
+    def _layer_path(self, layer: int, tail: str) -> str:
+        if not 0 <= layer < self.layers:
+            raise ModelError(f"layer {layer} does not exist; the model has 0 to {self.layers - 1}")
+        return f"{self._layers_path}.{layer}.{tail}"
+
+
+def task_head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name the parameters of the task head, which every method trains.
+
+    Args:
+        model: a model that ``Anatomy.of`` accepts.
+
+    Returns:
+        Parameters by their name in the model: all of ``classifier`` (RoBERTa's includes its dense
+        layer), ``score`` or ``qa_outputs``; empty for language models, whose head is the
+        embedding, and for bare models. BERT's pooler is not part of it.
+
+    Source:
+        VITA-Group/DSEE at 61844c3: the classifier trains, ``bert.pooler`` stays frozen.
+    Differs:
+        Nothing.
+    """
+    head = family_of(model).task_head
+    named = model.named_parameters()
+    return {name: parameter for name, parameter in named if name.split(".")[0] in head}

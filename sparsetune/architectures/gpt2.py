@@ -1,0 +1,48 @@
+"""GPT-2: weights stored in x out, and query, key and value in one matrix."""
+
+from typing import Any
+
+from sparsetune.architectures.base import Family
+
+
+def _resize(attention: Any, heads: int, features: int) -> None:
+    attention.num_heads = heads
+    attention.split_size = features
+
+
+def _keeps_layers(config: Any) -> str | None:
+    if not getattr(config, "scale_attn_by_inverse_layer_idx", False):
+        return None
+    return (
+        "scale_attn_by_inverse_layer_idx is true: a layer's attention would change with its "
+        "number, so no layer can be removed; allowed: false"
+    )
+
+
+GPT2 = Family(
+    model_type="gpt2",
+    class_prefix="GPT2",
+    heads={
+        "classification": "ForSequenceClassification",
+        "regression": "ForSequenceClassification",
+        "span": "ForQuestionAnswering",
+        "generation": "LMHeadModel",
+    },
+    layer_list="h",
+    paths={
+        "query": "attn.c_attn",
+        "key": "attn.c_attn",
+        "value": "attn.c_attn",
+        "attention_output": "attn.c_proj",
+        "ffn_in": "mlp.c_fc",
+        "ffn_out": "mlp.c_proj",
+    },
+    attention="attn",
+    head_size="head_dim",
+    resize_attention=_resize,
+    task_head=("score", "qa_outputs"),
+    new_weights=(),
+    language_head=("lm_head.",),
+    stored_in_by_out=True,
+    keeps_layers=_keeps_layers,
+)

@@ -1,0 +1,277 @@
+"""A backbone: a pre-trained model, fetched or pre-trained here, with the whole recipe."""
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from sparsetune.config.settings import (
+    Count,
+    Id,
+    Items,
+    OptimizerSettings,
+    Penalty,
+    Positive,
+    Rule,
+    Seed,
+    Settings,
+    Share,
+    Text,
+)
+
+Architecture = Literal["bert", "roberta", "gpt2"]
+Scope = Literal["global", "layer"]
+Repository = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$",
+        description="owner/name on the Hugging Face hub",
+    ),
+]
+Revision = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="commit SHA, or a branch that is resolved at the first fetch",
+    ),
+]
+Documents = Annotated[
+    int | None,
+    Field(ge=1, description="most documents taken, in the order of the files; all if left out"),
+]
+
+
+class HubSource(Settings):
+    """A repository of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repository: Repository
+    revision: Revision
+    subset: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]*$", description="configuration of the data set"
+    )
+
+
+class MirrorSource(Settings):
+    """A folder that holds the files."""
+
+    kind: Literal["mirror"]
+    path: Text = Field(description="folder that holds the files")
+
+
+class SyntheticCorpus(Settings):
+    """Text that is generated here."""
+
+    kind: Literal["world"]
+    seed: Seed = Field(description="seed of corpus, tokenizer and weights")
+    documents: Count = Field(description="documents in the corpus")
+
+
+class TextFiles(Settings):
+    """Running text in local files."""
+
+    kind: Literal["text"]
+    seed: Seed = Field(description="seed of tokenizer, weights and masks")
+    paths: Items[Text] = Field(
+        description="files or patterns; plain or gzip (one document a line), or parquet (column "
+        "text); relative to the working folder, or to the mirror's datasets/"
+    )
+    documents: Documents = None
+
+
+class HubText(Settings):
+    """Running text in files of a data set on the hub."""
+
+    kind: Literal["hub-text"]
+    seed: Seed = Field(description="seed of tokenizer, weights and masks")
+    repository: Repository
+    revision: Revision
+    files: Items[Annotated[str, Field(pattern=r"^[A-Za-z0-9._*-]+(/[A-Za-z0-9._*-]+)*$")]] = Field(
+        description="files of the hub's data set, or patterns, as in kind text"
+    )
+    documents: Documents = None
+
+
+BackboneSource = HubSource | MirrorSource | SyntheticCorpus | TextFiles | HubText
+TEXT_SOURCES = ("world", "text", "hub-text")
+"""Kinds of sources that are texts, on which a backbone is pre-trained here."""
+
+
+class ExpectedSizes(Settings):
+    """Published sizes, which an estimate uses before the files are there."""
+
+    hidden_size: Count = Field(description="D")
+    layers: Count = Field(description="L")
+    heads: Count = Field(description="H")
+    feed_forward_size: Count = Field(description="F")
+    maximum_positions: Count = Field(description="rows of the position embedding")
+    vocabulary_size: Count = Field(description="rows of the token embedding")
+
+
+class TrainedTokenizer(Settings):
+    """A tokenizer that is trained on the text."""
+
+    kind: Literal["wordpiece", "byte-bpe"] = Field(description="algorithm")
+    vocabulary_size: int = Field(ge=64, description="tokens")
+
+
+class PublishedTokenizer(Settings):
+    """The tokenizer of another backbone, fetched."""
+
+    kind: Literal["published"]
+    backbone: Id = Field(description="id of the backbone whose tokenizer is taken")
+
+
+class Shape(Settings):
+    """Sizes of a model that is pre-trained here."""
+
+    hidden_size: Count = Field(description="D")
+    layers: Count = Field(description="L")
+    heads: Count = Field(description="H")
+    feed_forward_size: Count = Field(description="F")
+    maximum_positions: int = Field(ge=8, description="longest input in tokens")
+    dropout: Share = Field(description="everywhere, in [0, 1)")
+    initializer_range: Positive = Field(description="standard deviation of random weights")
+
+
+class PretrainingPhase(OptimizerSettings):
+    """One phase, with an optimizer state of its own."""
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", description="of the phase")
+    block_tokens: int = Field(ge=8, description="tokens in one training block")
+    steps: Count | None = Field(None, description="optimizer steps; this or epochs")
+    epochs: Positive | None = Field(None, description="passes over the blocks; this or steps")
+
+    def rules(self) -> Iterator[Rule]:
+        """A length is told in one way."""
+        yield (self.steps is None) != (self.epochs is None), "", "needs steps or epochs, not both"
+
+
+class EarlySettings(Settings):
+    """EarlyBERT: search from random weights, draw, reset to them, remove, train a share."""
+
+    stop_steps: Count = Field(description="steps of the first phase after which the search stops")
+    head_penalty: Penalty = Field(description="l1 weight of the heads' coefficients")
+    neuron_penalty: Penalty = Field(description="l1 weight of the neurons' coefficients")
+    head_sparsity: Share = Field(description="share of heads removed in each layer, in [0, 1)")
+    neuron_sparsity: Share = Field(description="share of FFN neurons removed, in [0, 1)")
+    neuron_scope: Scope = Field(description="where neurons compete")
+    steps_share: float = Field(
+        gt=0, le=1, description="share of each phase's steps that the smaller model trains, (0, 1]"
+    )
+
+
+class Pretraining(Settings):
+    """The whole recipe of a pre-training."""
+
+    objective: Literal["masked", "causal"] = Field(description="what is predicted")
+    tokenizer: TrainedTokenizer | PublishedTokenizer = Field(discriminator="kind")
+    shape: Shape
+    embeddings: Literal["cooccurrence", "random"] = Field(
+        description="where token embeddings start"
+    )
+    blocks: Literal["documents", "stream"] = Field(
+        description="documents: a block is the beginning of one; stream: documents are joined and "
+        "cut into full blocks"
+    )
+    masked_fraction: Share | None = Field(
+        None, description="share of tokens predicted (masked objective), in [0, 1)"
+    )
+    optimizer: Literal["adamw", "lamb"] = Field(description="of all phases and of the search")
+    phases: Items[PretrainingPhase] = Field(description="trained in order")
+    early: EarlySettings | None = None
+
+    def rules(self) -> Iterator[Rule]:
+        """What phases, shape and search ask of each other."""
+        yield (
+            (self.masked_fraction is not None) == (self.objective == "masked"),
+            "masked_fraction",
+            "needed by objective masked, and only there",
+        )
+        names = [phase.name for phase in self.phases]
+        yield len(names) == len(set(names)), "phases", f"names must differ, {_received(names)}"
+        positions = self.shape.maximum_positions
+        for index, phase in enumerate(self.phases):
+            yield (
+                phase.block_tokens <= positions,
+                f"phases.{index}.block_tokens",
+                f"received {phase.block_tokens}; allowed: up to shape.maximum_positions, "
+                f"{positions}",
+            )
+        if self.early:
+            yield from self._rules_of_search(self.early)
+
+    def _rules_of_search(self, early: EarlySettings) -> Iterator[Rule]:
+        steps, heads = self.phases[0].steps, self.shape.heads
+        yield (
+            steps is None or early.stop_steps <= steps,
+            "early.stop_steps",
+            f"received {early.stop_steps}; allowed: up to the first phase's {steps} steps",
+        )
+        yield (
+            # The count that is removed is rounded half up.
+            math.floor(early.head_sparsity * heads + 0.5) < heads,
+            "early.head_sparsity",
+            f"received {early.head_sparsity}, which leaves none of {heads} heads",
+        )
+
+
+class Backbone(Settings):
+    """A pre-trained model: where it comes from, or how it is pre-trained here."""
+
+    not_written: ClassVar = frozenset({"id", "tokenizer_source"})
+
+    id: Id = Field(description="the file's name")
+    description: Text = Field(description="one line")
+    architecture: Architecture = Field(description="model family")
+    source: BackboneSource = Field(discriminator="kind")
+    pretraining: Pretraining | None = None
+    tuned_as: Id | None = Field(
+        None,
+        description="id of the backbone whose overrides in methods and tickets hold here too",
+    )
+    expected: ExpectedSizes | None = None
+    tokenizer_source: HubSource | MirrorSource | None = Field(
+        None, description="where a published tokenizer comes from"
+    )
+
+    @property
+    def made_smaller(self) -> bool:
+        """Whether heads and neurons are removed while it is pre-trained."""
+        return self.pretraining is not None and self.pretraining.early is not None
+
+    @property
+    def published_tokenizer(self) -> str | None:
+        """Id of the backbone whose tokenizer it takes."""
+        if self.pretraining and isinstance(self.pretraining.tokenizer, PublishedTokenizer):
+            return self.pretraining.tokenizer.backbone
+        return None
+
+    def settings(self) -> dict[str, object]:
+        """What the ``backbone`` stage depends on."""
+        return self.model_dump(
+            mode="json",
+            exclude_none=True,
+            include={"architecture", "source", "pretraining", "tokenizer_source"},
+        )
+
+    def rules(self) -> Iterator[Rule]:
+        """Pre-trained here, or fetched, never both; and what an architecture can predict."""
+        yield (
+            (self.source.kind in TEXT_SOURCES) == (self.pretraining is not None),
+            "pretraining",
+            f"needed by source.kind {', '.join(TEXT_SOURCES)}, and only there",
+        )
+        if self.pretraining:
+            wanted = "causal" if self.architecture == "gpt2" else "masked"
+            yield (
+                self.pretraining.objective == wanted,
+                "pretraining.objective",
+                f"received {self.pretraining.objective!r}; allowed for {self.architecture}: "
+                f"{wanted}",
+            )
+
+
+def _received(names: list[str]) -> str:
+    return f"received {', '.join(names)}"

@@ -1,0 +1,429 @@
+"""A method: update (what trains), mask (which weights are kept), phases (in which order).
+
+Each kind of update has its settings class; the registry of them is open.
+"""
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic_core import PydanticCustomError
+
+from sparsetune.config.backbone import Architecture
+from sparsetune.config.settings import (
+    Count,
+    Id,
+    Items,
+    OptimizerSettings,
+    Penalty,
+    Positive,
+    Projection,
+    Rule,
+    Settings,
+    Share,
+    Text,
+    UniqueItems,
+    none_of,
+)
+
+
+class UpdateSettings(Settings):
+    """Base of the settings of every kind of update.
+
+    A subclass is known by its ``kind``, and by its ``type`` where it has one, from the moment that
+    it is defined; both are annotated as a ``Literal`` of one value. The classes stand in
+    ``sparsetune/methods``, one file a kind.
+
+    Example:
+        >>> class HalfUpdate(UpdateSettings):
+        ...     kind: Literal["half"]
+        ...     rank: Count
+        >>> UpdateSettings.of({"kind": "half", "rank": 2}).rank
+        2
+        >>> del UpdateSettings.known["half", None]
+    """
+
+    known: ClassVar[dict[tuple[str, str | None], type["UpdateSettings"]]] = {}
+    """(kind, type) -> class; type is None for a kind that has none."""
+
+    kind: str = Field(description="which change of the weights trains")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the subclass."""
+        fields = cls.model_fields
+        names = get_args(fields["kind"].annotation)
+        if not names:  # a base of several kinds
+            return
+        types = get_args(fields["type"].annotation) if "type" in fields else (None,)
+        key = (names[0], types[0])
+        other = cls.known.setdefault(key, cls)
+        if other is not cls:
+            raise TypeError(f"update {key}: both {other.__qualname__} and {cls.__qualname__}")
+
+    @classmethod
+    def of(cls, raw: Any) -> "UpdateSettings":
+        """Validate settings by the class of their kind and type.
+
+        Raises:
+            ValidationError: they break the class's schema.
+            PydanticCustomError: no class is known.
+        """
+        if isinstance(raw, UpdateSettings):
+            return raw
+        if not isinstance(raw, Mapping):
+            raise PydanticCustomError("dict_type", "a mapping")
+        _load_kinds()
+        kind, kinds = raw.get("kind"), dict.fromkeys(key[0] for key in cls.known)
+        if kind not in kinds:
+            raise none_of("kind", kind, kinds)
+        types = [key[1] for key in cls.known if key[0] == kind]
+        given = None if types == [None] else raw.get("type")
+        if given not in types:
+            raise none_of("type", given, types)
+        return cls.known[kind, given].model_validate(raw)
+
+    def rules_with(self, phases: "tuple[Phase, ...]") -> Iterator[Rule]:
+        """What must hold between the update and the method's phases."""
+        yield from ()
+
+
+@functools.cache
+def _load_kinds() -> None:
+    """Import the modules that define kinds of updates; they are found, not listed."""
+    name = "sparsetune.methods.registry"
+    if importlib.util.find_spec(name):
+        importlib.import_module(name)
+
+
+Dropout = Annotated[
+    float, Field(ge=0, lt=1, description="dropout before the low-rank branch, in [0, 1)")
+]
+
+
+class FullUpdate(UpdateSettings):
+    """Every weight."""
+
+    kind: Literal["full"]
+
+
+class BitfitUpdate(UpdateSettings):
+    """Every bias."""
+
+    kind: Literal["bitfit"]
+
+
+class LoraUpdate(UpdateSettings):
+    """LoRA, through PEFT."""
+
+    kind: Literal["peft"]
+    type: Literal["lora"]
+    rank: Count = Field(description="rank r")
+    alpha: Positive = Field(description="scale numerator: s = alpha / r")
+    dropout: Dropout
+    targets: UniqueItems[Projection]
+
+
+class Ia3Update(UpdateSettings):
+    """(IA)3, through PEFT."""
+
+    kind: Literal["peft"]
+    type: Literal["ia3"]
+    targets: UniqueItems[Projection] = Field(description="projections that a vector scales")
+    feedforward: Items[Literal["ffn_out"]] = Field(
+        description="which of the targets are scaled at their inputs, not at their outputs"
+    )
+
+    def rules(self) -> Iterator[Rule]:
+        """What is scaled at its inputs is scaled."""
+        beside = sorted(set(self.feedforward) - set(self.targets))
+        yield not beside, "feedforward", f"{', '.join(beside)} must be in update.targets too"
+
+
+class AdaloraUpdate(UpdateSettings):
+    """AdaLoRA, through PEFT."""
+
+    kind: Literal["peft"]
+    type: Literal["adalora"]
+    rank: Count = Field(description="mean rank of a matrix at the end")
+    initial_rank: int = Field(ge=2, description="rank of every matrix at the start, above rank")
+    alpha: Positive = Field(description="scale numerator: s = alpha / initial_rank")
+    dropout: Dropout
+    targets: UniqueItems[Projection]
+    orthogonality_weight: Penalty = Field(
+        description="weight of the orthogonality term in the loss"
+    )
+    initial_fraction: Share = Field(
+        description="share of the steps before the ranks begin to fall, in [0, 1)"
+    )
+    final_fraction: Share = Field(
+        description="share of the steps after the ranks have settled, in [0, 1)"
+    )
+    interval_steps: Count = Field(
+        description="optimizer steps from one allocation of ranks to the next"
+    )
+    sensitivity_smoothing: float = Field(
+        gt=0, lt=1, description="beta 1: moving average of the sensitivities, in (0, 1)"
+    )
+    uncertainty_smoothing: float = Field(
+        gt=0, lt=1, description="beta 2: moving average of their uncertainties, in (0, 1)"
+    )
+
+    def rules(self) -> Iterator[Rule]:
+        """There are ranks to give up, and steps to give them up in."""
+        yield (
+            self.initial_rank > self.rank,
+            "initial_rank",
+            f"received {self.initial_rank}; allowed: more than rank, {self.rank}: there must be "
+            "ranks to give up",
+        )
+        yield (
+            self.initial_fraction + self.final_fraction < 1,
+            "initial_fraction and final_fraction",
+            f"their sum must be below 1, received {self.initial_fraction} and "
+            f"{self.final_fraction}",
+        )
+
+    def rules_with(self, phases: "tuple[Phase, ...]") -> Iterator[Rule]:
+        """Its ranks fall over one training."""
+        trains = sum(isinstance(phase, TrainPhase) for phase in phases)
+        yield (
+            trains == 1,
+            "phases",
+            f"update.type adalora needs exactly one train phase, received {trains}: its ranks "
+            "fall over the whole training",
+        )
+
+
+class SupraUpdate(UpdateSettings):
+    """Supra, through PEFT: LoRA and single entries."""
+
+    kind: Literal["peft"]
+    type: Literal["supra"]
+    rank: Count = Field(description="rank r")
+    alpha: Positive = Field(
+        description="scale numerator of the low-rank part: s = alpha / r; single entries have "
+        "scale 1"
+    )
+    dropout: Dropout
+    targets: UniqueItems[Projection]
+    n_sparse: Count = Field(
+        description="single entries trained in each matrix: the largest weights"
+    )
+
+
+class DseeUpdate(UpdateSettings):
+    """DSEE: U V + S2."""
+
+    kind: Literal["dsee"]
+    rank: Count = Field(description="rank r of U V")
+    alpha: Positive = Field(description="scale numerator: s = alpha / r")
+    init: Literal["zero", "normal"] = Field(
+        description="start of U and S2: zero (the paper) or normal (what the released code does)"
+    )
+    support: Id = Field(description="file in config/supports: where S2 may be non-zero")
+
+
+class NoMask(Settings):
+    """Every weight stays."""
+
+    kind: Literal["none"]
+
+
+Score = Literal["delta", "weight", "weight+delta", "random", "inverse"]
+
+
+class UnstructuredMask(Settings):
+    """The smallest weights of a pool become zero."""
+
+    kind: Literal["unstructured"]
+    pools: Literal["two", "one", "matrix"] = Field(
+        description="what is pruned together: {query, value} and the rest; all; each matrix by "
+        "itself"
+    )
+    adapted_sparsity: Share = Field(
+        description="share of zeros in adapted matrices (query, value), in [0, 1)"
+    )
+    rest_sparsity: Share = Field(description="share of zeros in the other matrices, in [0, 1)")
+    score: Score = Field(description="score of adapted matrices")
+
+    def rules(self) -> Iterator[Rule]:
+        """One pool has one ratio."""
+        yield (
+            self.pools != "one" or self.adapted_sparsity == self.rest_sparsity,
+            "pools",
+            "one has one ratio: adapted_sparsity and rest_sparsity must be equal, received "
+            f"{self.adapted_sparsity} and {self.rest_sparsity}",
+        )
+
+
+class NOfMMask(Settings):
+    """Some of every few weights in a row are kept."""
+
+    kind: Literal["n-of-m"]
+    n: Count = Field(description="weights kept of every m inputs in a row of a matrix")
+    m: int = Field(ge=2, description="size of a group; divides the inputs of every matrix")
+    score: Score = Field(description="score of adapted matrices")
+
+    def rules(self) -> Iterator[Rule]:
+        """No more are kept than there are."""
+        yield self.n <= self.m, "n", f"received {self.n}; allowed: up to mask.m, {self.m}"
+
+
+class HeadsMask(Settings):
+    """The same number of heads is removed from every layer, in the middle of the run."""
+
+    kind: Literal["heads"]
+    head_sparsity: Share = Field(
+        description="share of the heads removed in each layer, in [0, 1), rounded half up; one "
+        "stays"
+    )
+    score: Literal["delta", "weight+delta", "random"] = Field(
+        description="score of a head: sum over its rows of query and value"
+    )
+
+
+class TicketMask(Settings):
+    """A ticket's heads and neurons are removed before the first phase."""
+
+    kind: Literal["ticket"]
+    ticket: Id = Field(description="file in config/tickets: which heads and neurons to keep")
+
+
+Mask = NoMask | UnstructuredMask | NOfMMask | HeadsMask | TicketMask
+# Masks that are drawn in a prune phase, and the updates under which they can be.
+_UPDATES_UNDER = {"unstructured": ("dsee", "full"), "n-of-m": ("dsee", "full"), "heads": ("dsee",)}
+
+
+class TrainPhase(OptimizerSettings):
+    """Training."""
+
+    name: Id = Field(description="unique in the method")
+    kind: Literal["train"]
+    epochs: Positive = Field(description="passes over the training examples")
+    label_smoothing: Share = Field(
+        0.0,
+        description="share of each target spread evenly over all classes or tokens, in [0, 1)",
+    )
+
+
+class PrunePhase(Settings):
+    """Drawing the mask, or a part of it."""
+
+    name: Id = Field(description="unique in the method")
+    kind: Literal["prune"]
+    share: float = Field(
+        1.0, gt=0, le=1, description="share of the mask's zeros reached in this phase, in (0, 1]"
+    )
+    rewind: bool = Field(False, description="trained values go back to the run's start, masks stay")
+
+
+Phase = TrainPhase | PrunePhase
+
+
+class NotFor(Settings):
+    """Where the method cannot run; a suite that asks for it runs everything else."""
+
+    architectures: UniqueItems[Architecture] = Field(description="of a backbone")
+    reason: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern="^[^\n]*$",
+        description="one line, printed under every table",
+    )
+
+
+class Method(Settings):
+    """Update + mask + phases, after the overrides for one backbone and task."""
+
+    not_written: ClassVar = frozenset({"id"})
+
+    id: Id = Field(description="the file's name")
+    description: Text = Field(description="one line")
+    start: Literal["pretrained", "random"] = Field(description="weights at the start")
+    update: Annotated[SerializeAsAny[UpdateSettings], BeforeValidator(UpdateSettings.of)]
+    mask: Mask = Field(discriminator="kind")
+    phases: Items[Annotated[Phase, Field(discriminator="kind")]]
+    not_for: Items[NotFor] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings, as data."""
+        return self.model_dump(
+            mode="json", exclude_none=True, include={"start", "update", "mask", "phases"}
+        )
+
+    def rules(self) -> Iterator[Rule]:
+        """Update, mask and phases must fit together."""
+        names = [phase.name for phase in self.phases]
+        told = f"names must differ, received {', '.join(names)}"
+        yield len(names) == len(set(names)), "phases", told
+        yield (
+            self.start == "pretrained" or isinstance(self.update, FullUpdate),
+            "start",
+            f"received {self.start!r} with update.kind {self.update.kind}; allowed there: "
+            "pretrained",
+        )
+        yield (
+            any(isinstance(phase, TrainPhase) for phase in self.phases),
+            "phases",
+            "at least one must train",
+        )
+        yield from self.update.rules_with(self.phases)
+        yield from self._mask_rules()
+        yield from self._prune_rules()
+
+    def _mask_rules(self) -> Iterator[Rule]:
+        kind, update = self.mask.kind, self.update.kind
+        allowed = _UPDATES_UNDER.get(kind)
+        yield (
+            allowed is None or update in allowed,
+            "mask.kind",
+            f"{kind} with update.kind {update}; it needs {' or '.join(allowed or ())}",
+        )
+        score = getattr(self.mask, "score", "weight")
+        yield (
+            update != "full" or score == "weight",
+            "mask.score",
+            f"received {score}; update.kind full has no update beside the weights, allowed: weight",
+        )
+
+    def _prune_rules(self) -> Iterator[Rule]:
+        prunes = [phase for phase in self.phases if isinstance(phase, PrunePhase)]
+        given = [phase.share for phase in prunes if "share" in phase.model_fields_set]
+        told = ", ".join(
+            f"{phase.share:g}" if "share" in phase.model_fields_set else "none" for phase in prunes
+        )
+        mask = self.mask.kind
+        wrong = [
+            (
+                (mask in _UPDATES_UNDER) != bool(prunes),
+                "mask.kind unstructured, n-of-m and heads need at least one prune phase, others "
+                f"none; received {len(prunes)} with mask.kind {mask}",
+            ),
+            (
+                mask == "heads" and len(prunes) != 1,
+                f"mask.kind heads needs exactly one prune phase, received {len(prunes)}",
+            ),
+            (
+                mask == "heads" and any(phase.rewind for phase in prunes),
+                "rewind does not go with mask.kind heads: removed heads have no start values",
+            ),
+            (
+                len(prunes) > 1 and len(given) < len(prunes),
+                f"each of several prune phases needs a share, received {told}",
+            ),
+            (
+                any(earlier >= later for earlier, later in pairwise(given)),
+                f"shares must increase from prune phase to prune phase, received {told}",
+            ),
+            (
+                bool(given) and given[-1] != 1,
+                f"the share of the last prune phase must be 1, received {told}",
+            ),
+        ]
+        for violated, text in wrong:
+            yield not violated, "phases", text

@@ -1,0 +1,228 @@
+"""Examples to token features, and features to padded tensors.
+
+Features are plain lists of integers, so they can be counted and tested without a model; only
+``collate`` makes tensors.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparsetune.data.published import GenerationExample, SpanExample, TextExample
+from sparsetune.errors import ConfigError, shown
+
+IGNORED_LABEL = -100
+SEPARATOR = " =>"  # between source and answer, for models without a separator token
+PUBLISHED_QUESTION_TOKENS = 64
+
+_TOKEN_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
+_SCALAR_FIELDS = ("labels", "start_positions", "end_positions")
+
+
+def encode(
+    examples: Sequence[Any], task: Any, tokenizer: Any, *, for_training: bool
+) -> list[dict[str, Any]]:
+    """Turn examples into token features, in order.
+
+    Args:
+        examples: from :func:`sparsetune.data.examples.read_examples`, all of one kind.
+        task: catalogue entry; ``kind``, ``maximum_tokens``, ``window_stride_tokens`` and
+            ``generation`` are read.
+        tokenizer: a fast Hugging Face tokenizer with a pad token.
+        for_training: True = with what the loss needs, False = with what scoring needs.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` (and ``token_type_ids`` where the tokenizer makes
+        them), at most ``maximum_tokens`` long, and per kind:
+
+        * classification, regression: ``labels``, an int or a float; absent if unlabelled.
+        * span: one feature a window with ``start_positions`` and ``end_positions`` (token
+          indices, 0 = the first answer is not in the window); for scoring also
+          ``example_index`` and ``offset_mapping`` (character pairs, None outside the context).
+        * generation: training = prompt, reference and end token with ``labels`` -100 on the
+          prompt; one feature a reference. Scoring = the prompt alone.
+
+    Raises:
+        ConfigError: ``window_stride_tokens`` leaves no room for a window.
+    """
+    if not examples:
+        return []
+    if task.kind == "span":
+        return _encode_spans(examples, task, tokenizer, for_training=for_training)
+    if task.kind == "generation":
+        return _encode_generation(examples, task, tokenizer, for_training=for_training)
+    return _encode_texts(examples, task, tokenizer)
+
+
+def collate(
+    features: Sequence[Mapping[str, Any]],
+    *,
+    pad_token_id: int,
+    side: Literal["right", "left"] = "right",
+) -> dict[str, Tensor]:
+    """Pad features to the longest of the batch.
+
+    Fields that are not model inputs (``example_index``, ``offset_mapping``) are left out.
+
+    Args:
+        features: at least one, all with the same fields.
+        pad_token_id: fills ``input_ids``.
+        side: where the padding goes; ``left`` for generation from prompts.
+
+    Returns:
+        int64 tensors, ``(N, T)`` for token fields and token labels (padded with -100), ``(N,)``
+        for class labels and positions; float32 ``(N,)`` for regression labels.
+
+    Raises:
+        ValueError: no features, an unknown side, or features whose fields differ.
+    """
+    if not features or side not in ("right", "left"):
+        raise ValueError(f"need features and side right or left, got {len(features)}, {side!r}")
+    longest = max(len(feature["input_ids"]) for feature in features)
+    batch: dict[str, Tensor] = {}
+    for field in (*_TOKEN_FIELDS, *_SCALAR_FIELDS):
+        rows = [feature[field] for feature in features if field in feature]
+        if not rows:
+            continue
+        if len(rows) != len(features):
+            raise ValueError(f"{field}: in {len(rows)} of {len(features)} features; need all")
+        if isinstance(rows[0], list):
+            fill = {"input_ids": pad_token_id, "labels": IGNORED_LABEL}.get(field, 0)
+            rows = [_padded(row, longest, fill=fill, side=side) for row in rows]
+        kind = torch.float32 if isinstance(rows[0], float) else torch.int64
+        batch[field] = torch.tensor(rows, dtype=kind)
+    return batch
+
+
+def _padded(row: list[int], length: int, *, fill: int, side: str) -> list[int]:
+    padding = [fill] * (length - len(row))
+    return row + padding if side == "right" else padding + row
+
+
+def _rows(encoded: Mapping[str, Any]) -> list[dict[str, Any]]:
+    fields = [field for field in _TOKEN_FIELDS if field in encoded]
+    return [
+        dict(zip(fields, values, strict=True))
+        for values in zip(*(encoded[field] for field in fields), strict=True)
+    ]
+
+
+def _encode_texts(
+    examples: Sequence[TextExample], task: Any, tokenizer: Any
+) -> list[dict[str, Any]]:
+    first = [example.text for example in examples]
+    second = None
+    if examples[0].second_text is not None:
+        # Without a separator token (GPT-2) the two sentences would run into each other.
+        lead = "" if tokenizer.sep_token_id is not None else f"{SEPARATOR} "
+        second = [f"{lead}{example.second_text}" for example in examples]
+    features = _rows(tokenizer(first, second, truncation=True, max_length=task.maximum_tokens))
+    for feature, example in zip(features, examples, strict=True):
+        if example.label is not None:
+            feature["labels"] = example.label
+    return features
+
+
+def _encode_spans(
+    examples: Sequence[SpanExample], task: Any, tokenizer: Any, *, for_training: bool
+) -> list[dict[str, Any]]:
+    questions = _cut_questions(examples, task, tokenizer)
+    encoded = tokenizer(
+        questions,
+        [example.context for example in examples],
+        truncation="only_second",
+        max_length=task.maximum_tokens,
+        stride=task.window_stride_tokens,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    features = _rows(encoded)
+    for window, feature in enumerate(features):
+        index = encoded["overflow_to_sample_mapping"][window]
+        part_of = encoded.sequence_ids(window)
+        offsets = [
+            tuple(pair) if part == 1 else None
+            for pair, part in zip(encoded["offset_mapping"][window], part_of, strict=True)
+        ]
+        start, end = _answer_tokens(examples[index].answers[0], offsets)
+        feature |= {"start_positions": start, "end_positions": end}
+        if not for_training:
+            feature |= {"example_index": index, "offset_mapping": offsets}
+    return features
+
+
+def _cut_questions(examples: Sequence[SpanExample], task: Any, tokenizer: Any) -> list[str]:
+    """Questions without leading blanks, cut so that every window has room for context."""
+    limit = min(PUBLISHED_QUESTION_TOKENS, task.maximum_tokens // 2)
+    special_tokens = tokenizer.num_special_tokens_to_add(pair=True)
+    room = task.maximum_tokens - limit - special_tokens
+    stride = task.window_stride_tokens
+    if stride is None or not 0 <= stride < room:
+        raise ConfigError(
+            f"task {task.id}: window_stride_tokens: got {stride}, need 0 <= value < {room} "
+            f"(maximum_tokens {task.maximum_tokens} less {limit} for the question and "
+            f"{special_tokens} special tokens)"
+        )
+    questions = [example.question.lstrip() for example in examples]
+    encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
+    return [
+        question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
+        for question, offsets in zip(questions, encoded["offset_mapping"], strict=True)
+    ]
+
+
+def _answer_tokens(
+    answer: tuple[str, int], offsets: Sequence[tuple[int, int] | None]
+) -> tuple[int, int]:
+    """First and last token of an answer, (0, 0) if the window does not hold all of it.
+
+    Source:
+        Devlin et al. 2019, arXiv:1810.04805 (windows without the answer point at [CLS]).
+    Differs:
+        Nothing.
+    """
+    text, begin = answer
+    finish = begin + len(text)
+    context = [(token, *pair) for token, pair in enumerate(offsets) if pair is not None]
+    if not context or context[0][1] > begin or context[-1][2] < finish:
+        return 0, 0
+    inside = [token for token, left, right in context if right > begin and left < finish]
+    return (inside[0], inside[-1]) if inside else (0, 0)
+
+
+def _encode_generation(
+    examples: Sequence[GenerationExample], task: Any, tokenizer: Any, *, for_training: bool
+) -> list[dict[str, Any]]:
+    prompts = _prompts([example.source for example in examples], task, tokenizer)
+    if not for_training:
+        return [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in prompts]
+    pairs = [
+        (prompt, f" {reference}")
+        for prompt, example in zip(prompts, examples, strict=True)
+        for reference in example.references
+    ]
+    answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False)["input_ids"]
+    features = []
+    for (prompt, _), answer in zip(pairs, answers, strict=True):
+        ids = [*prompt, *answer, tokenizer.eos_token_id][: task.maximum_tokens]
+        labels = [IGNORED_LABEL] * len(prompt) + ids[len(prompt) :]
+        features.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
+    return features
+
+
+def _prompts(sources: list[str], task: Any, tokenizer: Any) -> list[list[int]]:
+    # Source and separator are tokenised apart, so a prompt is the same token for token in
+    # training and in scoring, and the separator survives a cut.
+    separator = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
+    answer_tokens = task.generation["maximum_new_tokens"] if task.generation else 0
+    whole = max(task.maximum_tokens - answer_tokens, task.maximum_tokens // 2)
+    limit = whole - len(separator)
+    if limit < 1:
+        raise ConfigError(
+            f"task {task.id}: maximum_tokens: got {shown(task.maximum_tokens)}, "
+            f"too few for a source and {len(separator)} separator tokens"
+        )
+    encoded = tokenizer(sources, add_special_tokens=False)["input_ids"]
+    return [ids[:limit] + separator for ids in encoded]

@@ -1,0 +1,101 @@
+from typing import Literal
+
+import pytest
+
+from sparsetune.config.method import UpdateSettings
+from sparsetune.config.reading import validated
+from sparsetune.config.suite import SuiteFile
+from sparsetune.config.table import PublishedTable, read_tables
+from sparsetune.errors import ConfigError, nearest
+
+SUITE = {
+    "suite": "small",
+    "description": "two runs",
+    "device": "cpu",
+    "mirror": None,
+    "limits": {"train_examples": None, "evaluation_examples": 8},
+    "seeds": [1],
+    "runs": [{"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["full"]}],
+}
+
+
+def told(model, content):
+    with pytest.raises(ConfigError) as caught:
+        validated(model, content, origin="it")
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix("it: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sedes": [1]}, "top level: unknown key 'sedes'; allowed: description, device, "),
+        ({"device": "gpu"}, "device: received 'gpu'; allowed: auto, cpu, cuda"),
+        ({"seeds": [1.5]}, "seeds.0: received 1.5; allowed: an integer"),
+        ({"seeds": [True]}, "seeds.0: received True; allowed: an integer"),
+        ({"seeds": ["1"]}, "seeds.0: received '1'; allowed: an integer"),
+        ({"seeds": [-1]}, "seeds.0: received -1; allowed: a number >= 0"),
+        ({"seeds": [2**31]}, "seeds.0: received 2147483648; allowed: a number <= 2147483647"),
+        ({"seeds": [1, 1]}, "seeds: received [1, 1]; allowed: each only once"),
+        ({"seeds": []}, "seeds: received []; allowed: 1 items or more"),
+        ({"seeds": 1}, "seeds: received 1; allowed: a list"),
+        ({"suite": "a/b"}, "suite: received 'a/b'; allowed: text matching ^[a-z0-9]"),
+        ({"limits": {"train_examples": 1}}, "limits: missing key 'evaluation_examples'"),
+        ({"limits": 3}, "limits: received 3; allowed: a mapping"),
+        ({"score_epochs": "yes"}, "score_epochs: received 'yes'; allowed: true or false"),
+        ({"score_epochs": 1}, "score_epochs: received 1; allowed: true or false"),
+    ],
+)
+def test_a_violation_names_key_value_and_what_is_allowed(change, message):
+    assert told(SuiteFile, {**SUITE, **change}).startswith(message)
+
+
+def test_a_key_misspelt_is_told_before_the_one_that_it_leaves_missing():
+    wrong = {("sedes" if key == "seeds" else key): value for key, value in SUITE.items()}
+    assert told(SuiteFile, wrong).endswith("; did you mean 'seeds'?")
+
+
+def test_long_values_are_cut_in_the_message():
+    assert len(told(SuiteFile, {**SUITE, "seeds": "x" * 1000})) < 200
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("mini-brt", "; did you mean 'mini-bert'?"), ("zzzz", ""), (5, "")],
+)
+def test_nearest_names_a_near_word_or_nothing(word, said):
+    assert nearest(word, ["mini-bert", "minilm"]) == said
+
+
+def test_settings_are_frozen():
+    suite = validated(SuiteFile, SUITE, origin="it")
+    with pytest.raises(ValueError, match="frozen"):
+        suite.device = "cuda"
+
+
+def test_a_kind_of_update_is_known_once_it_is_defined():
+    class HalfUpdate(UpdateSettings):
+        kind: Literal["half"]
+        share: float
+
+    try:
+        assert UpdateSettings.of({"kind": "half", "share": 1}) == HalfUpdate(kind="half", share=1.0)
+        with pytest.raises(TypeError, match=r"both .*HalfUpdate and .*OtherUpdate"):
+
+            class OtherUpdate(UpdateSettings):
+                kind: Literal["half"]
+    finally:
+        del UpdateSettings.known["half", None]
+
+
+def test_every_shipped_table_is_valid(repository):
+    assert len(read_tables(repository / "config" / "tables")) > 10
+
+
+def test_a_table_has_a_cell_for_each_column():
+    columns = [{"heading": "a", "tasks": ["rte"], "value": "score"}] * 2
+    row = {"label": "x", "backbone": "bert-base", "method": "full", "published": [1]}
+    table = {"title": "t", "source": "s", "columns": columns, "rows": [row], "notes": []}
+    assert told(PublishedTable, table) == (
+        "rows.0.published: received 1 cells; allowed: one for each of 2 columns"
+    )
