@@ -15,7 +15,7 @@ import numpy as np
 from sparsetune.config.load import Catalogue
 from sparsetune.evaluation.predictions import NAME, write_predictions
 from sparsetune.records import make_record, write_record
-from sparsetune.stages.asked import asked_of_run
+from sparsetune.stages.context import asked_of_run
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 400

@@ -8,19 +8,158 @@ import gc
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
-from sparsetune import __version__, cli_mirror
-from sparsetune.cli_options import OPTIONAL, OPTIONAL_FOR, OPTIONS, OneLineParser, at_least
+from sparsetune import __version__
 from sparsetune.config.files import suite_content
 from sparsetune.config.load import Catalogue, RunSpec, Suite
 from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
-from sparsetune.records import STAGES
+from sparsetune.records import STAGES, digest_of
 
 LOCK_FILE = "revisions.lock.yaml"
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """A type for options that are whole numbers.
+
+    Args:
+        minimum: smallest number allowed.
+
+    Returns:
+        A function from text to the number, which argparse calls.
+    """
+
+    def parse(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < minimum:
+            allowed = f"whole number >= {minimum}"
+            raise argparse.ArgumentTypeError(f"received {text!r}; allowed: {allowed}")
+        return int(text)
+
+    return parse
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--task": {"help": "task id"},
+    "--backbone": {"help": "backbone id"},
+    "--support": {"help": "support id"},
+    "--ticket": {"help": "ticket id"},
+    "--run": {"help": "BACKBONE/TASK/METHOD/seed-N"},
+    "--config": {"help": "suite file (YAML), or its content as JSON"},
+    "--configfile": {"help": "suite file (YAML)"},
+    "--group": {"help": "BACKBONE/TASK: one table; without it, the suite's tables"},
+    "--method": {"help": "method id"},
+    "--against": {"help": "method id that it is compared with", "default": "full"},
+    "--suite": {"help": "suite id: the MLflow experiment", "default": "by-hand"},
+    "--seed": {"type": at_least(0), "help": "seed of the search"},
+    "--digest": {"help": "refuse to run if the resolved settings differ from this"},
+    "--mirror": {"help": "folder that replaces the hub"},
+    "--train-examples": {"type": at_least(1), "help": "use only the first N training examples"},
+    "--evaluation-examples": {"type": at_least(1), "help": "likewise, of evaluation examples"},
+    "--score-epochs": {"action": "store_true", "help": "score the evaluation split every epoch"},
+    "--output": {"type": Path, "help": "folder to write to"},
+    "--dataset-dir": {"type": Path, "help": "the task's folder"},
+    "--backbone-dir": {"type": Path, "help": "the backbone's folder"},
+    "--run-dir": {"type": Path, "help": "the run's folder"},
+    "--support-file": {"type": Path, "help": "support.safetensors"},
+    "--ticket-file": {"type": Path, "help": "ticket.json"},
+    "--checkpoints": {"type": Path, "help": "where to keep what resuming needs"},
+    "--results": {"type": Path, "help": "folder with the suite's results or the MLflow store"},
+    "--resources": {"type": Path, "help": "folder with data sets and backbones"},
+    "--checkpoint-seconds": {"type": float, "default": 60.0, "help": "between checkpoints"},
+    "--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto", "help": "where to compute"},
+    "--threads": {"type": at_least(1), "help": "CPU threads"},
+    "--prepare": {"action": "store_true", "help": "only create the store, before parallel jobs"},
+    "--attempt": {"help": "name of this attempt, for the record; else the next one's"},
+    "--cores": {"type": at_least(1), "help": "jobs at once (default: all cores)"},
+    "--gpus": {"type": at_least(1), "help": "likewise, on GPUs"},
+    "--json": {"action": "store_true", "help": "print data instead of tables"},
+    "--to": {"type": Path, "help": "folder of the mirror"},
+    "--only": {"choices": ["datasets", "backbones"], "help": "leave the rest out"},
+    "--dry-run": {"action": "store_true", "help": "list files and sizes only"},
+}
+"""What options mean, whichever sub-command has them."""
+
+OWN_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("estimate", "--results"): {
+        "type": Path, "action": "append", "default": [],
+        "help": "folder with finished suites to learn from (default: results); may be repeated",
+    },
+    ("estimate", "--device"): {"help": "part of its name in records; or cpu, a100, h100, ..."},
+    ("mirror", "--suite"): {"help": "id of a suite of the catalogue"},
+}  # fmt: skip
+"""Options that mean something else to one sub-command."""
+
+_LIMITS = "[--train-examples] [--evaluation-examples]"
+_RUN = f"--run [--suite] [--digest] [--mirror] {_LIMITS} [--score-epochs]"
+_FOLDERS = "--dataset-dir --backbone-dir"
+_DEVICE = "[--device] [--threads]"
+_RESUMED = f"--checkpoints [--checkpoint-seconds] {_DEVICE}"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells a wrong option in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with the exit code of a user's mistake."""
+        self.exit(ConfigError.exit_code, f"{self.prog}: {message}; {self.prog} --help tells more\n")
+
+
+class Command(NamedTuple):
+    """One sub-command: what it calls and is for, and its options, optional ones in brackets."""
+
+    call: Callable[[argparse.Namespace], None]
+    summary: str
+    options: str
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(name: str, summary: str, options: str = "") -> Callable[..., Any]:
+    """Register a function as a sub-command; see :class:`Command`."""
+
+    def register(call: Callable[[argparse.Namespace], None]) -> Callable[..., None]:
+        COMMANDS[name] = Command(call, summary, options)
+        return call
+
+    return register
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="sparsetune", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"sparsetune {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (call, summary, options) in COMMANDS.items():
+        version = f" (stage version {STAGES[name]})" if name in STAGES else ""
+        sub = commands.add_parser(name, help=summary, description=summary + version)
+        sub.set_defaults(call=call)
+        for word in options.split():
+            _add(sub, name, word)
+        sub.add_argument(
+            "--catalogue", type=Path, default=Path("config"), help="the catalogue's folder"
+        )
+        sub.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _add(sub: argparse.ArgumentParser, name: str, word: str) -> None:
+    """Add ``--needed``, ``[--optional]`` or ``--one|--other`` to a sub-command."""
+    options = word.strip("[]").split("|")
+    place = sub.add_mutually_exclusive_group(required=True) if len(options) > 1 else sub
+    for option in options:
+        meaning = OWN_OPTIONS.get((name, option)) or OPTIONS[option]
+        needed = place is sub and not word.startswith("[")
+        place.add_argument(option, **({"required": True} if needed else {}), **meaning)
+
+
+# --- the program ---------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,228 +186,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug or not (isinstance(error, SparsetuneError) or is_full_disk(error)):
             raise
-        print(f"sparsetune {arguments.command}: {_one_line(error)}", file=sys.stderr)
+        told = " ".join(str(error).split())
+        print(f"sparsetune {arguments.command}: {told}", file=sys.stderr)
         return getattr(error, "exit_code", DiskError.exit_code)
     return 0
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _dataset(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.dataset import make_dataset
-
-    task = _catalogue(arguments).task(arguments.task)
-    _require_settings(task.settings(), arguments)
-    make_dataset(task, arguments.output, lock_file=arguments.catalogue / LOCK_FILE)
-
-
-def _backbone(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.backbone import make_backbone
-
-    backbone = _catalogue(arguments).backbone(arguments.backbone)
-    _require_settings(backbone.settings(), arguments)
-    make_backbone(
-        backbone,
-        arguments.output,
-        lock_file=arguments.catalogue / LOCK_FILE,
-        checkpoints=arguments.checkpoints,
-        device=arguments.device,
-        checkpoint_seconds=arguments.checkpoint_seconds,
-    )
-
-
-def _support(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.support import make_support
-
-    catalogue = _catalogue(arguments)
-    recipe = catalogue.support(arguments.support)
-    _require_settings(recipe.settings(), arguments)
-    make_support(
-        recipe,
-        catalogue.backbone(arguments.backbone),
-        suite=arguments.suite,
-        backbone_directory=arguments.backbone_dir,
-        output=arguments.output,
-    )
-
-
-def _ticket(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.asked import require_digest
-    from sparsetune.stages.ticket import TicketJob, make_ticket
-
-    job = TicketJob.of(
-        _catalogue(arguments),
-        arguments.ticket,
-        suite=arguments.suite,
-        ids=(arguments.backbone, arguments.task, arguments.seed),
-        limits=_limits(arguments),
-    )
-    require_digest(job.digest, arguments.digest, what=f"ticket {arguments.ticket}")
-    make_ticket(
-        job,
-        inputs=(arguments.dataset_dir, arguments.backbone_dir),
-        output=arguments.output,
-        checkpoints=arguments.checkpoints,
-        device=arguments.device,
-        checkpoint_seconds=arguments.checkpoint_seconds,
-    )
-
-
-def _tune(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.tune import TunePaths, tune
-
-    spec = _run_spec(arguments)
-    paths = TunePaths(
-        dataset=arguments.dataset_dir,
-        backbone=arguments.backbone_dir,
-        output=arguments.output,
-        checkpoints=arguments.checkpoints,
-        support=arguments.support_file,
-        ticket=arguments.ticket_file,
-        results=arguments.results,
-    )
-    _require_inputs(spec, paths)
-    tune(spec, paths, device=arguments.device, checkpoint_seconds=arguments.checkpoint_seconds)
-
-
-def _require_inputs(spec: RunSpec, paths: Any) -> None:
-    for needed, given, option in (
-        (spec.support, paths.support, "--support-file"),
-        (spec.ticket, paths.ticket, "--ticket-file"),
-    ):
-        if (needed is None) != (given is None):
-            state = "needs" if needed else "does not take"
-            raise ConfigError(f"{option}: method {spec.method.id!r} {state} it, got {given}")
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.evaluate import evaluate
-
-    evaluate(_run_spec(arguments), **_around_run(arguments))
-
-
-def _submit(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.submit import submit
-
-    print("\n".join(submit(_run_spec(arguments), **_around_run(arguments))))
-
-
-def _around_run(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "dataset": arguments.dataset_dir,
-        "backbone": arguments.backbone_dir,
-        "run": arguments.run_dir,
-        "output": arguments.output,
-        "device": arguments.device,
-    }
-
-
-def _cost(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.cost import count_cost
-
-    count_cost(
-        _run_spec(arguments),
-        backbone=arguments.backbone_dir,
-        run=arguments.run_dir,
-        ticket=arguments.ticket_file,
-        output=arguments.output,
-    )
-
-
-def _tables(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.tables import make_tables
-
-    suite = _suite(arguments)
-    make_tables(
-        suite,
-        results=arguments.results,
-        group=arguments.group,
-        output=arguments.output,
-        definitions=arguments.catalogue / "tables",
-    )
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.compare import compare_methods
-
-    methods = (arguments.against, arguments.method)
-    print(compare_methods(arguments.results, arguments.group, methods=methods))
-
-
-def _claims(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.claims import make_claims
-
-    make_claims(
-        _suite(arguments),
-        Catalogue(arguments.catalogue),
-        results=arguments.results,
-        resources=arguments.resources,
-    )
-
-
-def _figures(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.figures import make_figures
-
-    make_figures(_suite(arguments), results=arguments.results, output=arguments.output)
-
-
-def _track(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.track import prepare_store, track_suite
-
-    suite = _suite(arguments)
-    if arguments.prepare:
-        problem = prepare_store(suite, results=arguments.results)
-        if problem:
-            print(f"sparsetune track: warning: {problem}", file=sys.stderr)
-        return
-    places = {"results": arguments.results, "resources": arguments.resources}
-    report = track_suite(suite, **places, attempt=arguments.attempt)
-    print(f"MLflow: {report.published} published, {report.unchanged} unchanged")
-    for problem in report.problems:
-        print(f"sparsetune track: warning: {problem}", file=sys.stderr)
-
-
-def _links(arguments: argparse.Namespace) -> None:
-    from sparsetune.tracking.client import experiments, store_uri
-    from sparsetune.tracking.views import ADVICE, LOCAL_ADDRESS, links
-
-    uri = store_uri(arguments.results)
-    address = uri if uri.startswith(("http://", "https://")) else LOCAL_ADDRESS
-    print("\n".join([*links(experiments(arguments.results), address), *ADVICE]))
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    suite = _suite(arguments)
-    print(f"suite {suite.id}: {len(suite.runs)} runs, {len(suite.groups())} tables; all valid")
-    for refusal in suite.refusals:
-        place = f"{refusal.backbone}/{refusal.task}"
-        print(f"{refusal.method} on {place}: not run: {refusal.reason}")
-
-
-def _mirror(arguments: argparse.Namespace) -> None:
-    for line in cli_mirror.mirror_lines(arguments, lock_file=arguments.catalogue / LOCK_FILE):
-        print(line, flush=True)
-
-
-def _estimate(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.estimate import as_text, estimate
-
-    suite = _suite(arguments, arguments.configfile)
-    limits = {"cores": arguments.cores, "gpus": arguments.gpus, "device": arguments.device}
-    catalogue = Catalogue(arguments.catalogue, mirror=suite.mirror)
-    told = estimate(suite, catalogue, results=arguments.results, **limits)
-    print(json.dumps(told, indent=1) if arguments.json else as_text(told))
-
-
-def _show(arguments: argparse.Namespace) -> None:
-    table = arguments.results / "tables" / "headline.md"
-    if not table.exists():
-        raise ConfigError(f"{table}: not there yet; run snakemake first")
-    print(table.read_text(encoding="utf-8"))
-    print(f"Claims of the papers, with verdicts: {arguments.results}/claims.md")
-    print(f"More: {arguments.results}/tables/ (HTML, Markdown, CSV, LaTeX); `make ui`: every run.")
 
 
 def _catalogue(arguments: argparse.Namespace) -> Catalogue:
@@ -282,116 +203,297 @@ def _suite(arguments: argparse.Namespace, given: str | None = None) -> Suite:
 
 
 def _run_spec(arguments: argparse.Namespace) -> RunSpec:
-    from sparsetune.stages.asked import require_digest
-
     parts = arguments.run.split("/")
     seed = parts[-1].removeprefix("seed-")
     if len(parts) != 4 or not parts[-1].startswith("seed-") or not seed.isdecimal():
-        raise ConfigError(f"--run: got {arguments.run!r}, need BACKBONE/TASK/METHOD/seed-N")
+        allowed = "BACKBONE/TASK/METHOD/seed-N"
+        raise ConfigError(f"--run: received {arguments.run!r}; allowed: {allowed}")
     spec = _catalogue(arguments).run(
         (parts[0], parts[1], parts[2], int(seed)),
         suite=arguments.suite,
         limits=_limits(arguments),
         score_epochs=arguments.score_epochs,
     )
-    require_digest(spec.digest, arguments.digest, what=arguments.run)
+    _require_digest(spec.digest, arguments, what=arguments.run)
     return spec
 
 
-def _require_settings(settings: Any, arguments: argparse.Namespace) -> None:
-    from sparsetune.records import digest_of
-    from sparsetune.stages.asked import require_digest
-
-    require_digest(digest_of(settings), arguments.digest, what=arguments.command)
-
-
 def _limits(arguments: argparse.Namespace) -> dict[str, int | None]:
+    names = ("train_examples", "evaluation_examples")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def _require_settings(thing: Any, arguments: argparse.Namespace) -> None:
+    _require_digest(digest_of(thing.settings()), arguments, what=arguments.command)
+
+
+def _require_digest(found: str, arguments: argparse.Namespace, *, what: str) -> None:
+    """Refuse to work on settings that are not the ones that the caller planned."""
+    if arguments.digest is not None and found != arguments.digest:
+        raise ConfigError(
+            f"{what}: settings have digest {found}, the caller planned {arguments.digest}; "
+            "the catalogue was edited in between: run the command again"
+        )
+
+
+def _context(arguments: argparse.Namespace) -> Any:
+    # Made after the stage's imports, which are start-up and not work.
+    from sparsetune.stages.context import Context
+
+    given = {name: getattr(arguments, name, None) for name in ("checkpoints", "checkpoint_seconds")}
+    device = getattr(arguments, "device", "cpu")
+    return Context(device, **{name: value for name, value in given.items() if value is not None})
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+@command("dataset", "check and copy, or generate, a task's files",
+         "--task [--digest] [--mirror] --output")  # fmt: skip
+def _dataset(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.dataset import make_dataset
+
+    task = _catalogue(arguments).task(arguments.task)
+    _require_settings(task, arguments)
+    lock_file = arguments.catalogue / LOCK_FILE
+    make_dataset(task, arguments.output, _context(arguments), lock_file=lock_file)
+
+
+@command("backbone", "fetch, mirror or pre-train a backbone",
+         f"--backbone [--digest] [--mirror] --output {_RESUMED}")  # fmt: skip
+def _backbone(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.backbone import make_backbone
+
+    backbone = _catalogue(arguments).backbone(arguments.backbone)
+    _require_settings(backbone, arguments)
+    lock_file = arguments.catalogue / LOCK_FILE
+    make_backbone(backbone, arguments.output, _context(arguments), lock_file=lock_file)
+
+
+@command("support", "choose the positions of the sparse residual S2",
+         "--support --backbone [--suite] [--digest] [--mirror] --backbone-dir --output [--threads]",
+         )  # fmt: skip
+def _support(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.support import make_support
+
+    catalogue = _catalogue(arguments)
+    recipe = catalogue.support(arguments.support)
+    _require_settings(recipe, arguments)
+    make_support(
+        recipe,
+        catalogue.backbone(arguments.backbone),
+        _context(arguments),
+        suite=arguments.suite,
+        backbone_directory=arguments.backbone_dir,
+        output=arguments.output,
+    )
+
+
+@command("ticket", "search (or draw at random) which heads and neurons to keep",
+         f"--ticket --backbone --task --seed [--suite] [--digest] [--mirror] {_LIMITS} {_FOLDERS}"
+         f" --output {_RESUMED}")  # fmt: skip
+def _ticket(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.ticket import TicketJob, make_ticket
+
+    job = TicketJob.of(
+        _catalogue(arguments),
+        arguments.ticket,
+        suite=arguments.suite,
+        ids=(arguments.backbone, arguments.task, arguments.seed),
+        limits=_limits(arguments),
+    )
+    _require_digest(job.digest, arguments, what=f"ticket {arguments.ticket}")
+    inputs = (arguments.dataset_dir, arguments.backbone_dir)
+    make_ticket(job, _context(arguments), inputs=inputs, output=arguments.output)
+
+
+@command("tune", "train one run",
+         f"{_RUN} {_FOLDERS} [--support-file] [--ticket-file] --output [--results] {_RESUMED}",
+         )  # fmt: skip
+def _tune(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.tune import TunePaths, tune
+
+    spec = _run_spec(arguments)
+    paths = TunePaths(
+        dataset=arguments.dataset_dir,
+        backbone=arguments.backbone_dir,
+        output=arguments.output,
+        support=arguments.support_file,
+        ticket=arguments.ticket_file,
+        results=arguments.results,
+    )
+    for needed, given, option in (
+        (spec.support, paths.support, "--support-file"),
+        (spec.ticket, paths.ticket, "--ticket-file"),
+    ):
+        if (needed is None) != (given is None):
+            state = "needs" if needed else "does not take"
+            raise ConfigError(f"{option}: method {spec.method.id!r} {state} it; received {given}")
+    tune(spec, paths, _context(arguments))
+
+
+@command("evaluate", "predict with one run and score it",
+         f"{_RUN} {_FOLDERS} --run-dir --output {_DEVICE}")  # fmt: skip
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.evaluate import evaluate
+
+    evaluate(_run_spec(arguments), _context(arguments), **_around_run(arguments))
+
+
+def _around_run(arguments: argparse.Namespace) -> dict[str, Path]:
     return {
-        "train_examples": arguments.train_examples,
-        "evaluation_examples": arguments.evaluation_examples,
+        "dataset": arguments.dataset_dir,
+        "backbone": arguments.backbone_dir,
+        "run": arguments.run_dir,
+        "output": arguments.output,
     }
 
 
-_RUN = ("--run", "--suite", "--digest", "--mirror", "--train-examples", "--evaluation-examples",
-        "--score-epochs")  # fmt: skip
+@command("cost", "count one run's parameters, MACs and bytes",
+         f"{_RUN} --backbone-dir --run-dir [--ticket-file] --output")  # fmt: skip
+def _cost(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.cost import count_cost
 
-_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, ...]]] = {
-    "dataset": (_dataset, "check and copy, or generate, a task's files",
-                ("--task", "--digest", "--mirror", "--output")),
-    "backbone": (_backbone, "fetch, mirror or pre-train a backbone",
-                 ("--backbone", "--digest", "--mirror", "--output", "--checkpoints", "--device",
-                  "--threads", "--checkpoint-seconds")),
-    "support": (_support, "choose the positions of the sparse residual S2",
-                ("--support", "--backbone", "--suite", "--digest", "--mirror", "--backbone-dir",
-                 "--output", "--threads")),
-    "ticket": (_ticket, "search (or draw at random) which heads and neurons to keep",
-               ("--ticket", "--backbone", "--task", "--seed", "--suite", "--digest", "--mirror",
-                "--train-examples", "--evaluation-examples", "--dataset-dir", "--backbone-dir",
-                "--output", "--checkpoints", "--device", "--threads", "--checkpoint-seconds")),
-    "tune": (_tune, "train one run",
-             (*_RUN, "--dataset-dir", "--backbone-dir", "--support-file", "--ticket-file",
-              "--output", "--checkpoints", "--results", "--device", "--threads",
-              "--checkpoint-seconds")),
-    "evaluate": (_evaluate, "predict with one run and score it",
-                 (*_RUN, "--dataset-dir", "--backbone-dir", "--run-dir", "--output", "--device",
-                  "--threads")),
-    "cost": (_cost, "count one run's parameters, MACs and bytes",
-             (*_RUN, "--backbone-dir", "--run-dir", "--ticket-file", "--output")),
-    "tables": (_tables, "write tables from records", ("--config", "--group", "--results",
-                                                      "--output")),
-    "claims": (_claims, "give each claim of the papers a verdict, from records",
-               ("--config", "--results", "--resources")),
-    "figures": (_figures, "draw figures from records", ("--config", "--results", "--output")),
-    "compare": (_compare, "test two methods on the same examples, from predictions",
-                ("--results", "--group", "--method", "--against")),
-    "submit": (_submit, "answer GLUE's unlabelled test, in the files that its server takes",
-               (*_RUN, "--dataset-dir", "--backbone-dir", "--run-dir", "--output", "--device",
-                "--threads")),
-    "track": (_track, "complete MLflow from records", ("--config", "--results", "--resources")),
-    "check": (_check, "validate a suite and everything it names", ("--config",)),
-    "estimate": (_estimate, "tell what a suite will take, before it runs", ()),
-    "links": (_links, "print where MLflow shows each suite's runs", ("--results",)),
-    "show": (_show, "print a suite's headline table", ("--results",)),
-    "mirror": (_mirror, "write a folder that replaces the hub for a suite", ()),
-}  # fmt: skip
+    count_cost(
+        _run_spec(arguments),
+        _context(arguments),
+        backbone=arguments.backbone_dir,
+        run=arguments.run_dir,
+        ticket=arguments.ticket_file,
+        output=arguments.output,
+    )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="sparsetune", description=__doc__.splitlines()[0])
-    parser.add_argument("--version", action="version", version=f"sparsetune {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (call, summary, options) in _COMMANDS.items():
-        version = f" (stage version {STAGES[name]})" if name in STAGES else ""
-        command = commands.add_parser(name, help=summary, description=summary + version)
-        command.set_defaults(call=call)
-        for option in options:
-            optional = option in OPTIONAL | OPTIONAL_FOR.get(name, set())
-            command.add_argument(option, required=not optional, **OPTIONS[option])
-        command.add_argument(
-            "--catalogue", type=Path, default=Path("config"), help="the catalogue's folder"
+@command("tables", "write tables from records", "--config [--group] --results --output")
+def _tables(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.tables import make_tables
+
+    make_tables(
+        _suite(arguments),
+        results=arguments.results,
+        group=arguments.group,
+        output=arguments.output,
+        definitions=arguments.catalogue / "tables",
+    )
+
+
+@command("claims", "give each claim of the papers a verdict, from records",
+         "--config --results --resources")  # fmt: skip
+def _claims(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.claims import make_claims
+
+    places = {"results": arguments.results, "resources": arguments.resources}
+    make_claims(_suite(arguments), Catalogue(arguments.catalogue), **places)
+
+
+@command("figures", "draw figures from records", "--config --results --output")
+def _figures(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.figures import make_figures
+
+    make_figures(_suite(arguments), results=arguments.results, output=arguments.output)
+
+
+@command("track", "complete MLflow from records",
+         "--config --results [--resources] [--prepare] [--attempt]")  # fmt: skip
+def _track(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.track import prepare_store, track_suite
+
+    suite, results = _suite(arguments), arguments.results
+    if arguments.prepare:
+        problem = prepare_store(suite, results=results)
+        problems: Sequence[str] = [problem] if problem else []
+    else:
+        report = track_suite(
+            suite, results=results, resources=arguments.resources, attempt=arguments.attempt
         )
-        command.add_argument("--debug", action="store_true", help="show tracebacks")
-    commands.choices["track"].add_argument(
-        "--prepare", action="store_true", help="only create the store, before parallel jobs start"
-    )
-    commands.choices["track"].add_argument(
-        "--attempt", help="name of this attempt, for the record; else the next one's"
-    )
-    cli_mirror.add_options(commands.choices["mirror"])
-    _add_estimate_options(commands.choices["estimate"])
-    return parser
+        print(f"MLflow: {report.published} published, {report.unchanged} unchanged")
+        problems = report.problems
+    for problem in problems:
+        print(f"sparsetune track: warning: {problem}", file=sys.stderr)
 
 
-def _add_estimate_options(command: argparse.ArgumentParser) -> None:
-    results = "folder with finished suites to learn from (default: results); may be repeated"
-    command.add_argument(
-        "--config", "--configfile", dest="configfile", required=True, help="suite file (YAML)"
+# --- beside the stages ---------------------------------------------------------------------------
+
+
+@command("check", "validate a suite and everything it names", "--config")
+def _check(arguments: argparse.Namespace) -> None:
+    suite = _suite(arguments)
+    print(f"suite {suite.id}: {len(suite.runs)} runs, {len(suite.groups())} tables; all valid")
+    for refusal in suite.refusals:
+        place = f"{refusal.backbone}/{refusal.task}"
+        print(f"{refusal.method} on {place}: not run: {refusal.reason}")
+
+
+@command("compare", "test two methods on the same examples, from predictions",
+         "--results --group --method [--against]")  # fmt: skip
+def _compare(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.compare import compare_methods
+
+    methods = (arguments.against, arguments.method)
+    print(compare_methods(arguments.results, arguments.group, methods=methods))
+
+
+@command("submit", "answer GLUE's unlabelled test, in the files that its server takes",
+         f"{_RUN} {_FOLDERS} --run-dir --output {_DEVICE}")  # fmt: skip
+def _submit(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.submit import submit
+
+    told = submit(_run_spec(arguments), _context(arguments), **_around_run(arguments))
+    print("\n".join(told))
+
+
+@command("estimate", "tell what a suite will take, before it runs",
+         "--configfile|--config [--results] [--cores] [--gpus] [--device] [--json]")  # fmt: skip
+def _estimate(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.estimate import as_text, estimate
+
+    suite = _suite(arguments, arguments.configfile or arguments.config)
+    catalogue = Catalogue(arguments.catalogue, mirror=suite.mirror)
+    limits = {"cores": arguments.cores, "gpus": arguments.gpus, "device": arguments.device}
+    told = estimate(suite, catalogue, results=arguments.results, **limits)
+    print(json.dumps(told, indent=1) if arguments.json else as_text(told))
+
+
+@command("links", "print where MLflow shows each suite's runs", "--results")
+def _links(arguments: argparse.Namespace) -> None:
+    from sparsetune.tracking.client import experiments, store_uri
+    from sparsetune.tracking.views import ADVICE, LOCAL_ADDRESS, links
+
+    uri = store_uri(arguments.results)
+    address = uri if uri.startswith(("http://", "https://")) else LOCAL_ADDRESS
+    print("\n".join([*links(experiments(arguments.results), address), *ADVICE]))
+
+
+@command("show", "print a suite's headline table", "--results")
+def _show(arguments: argparse.Namespace) -> None:
+    table = arguments.results / "tables" / "headline.md"
+    if not table.exists():
+        raise ConfigError(f"{table}: not there yet; run snakemake first")
+    print(table.read_text(encoding="utf-8"))
+    print(f"Claims of the papers, with verdicts: {arguments.results}/claims.md")
+    print(f"More: {arguments.results}/tables/ (HTML, Markdown, CSV, LaTeX); `make ui`: every run.")
+
+
+@command("mirror", "write a folder that replaces the hub for a suite",
+         "--config|--suite --to [--only] [--dry-run]")  # fmt: skip
+def _mirror(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.mirror import mirror_suite, parts_of, plan_mirror, suite_file
+
+    given = arguments.config or str(suite_file(arguments.catalogue, arguments.suite))
+    content, origin = suite_content(given)
+    # Without the suite's own mirror: what matters is what would come from the hub.
+    catalogue = Catalogue(arguments.catalogue)
+    suite = catalogue.suite(content, origin=origin)
+    parts = parts_of(catalogue, suite, only=arguments.only)
+    lock_file = arguments.catalogue / LOCK_FILE
+    use = f"snakemake --cores all --configfile {shlex.quote(given)}"
+    lines = (
+        plan_mirror(parts, arguments.to, lock_file=lock_file)
+        if arguments.dry_run
+        else mirror_suite(parts, arguments.to, lock_file=lock_file, use=use)
     )
-    command.add_argument("--results", type=Path, action="append", default=[], help=results)
-    command.add_argument("--cores", type=at_least(1), help="jobs at once (default: all cores)")
-    command.add_argument("--gpus", type=at_least(1), help="likewise, on GPUs")
-    command.add_argument("--device", help="part of its name in records; or cpu, a100, h100, ...")
-    command.add_argument("--json", action="store_true", help="print data instead of tables")
+    for line in lines:
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

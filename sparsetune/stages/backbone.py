@@ -3,64 +3,45 @@
 from pathlib import Path
 
 from sparsetune.config.load import Backbone
-from sparsetune.records import Clock, digest_of, make_record, write_record
-from sparsetune.stages.asked import hashes
+from sparsetune.records import BackboneRecord
+from sparsetune.stages.context import Context, asked_of, hashes
 
 
 def make_backbone(
-    backbone: Backbone,
-    directory: Path,
-    *,
-    lock_file: Path,
-    checkpoints: Path,
-    device: str,
-    checkpoint_seconds: float,
+    backbone: Backbone, directory: Path, context: Context, *, lock_file: Path
 ) -> None:
     """Make a backbone's folder and write ``record.json`` beside its files.
 
     Args:
         backbone: from the catalogue.
         directory: the backbone's folder; replaced only when everything is there.
+        context: the job; its device and checkpoints are for pre-training.
         lock_file: ``config/revisions.lock.yaml``.
-        checkpoints: where pre-training keeps what it needs to resume.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        checkpoint_seconds: time between checkpoints.
 
     Raises:
         ModelError: the source has no safetensors weights, no tokenizer, or another architecture.
         DataError: the source or the corpus cannot be reached or read.
         TrainingError: the loss of a pre-training became NaN or infinite.
     """
-    clock = Clock()
-    described, inputs = None, {}
+    inputs: dict[str, str] = {}
     if backbone.pretraining is not None:
-        from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
-
-        lock = claim_gpu()
+        device = context.device  # before anything touches CUDA
         from sparsetune.data.text_files import text_files
         from sparsetune.training.pretraining import PretrainingPlace, pretrain
 
-        chosen = resolve_device(device)
         inputs = hashes(text_files(backbone.source))
-        clock.ready()
-        place = PretrainingPlace(checkpoints, lock_file, chosen, checkpoint_seconds)
+        context.ready()
+        place = PretrainingPlace(context.checkpoints, lock_file, device, context.checkpoint_seconds)
         measured = pretrain(backbone, directory, place=place, inputs=inputs)
-        described = describe_device(chosen)
-        del lock
     else:
         from sparsetune.data.backbones import fetch_backbone
 
-        clock.ready()
+        context.ready()
         measured = fetch_backbone(backbone, directory, lock_file=lock_file)
-    record = make_record(
-        "backbone",
-        asked={
-            "backbone": backbone.id,
-            "settings": backbone.settings(),
-            "digest": digest_of(backbone.settings()),
-        },
+    context.leave(
+        directory / "record.json",
+        BackboneRecord,
+        asked=asked_of("backbone", backbone),
         inputs=inputs,
         measured=measured,
-        where=clock.where(described),
     )
-    write_record(directory / "record.json", record)

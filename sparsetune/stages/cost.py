@@ -24,20 +24,34 @@ from sparsetune.cost.tuned import PUBLISHED_TOKENS, TunedShape, training_over_le
 from sparsetune.cost.updates import Update
 from sparsetune.errors import DataError, ModelError
 from sparsetune.pruning.manifest import Kept, read_counts
-from sparsetune.records import Clock, make_record, read_json, read_record, write_record
-from sparsetune.stages.asked import asked_of_run, hashes
+from sparsetune.records import (
+    CostRecord,
+    EvaluateRecord,
+    TicketRecord,
+    TuneRecord,
+    read_json,
+    read_record,
+)
+from sparsetune.stages.context import Context, asked_of_run, hashes
 
 WHOLE_LIFE_INFERENCE_EXAMPLES = 100_000  # ours: a modest deployment; the parts are in the record
 _READ = ("model.safetensors", "tune.json", "evaluate.json")
 
 
 def count_cost(
-    spec: RunSpec, *, backbone: Path, run: Path, ticket: Path | None, output: Path
+    spec: RunSpec,
+    context: Context,
+    *,
+    backbone: Path,
+    run: Path,
+    ticket: Path | None,
+    output: Path,
 ) -> None:
     """Count one run's cost and write ``cost.json``.
 
     Args:
         spec: the run.
+        context: the job.
         backbone: the backbone's folder, for its ``config.json``.
         run: the run's folder, with ``model.safetensors``, ``tune.json`` and ``evaluate.json``.
         ticket: the run's ``ticket.json``; its search is part of the whole life.
@@ -47,9 +61,8 @@ def count_cost(
         DataError: the counted parameters are not those that were trained, or the counted weights
             not those that the evaluated model multiplies.
     """
-    clock = Clock()
-    tuned = read_record(run / "tune.json", "tune")["measured"]
-    evaluated = read_record(run / "evaluate.json", "evaluate")["measured"]
+    tuned = read_record(run / "tune.json", TuneRecord).measured
+    evaluated = read_record(run / "evaluate.json", EvaluateRecord).measured
     manifest, counts = read_counts(run / "model.safetensors")
     kept, settings = manifest.kept or Kept(), manifest.update or {}
     config = read_json(backbone / "config.json", what="backbone configuration")
@@ -61,7 +74,7 @@ def count_cost(
     update = update_of(settings, counts.supports)
     sizes = {key: rows * columns for key, _, rows, columns in shape.sites()}
     zeros = {key: sizes[key] - left for key, left in counts.kept.items()}
-    clock.ready()
+    context.ready()
     search = _search_of(ticket)
     phases = _phases(tuned, (shape, update), before_removal=(stored, _whole_update(spec, settings)))
     if search:
@@ -77,14 +90,13 @@ def count_cost(
         **_macs(dense, shape, update, zeros, phases),
         **_breakdown(tuned_shape, phases, evaluated),
     }
-    record = make_record(
-        "cost",
+    context.leave(
+        output / "cost.json",
+        CostRecord,
         asked=asked_of_run(spec),
         inputs=hashes([*(run / name for name in _READ), backbone / "config.json"]),
         measured=measured,
-        where=clock.where(),
     )
-    write_record(output / "cost.json", record)
 
 
 def update_of(update: Mapping[str, Any], supports: Mapping[str, int]) -> Update:
@@ -119,7 +131,7 @@ def update_of(update: Mapping[str, Any], supports: Mapping[str, int]) -> Update:
 def _search_of(ticket: Path | None) -> Mapping[str, Any] | None:
     if ticket is None:
         return None
-    return read_record(ticket.parent / "record.json", "ticket")["measured"].get("search")
+    return read_record(ticket.parent / "record.json", TicketRecord).measured.search
 
 
 def _parameters(

@@ -20,38 +20,35 @@ from sparsetune.evaluation.speed import measure_speed
 from sparsetune.evaluation.statistics import DEFAULT, intervals
 from sparsetune.methods.operators import multiplied_weights
 from sparsetune.methods.tuned import load_tuned
-from sparsetune.records import Clock, make_record, write_record
-from sparsetune.stages.asked import asked_of_run, hashes
+from sparsetune.records import EvaluateRecord
+from sparsetune.stages.context import Context, asked_of_run, hashes
 from sparsetune.stages.features import training_features
-from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.phases import peak_memory_bytes
 from sparsetune.training.plan import lengths_of
 
 
 def evaluate(
-    spec: RunSpec, *, dataset: Path, backbone: Path, run: Path, output: Path, device: str
+    spec: RunSpec, context: Context, *, dataset: Path, backbone: Path, run: Path, output: Path
 ) -> None:
     """Score one run on its task's evaluation split, and measure what its answers take.
 
     Args:
         spec: the run.
+        context: the job's device.
         dataset: the task's folder.
         backbone: the backbone's folder.
         run: the run's folder, with ``model.safetensors`` from ``tune``.
         output: where ``predictions.parquet`` and ``evaluate.json`` go.
-        device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         DataError, ModelError: an input is missing or damaged, or the model has an operator whose
             cost is not known.
     """
-    clock = Clock()
-    lock = claim_gpu()
-    chosen = resolve_device(device)
+    chosen = context.device  # before anything touches CUDA
     split = EvaluationSplit.read(spec.task, dataset, load_tokenizer(backbone), spec.limits)
     tuned = load_tuned(run / "model.safetensors", backbone)
     weights = multiplied_weights(tuned.model)
-    clock.ready()
+    context.ready()
     predicted = split.predict(tuned.model, chosen)
     predictions, seconds = predicted.values, predicted.seconds
     peak = peak_memory_bytes(chosen)
@@ -76,17 +73,15 @@ def evaluate(
     }
     ids = [example.id for example in split.examples]
     write_predictions(output / NAME, ids, predictions, split.references)
-    record = make_record(
-        "evaluate",
+    context.leave(
+        output / "evaluate.json",
+        EvaluateRecord,
         asked=asked_of_run(spec),
         inputs=hashes(
             [dataset / "record.json", backbone / "record.json", run / "model.safetensors"]
         ),
         measured=measured,
-        where=clock.where(describe_device(chosen)),
     )
-    write_record(output / "evaluate.json", record)
-    del lock
 
 
 def _speed(split: EvaluationSplit, model: nn.Module, device: str) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from sparsetune.config.load import RunSpec
 from sparsetune.data.submissions import PARTS, Part, read_unlabelled, write_submission
 from sparsetune.evaluation.predict import EvaluationSplit
 from sparsetune.methods.tuned import load_tuned
-from sparsetune.training.devices import claim_gpu, resolve_device
+from sparsetune.stages.context import Context
 
 
 def submit(
-    spec: RunSpec, *, dataset: Path, backbone: Path, run: Path, output: Path, device: str
+    spec: RunSpec, context: Context, *, dataset: Path, backbone: Path, run: Path, output: Path
 ) -> list[str]:
     """Answer a task's unlabelled test files and write GLUE's submission files.
 
@@ -19,11 +19,11 @@ def submit(
 
     Args:
         spec: the run.
+        context: the job's device.
         dataset: the task's folder, with the test files.
         backbone: the backbone's folder.
         run: the run's folder, with ``model.safetensors`` from ``tune``.
         output: folder for ``<task>.tsv``.
-        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         One line for each file: what was written, or that its test file is not there.
@@ -33,15 +33,13 @@ def submit(
         DataError, ModelError: an input is missing or damaged; nothing is written then.
     """
     tests = read_unlabelled(dataset, spec.task)
-    lock = claim_gpu()
-    chosen = resolve_device(device)
+    chosen = context.device  # before anything touches CUDA
     tokenizer = load_tokenizer(backbone)
     model = load_tuned(run / "model.safetensors", backbone).model
     answers = {
         part: EvaluationSplit(spec.task, examples, tokenizer).predict(model, chosen).values
         for part, examples in tests.items()
     }
-    del lock
     for part, predictions in answers.items():
         path = output / f"{part.submission}.tsv"
         write_submission(path, spec.task, len(tests[part]), predictions)

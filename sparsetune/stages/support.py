@@ -13,8 +13,9 @@ from sparsetune.architectures.loading import load_model
 from sparsetune.config.load import Backbone, Recipe
 from sparsetune.dsee.support import GreBsmoConfig, model_supports
 from sparsetune.errors import ModelError
-from sparsetune.records import Clock, digest_of, make_record, replacing, write_record
-from sparsetune.stages.asked import hashes
+from sparsetune.records import SupportRecord, replacing
+from sparsetune.records.parts import SupportMeasured
+from sparsetune.stages.context import Context, asked_of, hashes
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +49,20 @@ class Progress:
 
 
 def make_support(
-    recipe: Recipe, backbone: Backbone, *, suite: str, backbone_directory: Path, output: Path
+    recipe: Recipe,
+    backbone: Backbone,
+    context: Context,
+    *,
+    suite: str,
+    backbone_directory: Path,
+    output: Path,
 ) -> None:
     """Choose S2's positions in every target matrix of a backbone.
 
     Args:
         recipe: from ``config/supports``.
         backbone: whose weights are looked at.
+        context: the job.
         suite: for the record.
         backbone_directory: the backbone's folder.
         output: where ``support.safetensors`` and ``record.json`` go.
@@ -62,10 +70,9 @@ def make_support(
     Raises:
         ModelError: the recipe asks for more positions than a matrix has.
     """
-    clock = Clock()
     kind = "generation" if backbone.architecture == "gpt2" else "regression"
     model = load_model(backbone_directory, kind=kind, label_count=1, seed=0)
-    clock.ready()
+    context.ready()
     settings = recipe.settings()
     grebsmo = {
         name: settings[name] for name in GreBsmoConfig.__dataclass_fields__ if name in settings
@@ -82,24 +89,17 @@ def make_support(
     positions = {key: result.positions.to(torch.int32) for key, result in results.items()}
     with replacing(output / "support.safetensors") as partial:
         save_file(positions, partial)
-    record = make_record(
-        "support",
-        asked={
-            "suite": suite,
-            "backbone": backbone.id,
-            "support": recipe.id,
-            "digest": digest_of(recipe.settings()),
-            "settings": recipe.settings(),
-        },
+    context.leave(
+        output / "record.json",
+        SupportRecord,
+        asked={"suite": suite, "backbone": backbone.id, **asked_of("support", recipe)},
         inputs=hashes([backbone_directory / "record.json"]),
-        measured={
-            "matrices": len(positions),
-            "positions": sum(tensor.numel() for tensor in positions.values()),
-            "residual": {key: result.residual for key, result in results.items()},
-        },
-        where=clock.where(),
+        measured=SupportMeasured(
+            matrices=len(positions),
+            positions=sum(tensor.numel() for tensor in positions.values()),
+            residual={key: result.residual for key, result in results.items()},
+        ),
     )
-    write_record(output / "record.json", record)
 
 
 def read_support(path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """Stage ``ticket``: which heads and neurons to keep, searched or random, or which layers."""
 
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from sparsetune.earlybert.ticket import (
     random_ticket,
 )
 from sparsetune.randomness import derive
-from sparsetune.records import Clock, digest_of, make_record, write_record
-from sparsetune.stages.asked import hashes, work_folder
+from sparsetune.records import TicketRecord, digest_of
+from sparsetune.records.parts import TicketMeasured
+from sparsetune.stages.context import Context, hashes
 from sparsetune.stages.features import masked_features, training_features
-from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.search import SearchPlace, SearchResult, run_search, write_gates
 
 
@@ -67,43 +66,48 @@ class TicketJob:
 
 
 def make_ticket(
-    job: TicketJob,
-    *,
-    inputs: tuple[Path, Path],
-    output: Path,
-    checkpoints: Path,
-    device: str,
-    checkpoint_seconds: float,
+    job: TicketJob, context: Context, *, inputs: tuple[Path, Path], output: Path
 ) -> None:
     """Draw a ticket and write ``ticket.json``, ``gates.npz`` and ``record.json``.
 
     Args:
         job: what to draw.
+        context: the job's device and checkpoints.
         inputs: folders of the data set and of the backbone.
         output: where the files go.
-        checkpoints: what is needed to resume a search.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        checkpoint_seconds: time between checkpoints.
 
     Raises:
         TrainingError: the search's loss became NaN or infinite.
     """
-    clock = Clock()
-    lock = claim_gpu()
-    chosen = resolve_device(device)
+    _ = context.device  # claimed before anything touches CUDA
     if "search" in job.recipe.values:
-        place = SearchPlace(checkpoints, chosen, checkpoint_seconds)
-        ticket, search = _searched(job, inputs, place, clock)
+        ticket, search = _searched(job, context, inputs)
     else:
-        clock.ready()
+        context.ready()
         ticket, search = _unsearched(job, inputs[1]), None
-    _write(job, ticket, search, (*inputs, output), clock.where(describe_device(chosen)))
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    del lock
+    output.mkdir(parents=True, exist_ok=True)
+    write_gates(output / "gates.npz", search)
+    ticket.save(output / "ticket.json")
+    ids = {"suite": job.suite, "backbone": job.backbone.id, "task": job.task.id}
+    context.leave(
+        output / "record.json",
+        TicketRecord,
+        asked={
+            **ids, "ticket": job.recipe.id, "seed": job.seed, "digest": job.digest,
+            "settings": job.settings(),
+        },
+        inputs=hashes(folder / "record.json" for folder in inputs),
+        measured=TicketMeasured(
+            kept_heads=[len(heads) for heads in ticket.kept_heads],
+            kept_neurons=[len(neurons) for neurons in ticket.kept_neurons],
+            kept_layers=list(ticket.kept_layers) if ticket.kept_layers else None,
+            **(search.measured if search else {}),
+        ),
+    )  # fmt: skip
 
 
 def _searched(
-    job: TicketJob, inputs: tuple[Path, Path], place: SearchPlace, clock: Clock
+    job: TicketJob, context: Context, inputs: tuple[Path, Path]
 ) -> tuple[Ticket, SearchResult]:
     """Search on the task's loss, or on masked language modelling over its training texts."""
     dataset, backbone = inputs
@@ -119,12 +123,11 @@ def _searched(
         kind, label_count = "masked_lm", 1
         told["language_head_from_checkpoint"] = has_language_head(backbone)
     model = load_model(backbone, kind=kind, label_count=label_count, seed=job.seed)
-    work = work_folder(place.folder, job.digest, folders=inputs, files=())
-    clock.ready()
+    work = context.work_folder(job.digest, folders=inputs, files=())
+    context.ready()
     draw = _draw_of(job)
-    search = run_search(
-        model, settings, data, place=replace(place, folder=work), seed=job.seed, draw=draw
-    )
+    place = SearchPlace(work, context.device, context.checkpoint_seconds)
+    search = run_search(model, settings, data, place=place, seed=job.seed, draw=draw)
     search.measured["search"].update(told)
     ticket = draw_ticket(search.heads, search.neurons, draw, label=_label(job), search=search.end)
     return ticket, search
@@ -155,37 +158,3 @@ def _draw_of(job: TicketJob) -> DrawConfig:
         head_scope=recipe.get("head_scope", "layer"),
         neuron_multiple=recipe.get("neuron_multiple", 1),
     )
-
-
-def _write(
-    job: TicketJob,
-    ticket: Ticket,
-    search: SearchResult | None,
-    places: tuple[Path, Path, Path],
-    where: dict[str, Any],
-) -> None:
-    dataset, backbone, output = places
-    output.mkdir(parents=True, exist_ok=True)
-    write_gates(output / "gates.npz", search)
-    ticket.save(output / "ticket.json")
-    record = make_record(
-        "ticket",
-        asked={
-            "suite": job.suite,
-            "backbone": job.backbone.id,
-            "task": job.task.id,
-            "ticket": job.recipe.id,
-            "seed": job.seed,
-            "digest": job.digest,
-            "settings": job.settings(),
-        },
-        inputs=hashes([dataset / "record.json", backbone / "record.json"]),
-        measured={
-            "kept_heads": [len(heads) for heads in ticket.kept_heads],
-            "kept_neurons": [len(neurons) for neurons in ticket.kept_neurons],
-            **({"kept_layers": list(ticket.kept_layers)} if ticket.kept_layers else {}),
-            **(search.measured if search else {}),
-        },
-        where=where,
-    )
-    write_record(output / "record.json", record)

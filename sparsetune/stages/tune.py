@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,14 @@ from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ModelError
 from sparsetune.evaluation.predict import EvaluationSplit
 from sparsetune.methods.tuned import Structure, TunedModel, build
-from sparsetune.records import (
-    Clock,
-    git_state,
-    make_record,
-    sha256_of,
-    write_record,
-    write_text_atomically,
-)
-from sparsetune.stages.asked import asked_of_run, hashes, work_folder
+from sparsetune.records import TuneRecord, git_state, sha256_of, write_text_atomically
+from sparsetune.records.parts import EpochScore, Tracking, TuneMeasured
+from sparsetune.stages.context import Context, asked_of_run, hashes
 from sparsetune.stages.features import training_features
 from sparsetune.stages.support import read_support
 from sparsetune.tracking.client import COMMIT_TAG, NOTE_TAG, RunKey, source_tags
 from sparsetune.tracking.live import LiveRun, TrackingOutcome
 from sparsetune.tracking.views import run_note
-from sparsetune.training.devices import claim_gpu, describe_device, resolve_device
 from sparsetune.training.phases import Workplace, peak_memory_bytes, run_phases
 from sparsetune.training.scoring import EpochScoring, curve_of, score_point
 from sparsetune.training.trainer import CURVES
@@ -49,55 +41,50 @@ class TunePaths:
         support: ``support.safetensors``, for DSEE.
         ticket: ``ticket.json``, for methods that remove heads and neurons.
         output: the run's folder.
-        checkpoints: what is needed to resume; outside the declared outputs.
         results: where the MLflow store is; None = no tracking.
     """
 
     dataset: Path
     backbone: Path
     output: Path
-    checkpoints: Path
     support: Path | None = None
     ticket: Path | None = None
     results: Path | None = None
 
+    def recipes(self) -> list[Path]:
+        """The files of support and ticket that there are."""
+        return [path for path in (self.support, self.ticket) if path is not None]
+
     def inputs(self) -> list[Path]:
         """Files whose hashes the record holds."""
-        given = [self.dataset / "record.json", self.backbone / "record.json"]
-        return given + [path for path in (self.support, self.ticket) if path is not None]
+        return [self.dataset / "record.json", self.backbone / "record.json", *self.recipes()]
 
 
-def tune(spec: RunSpec, paths: TunePaths, *, device: str, checkpoint_seconds: float) -> None:
+def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
     """Train one run, or go on with it after an interruption.
 
     Args:
         spec: the run.
         paths: see :class:`TunePaths`.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        checkpoint_seconds: time between checkpoints.
+        context: the job's device and checkpoints.
 
     Raises:
         DataError, ModelError: an input is missing or does not fit; before training.
         TrainingError: no such device, or a loss that is NaN or infinite.
     """
-    clock = Clock()
-    lock = claim_gpu()
-    chosen = resolve_device(device)
+    device = context.device  # before anything touches CUDA
     inputs = hashes(paths.inputs())
     tokenizer = load_tokenizer(paths.backbone)
     features, collate = training_features(spec.task, paths.dataset, tokenizer, spec.limits)
-    scoring = _scoring(spec, paths.dataset, tokenizer, chosen)
+    scoring = _scoring(spec, paths.dataset, tokenizer, device)
     tuned = build_run(spec, paths)
-    folder = work_folder(
-        paths.checkpoints,
-        spec.digest,
-        folders=(paths.dataset, paths.backbone),
-        files=[path for path in (paths.support, paths.ticket) if path is not None],
+    folder = context.work_folder(
+        spec.digest, folders=(paths.dataset, paths.backbone), files=paths.recipes()
     )
-    clock.ready()
+    context.ready()
     live = _live_run(spec, paths)
     on_curve = live.log if live else _unwatched
-    workplace = Workplace(folder, chosen, spec.seed, checkpoint_seconds, on_curve, scoring)
+    workplace = Workplace(folder, device, spec.seed, context.checkpoint_seconds, on_curve, scoring)
     try:
         results = run_phases(
             tuned,
@@ -111,22 +98,30 @@ def tune(spec: RunSpec, paths: TunePaths, *, device: str, checkpoint_seconds: fl
         if live:
             live.finish("FAILED")
         raise
-    measured = _measured(spec, tuned, results, chosen)  # before what was trained and given up goes
+    # Before what was trained and given up goes.
+    parameters = sum(one.numel() for one in tuned.trained_parameters().values())
+    peak = peak_memory_bytes(device)
     tuned.finish()
     tuned.save(paths.output / "model.safetensors")
     _write_history(paths.output / "history.csv", results, spec.task.metrics[0])
-    measured = {
-        **measured,
-        "model_sha256": sha256_of(paths.output / "model.safetensors"),
-    }
-    outcome = live.finish("FINISHED", metrics=measured) if live else TrackingOutcome(None, None)
-    where = {**clock.where(describe_device(chosen)), "tracking": _told(outcome)}
-    record = make_record(
-        "tune", asked=asked_of_run(spec), inputs=inputs, measured=measured, where=where
+    measured = _measured(
+        spec,
+        results,
+        parameters_trained=parameters,
+        peak_memory_bytes=peak,
+        model_sha256=sha256_of(paths.output / "model.safetensors"),
     )
-    write_record(paths.output / "tune.json", record)
-    shutil.rmtree(paths.checkpoints, ignore_errors=True)
-    del lock
+    outcome = TrackingOutcome(None, None)
+    if live:
+        outcome = live.finish("FINISHED", metrics=measured.model_dump(mode="json"))
+    context.leave(
+        paths.output / "tune.json",
+        TuneRecord,
+        asked=asked_of_run(spec),
+        inputs=inputs,
+        measured=measured,
+        tracking=Tracking(mlflow_run_id=outcome.run_id, problem=outcome.problem),
+    )
 
 
 def build_run(spec: RunSpec, paths: TunePaths) -> TunedModel:
@@ -171,25 +166,24 @@ def _live_run(spec: RunSpec, paths: TunePaths) -> LiveRun | None:
     return LiveRun(paths.results, key, spec.settings(), tags=tags)
 
 
-def _measured(
-    spec: RunSpec, tuned: TunedModel, results: Sequence[Mapping[str, Any]], device: str
-) -> dict[str, Any]:
+def _measured(spec: RunSpec, results: Sequence[Mapping[str, Any]], **known: Any) -> TuneMeasured:
     trained = [result for result in results if result["kind"] == "train"]
-    return {
-        "train_seconds": round(sum(result["seconds"] for result in trained), 3),
-        "loading_seconds": round(sum(result["loading_seconds"] for result in trained), 3),
-        "steps": sum(result["steps"] for result in trained),
-        "examples_seen": sum(result["examples_seen"] for result in trained),
-        "tokens_seen": sum(result["tokens_seen"] for result in trained),
-        "final_loss": trained[-1]["final_loss"],
-        "parameters_trained": sum(p.numel() for p in tuned.trained_parameters().values()),
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "phases": [
+    totals = {
+        name: sum(result[name] for result in trained)
+        for name in ("steps", "examples_seen", "tokens_seen")
+    }
+    return TuneMeasured(
+        **totals,
+        train_seconds=round(sum(result["seconds"] for result in trained), 3),
+        loading_seconds=round(sum(result["loading_seconds"] for result in trained), 3),
+        final_loss=trained[-1]["final_loss"],
+        phases=[
             {key: value for key, value in result.items() if key not in _NOT_IN_PHASES}
             for result in results
         ],
+        **known,
         **(_epoch_scores(spec, results) if spec.score_epochs else {}),
-    }
+    )
 
 
 def _scoring(spec: RunSpec, dataset: Path, tokenizer: Any, device: str) -> EpochScoring | None:
@@ -205,9 +199,11 @@ def _epoch_scores(spec: RunSpec, results: Sequence[Mapping[str, Any]]) -> dict[s
         return {"epoch_scores": [], "epoch_scores_note": _NOT_GENERATED}
     scored = next(index for index, result in enumerate(results) if "epoch_scores" in result)
     before = sum(result.get("steps", 0) for result in results[:scored])
-    entries = results[scored]["epoch_scores"]
+    entries = [EpochScore(**entry) for entry in results[scored]["epoch_scores"]]
     return {
-        "epoch_scores": [{**entry, "step": before + entry["step"]} for entry in entries],
+        "epoch_scores": [
+            entry.model_copy(update={"step": before + entry.step}) for entry in entries
+        ],
         "scoring_seconds": results[scored]["scoring_seconds"],
     }
 
@@ -232,7 +228,3 @@ def _write_history(path: Path, results: Sequence[Mapping[str, Any]], headline: s
 
 def _unwatched(step: int, values: Mapping[str, float]) -> None:
     """Where curves go when nothing tracks the run; ``history.csv`` has them anyway."""
-
-
-def _told(outcome: TrackingOutcome) -> dict[str, Any]:
-    return {"mlflow_run_id": outcome.run_id, "problem": outcome.problem}

@@ -41,7 +41,7 @@ def test_command_line_tells_a_full_disk_in_one_line(monkeypatch, capsys, error):
     def fail(_):
         raise error
 
-    call = (fail, *cli._COMMANDS["show"][1:])
-    monkeypatch.setitem(cli._COMMANDS, "show", call)
+    call = cli.Command(fail, *cli.COMMANDS["show"][1:])
+    monkeypatch.setitem(cli.COMMANDS, "show", call)
     assert cli.main(["show", "--results", str(Path())]) == 3
     assert capsys.readouterr().err == f"sparsetune show: {error}\n"

@@ -25,7 +25,7 @@ def test_every_stage_is_a_rule_and_a_sub_command(repository):
         stage = "tables" if name == "group_table" else name
         assert f"sparsetune {stage} " in body
         assert f'version=STAGES["{stage}"]' in body
-    assert set(STAGES) <= set(cli._COMMANDS)
+    assert set(STAGES) <= set(cli.COMMANDS)
 
 
 def test_every_rule_says_what_it_needs_and_is_short(repository):

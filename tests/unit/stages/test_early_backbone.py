@@ -17,6 +17,7 @@ from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import shapes
 from sparsetune.records import read_record
 from sparsetune.stages.backbone import make_backbone
+from sparsetune.stages.context import Context
 from sparsetune.stages.cost import count_cost
 from sparsetune.stages.dataset import make_dataset
 from sparsetune.stages.evaluate import evaluate
@@ -50,11 +51,9 @@ class Early:
         self.suite = self.suite_of(*METHODS)
         self.backbone, self.dataset = root / "backbone", root / "dataset"
         lock = root / "lock.yaml"
-        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, lock_file=lock)
-        make_backbone(
-            self.catalogue.backbone(BACKBONE), self.backbone, lock_file=lock,
-            checkpoints=root / "work", device="cpu", checkpoint_seconds=60,
-        )  # fmt: skip
+        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, Context(), lock_file=lock)
+        context = Context("cpu", checkpoints=root / "work")
+        make_backbone(self.catalogue.backbone(BACKBONE), self.backbone, context, lock_file=lock)
 
     def suite_of(self, *methods):
         config = suite_config(*methods)
@@ -65,16 +64,16 @@ class Early:
         support = self.root / "support"
         if spec.support:
             make_support(
-                spec.support, spec.backbone, suite="tiny", backbone_directory=self.backbone,
+                spec.support, spec.backbone, Context(), suite="tiny",
+                backbone_directory=self.backbone,
                 output=support,
             )  # fmt: skip
         run = self.root / "runs" / spec.method.id
         paths = TunePaths(
             dataset=self.dataset, backbone=self.backbone, output=run,
-            checkpoints=self.root / "work",
             support=support / "support.safetensors" if spec.support else None,
         )  # fmt: skip
-        tune(spec, paths, device="cpu", checkpoint_seconds=60)
+        tune(spec, paths, Context("cpu", checkpoints=self.root / "work"))
         return run
 
 
@@ -87,10 +86,9 @@ def early(tmp_path_factory):
 def test_every_stage_of_a_run_works_on_the_smaller_shape(early, method):
     spec = next(run for run in early.suite.runs if run.method.id == method)
     run = early.tune(spec)
-    evaluate(spec, dataset=early.dataset, backbone=early.backbone, run=run, output=run,
-             device="cpu")  # fmt: skip
+    evaluate(spec, Context(), dataset=early.dataset, backbone=early.backbone, run=run, output=run)
     # The cost is counted from shapes alone, and refused if it trained other parameters.
-    count_cost(spec, backbone=early.backbone, run=run, ticket=None, output=run)
+    count_cost(spec, Context(), backbone=early.backbone, run=run, ticket=None, output=run)
     cost = read_record(run / "cost.json")["measured"]
     # Beside layers as narrow as these, the branches of an update are not small.
     executed = cost["macs_executed_per_example"] - cost["breakdown"]["executed"]["update"]
@@ -103,9 +101,10 @@ def test_heads_lost_in_between_are_counted_from_the_smaller_shape_on(early):
     lives = []
     for spec in early.suite_of("dsee-unstructured", "dsee-structured-delta").runs:
         run = early.tune(spec)
-        evaluate(spec, dataset=early.dataset, backbone=early.backbone, run=run, output=run,
-                 device="cpu")  # fmt: skip
-        count_cost(spec, backbone=early.backbone, run=run, ticket=None, output=run)
+        evaluate(
+            spec, Context(), dataset=early.dataset, backbone=early.backbone, run=run, output=run
+        )
+        count_cost(spec, Context(), backbone=early.backbone, run=run, ticket=None, output=run)
         lives.append(read_record(run / "cost.json")["measured"]["breakdown"]["whole_life"])
     whole, fewer = lives
     # Both begin with the same phase, on the backbone as it is and not as its shape was planned.

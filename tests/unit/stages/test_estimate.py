@@ -184,7 +184,7 @@ def test_the_tables_name_every_backbone_and_method(estimated):
      (["--results", "."], "no finished job"),
      (["--gpus", "2", "--device", "cpu"], "--gpus: received 2, but --device 'cpu' is no GPU"),
      (["--device", "abacus"], "--device: name: received 'abacus'"),
-     (["--gpus", "0"], "--gpus: got '0', need a whole number >= 1")],
+     (["--gpus", "0"], "--gpus: received '0'; allowed: whole number >= 1")],
 )  # fmt: skip
 def test_a_mistake_is_one_line(estimated, options, message):
     code, told = estimated(*options)

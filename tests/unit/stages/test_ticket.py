@@ -10,6 +10,7 @@ from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ConfigError
 from sparsetune.records import read_json, read_record, write_json
 from sparsetune.stages.backbone import make_backbone
+from sparsetune.stages.context import Context
 from sparsetune.stages.cost import count_cost
 from sparsetune.stages.dataset import make_dataset
 from sparsetune.stages.evaluate import evaluate
@@ -30,11 +31,9 @@ class Place:
         self.catalogue = Catalogue(self.config)
         self.dataset, self.backbone = root / "dataset", root / "backbone"
         lock = root / "lock.yaml"
-        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, lock_file=lock)
-        make_backbone(
-            self.catalogue.backbone("mini-bert"), self.backbone, lock_file=lock,
-            checkpoints=root / "pretraining", device="cpu", checkpoint_seconds=60,
-        )  # fmt: skip
+        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, Context(), lock_file=lock)
+        context = Context("cpu", checkpoints=root / "pretraining")
+        make_backbone(self.catalogue.backbone("mini-bert"), self.backbone, context, lock_file=lock)
 
     def draw(self, ticket, *, name=None, seed=1):
         output = self.root / (name or ticket)
@@ -42,10 +41,8 @@ class Place:
             self.catalogue, ticket, suite="tiny", ids=("mini-bert", "mini-sst2", seed),
             limits=LIMITS,
         )  # fmt: skip
-        make_ticket(
-            job, inputs=(self.dataset, self.backbone), output=output,
-            checkpoints=self.root / "search", device="cpu", checkpoint_seconds=60,
-        )  # fmt: skip
+        context = Context("cpu", checkpoints=self.root / "search")
+        make_ticket(job, context, inputs=(self.dataset, self.backbone), output=output)
         measured = read_record(output / "record.json", "ticket")["measured"]
         return output, Ticket.load(output / "ticket.json"), measured
 
@@ -99,17 +96,16 @@ def shallow(place):
     spec = place.catalogue.suite(suite_config("layerdrop"), origin="test").runs[0]
     run = place.root / "run"
     paths = TunePaths(
-        dataset=place.dataset, backbone=place.backbone, output=run,
-        checkpoints=place.root / "tuning", ticket=output / "ticket.json",
+        dataset=place.dataset, backbone=place.backbone, output=run, ticket=output / "ticket.json"
     )  # fmt: skip
-    tune(spec, paths, device="cpu", checkpoint_seconds=60)
-    evaluate(spec, dataset=place.dataset, backbone=place.backbone, run=run, output=run,
-             device="cpu")  # fmt: skip
+    tune(spec, paths, Context("cpu", checkpoints=place.root / "tuning"))
+    evaluate(spec, Context(), dataset=place.dataset, backbone=place.backbone, run=run, output=run)
     return spec, run, paths.ticket
 
 
 def cost_of(place, spec, run, ticket, *, name):
-    count_cost(spec, backbone=place.backbone, run=run, ticket=ticket, output=place.root / name)
+    place_named = place.root / name
+    count_cost(spec, Context(), backbone=place.backbone, run=run, ticket=ticket, output=place_named)
     return read_record(place.root / name / "cost.json", "cost")["measured"]
 
 

@@ -16,6 +16,7 @@ from sparsetune.errors import DataError
 from sparsetune.records import read_json, read_record, sha256_of, write_json
 from sparsetune.reporting.layout import FORMS
 from sparsetune.stages.backbone import make_backbone
+from sparsetune.stages.context import Context
 from sparsetune.stages.cost import count_cost
 from sparsetune.stages.dataset import make_dataset
 from sparsetune.stages.evaluate import evaluate
@@ -62,23 +63,25 @@ class World:
     def paths(self, spec, **changes):
         given = {
             "dataset": self.dataset, "backbone": self.backbone,
-            "output": self.run(spec.method.id), "checkpoints": self.root / "checkpoints",
+            "output": self.run(spec.method.id),
             "support": self.support_file(spec), "ticket": self.ticket_file(spec),
             "results": self.results,
         }  # fmt: skip
         return TunePaths(**{**given, **changes})
 
+    def context(self, name):
+        return Context("cpu", checkpoints=self.root / name)
+
     def make_inputs(self):
         lock = self.root / "lock.yaml"
-        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, lock_file=lock)
-        make_backbone(
-            self.catalogue.backbone("mini-bert"), self.backbone, lock_file=lock,
-            checkpoints=self.root / "pretraining", device="cpu", checkpoint_seconds=60,
-        )  # fmt: skip
+        task, backbone = self.catalogue.task("mini-sst2"), self.catalogue.backbone("mini-bert")
+        make_dataset(task, self.dataset, Context(), lock_file=lock)
+        make_backbone(backbone, self.backbone, self.context("pretraining"), lock_file=lock)
         for spec in self.suite.runs:
             if spec.support:
                 make_support(
-                    spec.support, spec.backbone, suite="tiny", backbone_directory=self.backbone,
+                    spec.support, spec.backbone, Context(), suite="tiny",
+                    backbone_directory=self.backbone,
                     output=self.support_file(spec).parent,
                 )  # fmt: skip
             if spec.ticket:
@@ -87,22 +90,21 @@ class World:
                     ids=("mini-bert", "mini-sst2", 1), limits=dict(spec.limits),
                 )  # fmt: skip
                 make_ticket(
-                    job, inputs=(self.dataset, self.backbone),
-                    output=self.ticket_file(spec).parent, checkpoints=self.root / "search",
-                    device="cpu", checkpoint_seconds=60,
+                    job, self.context("search"), inputs=(self.dataset, self.backbone),
+                    output=self.ticket_file(spec).parent,
                 )  # fmt: skip
 
     def make_runs(self):
         prepare_store(self.suite, results=self.results)
         for spec in self.suite.runs:
             folder = self.run(spec.method.id)
-            tune(spec, self.paths(spec), device="cpu", checkpoint_seconds=60)
+            tune(spec, self.paths(spec), self.context("checkpoints"))
             evaluate(
-                spec, dataset=self.dataset, backbone=self.backbone, run=folder, output=folder,
-                device="cpu",
+                spec, Context(), dataset=self.dataset, backbone=self.backbone, run=folder,
+                output=folder,
             )  # fmt: skip
             count_cost(
-                spec, backbone=self.backbone, run=folder, ticket=self.ticket_file(spec),
+                spec, Context(), backbone=self.backbone, run=folder, ticket=self.ticket_file(spec),
                 output=folder,
             )  # fmt: skip
 
@@ -218,7 +220,9 @@ def test_a_cost_that_does_not_fit_the_evaluated_model_is_refused(world, tmp_path
     write_json(tmp_path / "evaluate.json", record)
     spec = next(run for run in world.suite.runs if run.method.id == "full")
     with pytest.raises(DataError, match=message):
-        count_cost(spec, backbone=world.backbone, run=tmp_path, ticket=None, output=tmp_path)
+        count_cost(
+            spec, Context(), backbone=world.backbone, run=tmp_path, ticket=None, output=tmp_path
+        )
     assert not (tmp_path / "cost.json").exists()
 
 
@@ -240,8 +244,8 @@ def test_nothing_is_left_to_resume_after_a_run(world):
 
 def test_a_run_tuned_again_has_the_same_bytes(world, tmp_path):
     spec = next(run for run in world.suite.runs if run.method.id == "dsee-unstructured")
-    paths = world.paths(spec, output=tmp_path / "run", checkpoints=tmp_path / "work", results=None)
-    tune(spec, paths, device="cpu", checkpoint_seconds=0)
+    paths = world.paths(spec, output=tmp_path / "run", results=None)
+    tune(spec, paths, Context("cpu", checkpoints=tmp_path / "work", checkpoint_seconds=0))
     first = world.run("dsee-unstructured")
     for name in ("model.safetensors", "history.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (first / name).read_bytes()
@@ -252,8 +256,8 @@ def test_scoring_epochs_changes_no_weight_and_no_curve(world, tmp_path, method):
     spec = next(run for run in world.suite.runs if run.method.id == method)
     bare = dataclasses.replace(spec, score_epochs=False)
     assert bare.digest != spec.digest
-    paths = world.paths(bare, output=tmp_path / "run", checkpoints=tmp_path / "work", results=None)
-    tune(bare, paths, device="cpu", checkpoint_seconds=60)
+    paths = world.paths(bare, output=tmp_path / "run", results=None)
+    tune(bare, paths, Context("cpu", checkpoints=tmp_path / "work"))
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
     assert model == (world.run(method) / "model.safetensors").read_bytes()
     measured = read_record(tmp_path / "run" / "tune.json")["measured"]
@@ -419,7 +423,12 @@ def test_cost_refuses_a_run_that_trained_other_parameters(world, tmp_path):
     write_json(tmp_path / "run" / "tune.json", record)
     with pytest.raises(DataError, match=r"counted \d+ trained parameters, the run trained \d+"):
         count_cost(
-            spec, backbone=world.backbone, run=tmp_path / "run", ticket=None, output=tmp_path
+            spec,
+            Context(),
+            backbone=world.backbone,
+            run=tmp_path / "run",
+            ticket=None,
+            output=tmp_path,
         )
 
 

@@ -4,9 +4,9 @@ import json
 import pytest
 from unit.made_records import write_made
 
-from sparsetune.errors import ConfigError, DataError
+from sparsetune.errors import DataError
 from sparsetune.records import STAGES
-from sparsetune.stages.asked import hashes, require_digest, work_folder
+from sparsetune.stages.context import Context, hashes
 
 
 @pytest.fixture
@@ -23,13 +23,15 @@ def inputs(tmp_path):
 
 
 def _record(folder, *, content):
+    stage = folder.name
     files = {"train.tsv": hashlib.sha256(content.encode()).hexdigest()}
-    write_made(folder / "record.json", "dataset", measured={"files": files})
+    write_made(folder / "record.json", stage, measured={"files": files})
 
 
 def folder_for(tmp_path, inputs, digest="d" * 16):
     folders, files = inputs
-    return work_folder(tmp_path / "checkpoints", digest, folders=folders, files=files)
+    context = Context(checkpoints=tmp_path / "checkpoints")
+    return context.work_folder(digest, folders=folders, files=files)
 
 
 def test_the_same_settings_and_inputs_resume_in_the_same_folder(tmp_path, inputs):
@@ -77,10 +79,3 @@ def test_hashes_are_sha256_of_the_bytes(tmp_path):
     # The published test vector of SHA-256 for "abc".
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert hashes([path]) == {str(path): expected}
-
-
-def test_a_catalogue_edited_in_between_is_refused():
-    require_digest("a" * 16, "a" * 16, what="run")
-    require_digest("a" * 16, None, what="run")
-    with pytest.raises(ConfigError, match=r"run: .*aaaa.*bbbb.*run the command again"):
-        require_digest("a" * 16, "b" * 16, what="run")
