@@ -25,13 +25,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import transformers
+from sparsetune.evaluation.inference import generate_all
 
 from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import Catalogue
 from sparsetune.data.encoding import collate, encode
 from sparsetune.data.examples import read_examples
 from sparsetune.data.feature_cache import FOLDER
-from sparsetune.evaluation.inference import generate_all
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.stages.features import training_features
 
