@@ -1,13 +1,13 @@
 """How far two masks are apart, and when the masks of a search have stopped moving."""
 
 from collections import deque
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparsetune.earlybert.drawing import DrawConfig, draw_masks
+from sparsetune.earlybert.ticket import DrawConfig, draw_masks
 from sparsetune.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def mask_distance(earlier: Tensor, later: Tensor) -> float:
     Source:
         You et al. 2020, arXiv:1909.11957 (mask distance of early-bird tickets).
     Differs:
-        Nothing; the stopping rule is ``SettleDetector``.
+        Nothing; the stopping rule is ``ConvergenceWatch``.
 
     Example:
         >>> kept = torch.tensor([[True, True, False, False]])
@@ -38,10 +38,10 @@ def mask_distance(earlier: Tensor, later: Tensor) -> float:
         0.5
     """
     if earlier.dtype != torch.bool or later.dtype != torch.bool:
-        raise TypeError(f"need bool masks, got {earlier.dtype} and {later.dtype}")
+        raise TypeError(f"need bool masks, received {earlier.dtype} and {later.dtype}")
     if earlier.shape != later.shape or earlier.numel() == 0:
         shapes = f"{tuple(earlier.shape)} and {tuple(later.shape)}"
-        raise ValueError(f"need one non-empty shape, got {shapes}")
+        raise ValueError(f"need one non-empty shape, received {shapes}")
     return (earlier ^ later).sum().item() / earlier.numel()
 
 
@@ -66,69 +66,6 @@ def relative_distance(earlier: Tensor, later: Tensor) -> float:
     return distance / chance if chance else distance
 
 
-class SettleDetector:
-    """Says when head and neuron masks have stopped moving.
-
-    Keeps the last ``window`` masks of both kinds. Settled when the window is full and every
-    compared pair is within ``epsilon``, in heads and in neurons. Do not show it masks of untrained
-    gates: those are ties, and agree with each other.
-
-    Source:
-        You et al. 2020, arXiv:1909.11957: first-in-first-out window of 5, epsilon 0.1.
-    Differs:
-        Distances are relative to chance; heads and neurons must both be stable.
-    """
-
-    def __init__(
-        self,
-        window: int = 5,
-        epsilon: float = 0.1,
-        mode: Literal["newest_vs_window", "consecutive"] = "newest_vs_window",
-    ) -> None:
-        if window < 2 or not epsilon >= 0 or mode not in ("newest_vs_window", "consecutive"):
-            raise ConfigError(
-                f"settle detector: received window {window}, epsilon {epsilon}, mode {mode!r}; "
-                "allowed: 2 or more, 0 or more, newest_vs_window or consecutive"
-            )
-        self._epsilon = epsilon
-        self._mode = mode
-        self._masks: deque[tuple[Tensor, Tensor]] = deque(maxlen=window)
-
-    def update(self, heads: Tensor, neurons: Tensor) -> bool:
-        """Add the newest masks.
-
-        Args:
-            heads: bool, ``(L, H)``; copied.
-            neurons: bool, ``(L, F)``; copied.
-
-        Returns:
-            True if the masks have settled.
-
-        Raises:
-            TypeError: if a mask is not bool.
-            ValueError: if a shape changed.
-        """
-        self._masks.append((heads.clone(), neurons.clone()))
-        settled = len(self._masks) == self._masks.maxlen
-        return (
-            all(value <= self._epsilon for pair in self.distances() for value in pair) and settled
-        )
-
-    def distances(self) -> list[tuple[float, float]]:
-        """Relative distances now in the window, oldest first.
-
-        Returns:
-            For heads and neurons: of the newest mask to each older one, or of each mask to its
-            successor, by mode.
-        """
-        masks = list(self._masks)
-        newest = masks[1:] if self._mode == "consecutive" else masks[-1:] * (len(masks) - 1)
-        return [
-            (relative_distance(old[0], new[0]), relative_distance(old[1], new[1]))
-            for old, new in zip(masks[:-1], newest, strict=True)
-        ]
-
-
 class Check(NamedTuple):
     """How far a search's masks had moved at one check.
 
@@ -144,18 +81,25 @@ class Check(NamedTuple):
     neuron_distance: float | None
 
 
-class SettleWatch:
-    """Draws masks from a search's coefficients, check by check, and notes when they settle.
+class ConvergenceWatch:
+    """Draws masks from a search's coefficients, check by check, and notes when they converge.
 
-    A pure function of the checks that it is shown, so showing a stored history again gives the
-    same state.
+    Keeps the last ``window`` masks; converged when the window is full and the newest is within
+    ``epsilon`` of every older one, in heads and in neurons. A pure function of the checks that it
+    is shown, so showing a stored history again gives the same state.
 
     Attributes:
         checks: one entry for each check, in order.
-        settled_step: steps made at the first check at which the masks had settled; None = not yet.
+        converged_step: steps made at the first check at which the masks had converged; None = not
+            yet.
+
+    Source:
+        You et al. 2020, arXiv:1909.11957: first-in-first-out window of 5, epsilon 0.1.
+    Differs:
+        Distances are relative to chance; heads and neurons must both be stable.
     """
 
-    def __init__(self, draw: DrawConfig, *, window: int, epsilon: float) -> None:
+    def __init__(self, draw: DrawConfig, *, window: int = 5, epsilon: float = 0.1) -> None:
         """Start without any check.
 
         Args:
@@ -166,10 +110,16 @@ class SettleWatch:
         Raises:
             ConfigError: a window or epsilon out of range.
         """
+        if window < 2 or not epsilon >= 0:
+            raise ConfigError(
+                f"convergence: received window {window}, epsilon {epsilon}; "
+                "allowed: 2 or more, 0 or more"
+            )
         self._draw = draw
-        self._detector = SettleDetector(window, epsilon)
+        self._epsilon = epsilon
+        self._masks: deque[tuple[Tensor, Tensor]] = deque(maxlen=window)
         self.checks: list[Check] = []
-        self.settled_step: int | None = None
+        self.converged_step: int | None = None
 
     def show(self, step: int, heads: Any, neurons: Any) -> None:
         """Look at the coefficients of one check.
@@ -186,9 +136,15 @@ class SettleWatch:
         if any(np.ptp(np.asarray(values)) == 0 for values in (heads, neurons)):
             self.checks.append(Check(step, None, None))
             return
-        settled = self._detector.update(*draw_masks(heads, neurons, self._draw))
-        pairs = self._detector.distances()
-        furthest = [max(values) for values in zip(*pairs, strict=True)] if pairs else [None, None]
+        self._masks.append(draw_masks(heads, neurons, self._draw))
+        *older, newest = self._masks
+        if not older:
+            self.checks.append(Check(step, None, None))
+            return
+        furthest = [
+            max(relative_distance(old[kind], newest[kind]) for old in older) for kind in (0, 1)
+        ]
         self.checks.append(Check(step, *furthest))
-        if settled and self.settled_step is None:
-            self.settled_step = step
+        full = len(self._masks) == self._masks.maxlen
+        if full and max(furthest) <= self._epsilon and self.converged_step is None:
+            self.converged_step = step

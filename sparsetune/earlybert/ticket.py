@@ -1,32 +1,132 @@
-"""Tickets: which layers, heads and neurons to keep, drawn from gates or at random, and saved.
+"""Tickets: which layers, heads and neurons to keep, in exact numbers; drawn, saved and loaded.
 
-How masks are drawn is in ``drawing.py`` and when a search has settled in ``settling.py``, both
-passed on here; removal itself is in ``sparsetune.models``.
+How coefficients come about is in ``search``; removal itself is in ``sparsetune.pruning``.
 """
 
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.base import check_kept, check_kept_layers
-from sparsetune.earlybert.convergence import SettleDetector as SettleDetector
-from sparsetune.earlybert.convergence import mask_distance as mask_distance
-from sparsetune.earlybert.drawing import DrawConfig as DrawConfig
-from sparsetune.earlybert.drawing import draw_masks as draw_masks
-from sparsetune.earlybert.drawing import evenly_dropped
-from sparsetune.errors import ModelError
+from sparsetune.errors import ConfigError, ModelError, violation
+from sparsetune.pruning.masks import exact_top_k, pruned_count
 from sparsetune.randomness import derive
+from sparsetune.records import write_text_atomically
 
 Indices = tuple[tuple[int, ...], ...]
-Origin = Literal["search", "random", "layers"]
-ORIGINS = ("search", "random", "layers")
+Scope = Literal["global", "layer"]
+
+
+@dataclass(frozen=True)
+class DrawConfig:
+    """How much a ticket drops, and from where.
+
+    Attributes:
+        head_ratio: fraction of the heads dropped, in [0, 1).
+        neuron_ratio: fraction of the neurons dropped, in [0, 1).
+        neuron_scope: ``global`` over all layers, or ``layer``: the same count in each.
+        head_scope: likewise for heads.
+        neuron_multiple: the neurons kept in a layer are a multiple of this, as near as possible
+            to what was drawn; 1 = as drawn. Matrix kernels in half precision like 8 or 16.
+
+    Source:
+        Chen et al. 2021, arXiv:2101.00063 section 4.1: 4 of 12 heads, 40 % of the neurons.
+    Differs:
+        Exact counts, rounded half up; the released code cuts at a quantile. ``neuron_multiple``
+        is ours.
+    """
+
+    head_ratio: float = 1 / 3
+    neuron_ratio: float = 0.4
+    neuron_scope: Scope = "global"
+    head_scope: Scope = "layer"
+    neuron_multiple: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("head_ratio", "neuron_ratio"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"ticket {name}: received {getattr(self, name)}, allowed: [0, 1)")
+        for name in ("neuron_scope", "head_scope"):
+            if getattr(self, name) not in ("global", "layer"):
+                raise ConfigError(
+                    f"ticket {name}: received {getattr(self, name)!r}, allowed: global, layer"
+                )
+        if self.neuron_multiple < 1:
+            raise ConfigError(
+                f"ticket neuron_multiple: received {self.neuron_multiple}, allowed: 1 or more"
+            )
+
+
+def draw_masks(heads: Any, neurons: Any, config: DrawConfig) -> tuple[Tensor, Tensor]:
+    """Keep the largest coefficients, in exact numbers.
+
+    Args:
+        heads: floating, ``(L, H)``, tensor or array.
+        neurons: floating, ``(L, F)``, tensor or array.
+        config: ratios and scopes.
+
+    Returns:
+        bool ``(L, H)`` and bool ``(L, F)``; counts are exact in all layers together, or in each, by
+        scope. Ranked by magnitude; ties keep the lower index (layer first). A global draw keeps at
+        least the largest unit of each layer.
+
+    Raises:
+        ModelError: if a coefficient is NaN or a layer would be emptied.
+
+    Source:
+        Chen et al. 2021, arXiv:2101.00063 section 3.1: heads by layer, neurons over all layers.
+    Differs:
+        Exact top-k; the guard against an emptied layer is ours.
+    """
+    head_scores = torch.as_tensor(heads).detach().cpu().abs()
+    neuron_scores = torch.as_tensor(neurons).detach().cpu().abs()
+    if head_scores.dim() != 2 or neuron_scores.dim() != 2 or len(head_scores) != len(neuron_scores):
+        raise ModelError(
+            f"coefficients of heads {tuple(head_scores.shape)} and neurons "
+            f"{tuple(neuron_scores.shape)}; needed: (L, H) and (L, F)"
+        )
+    draw = {"layer": _draw_each_layer, "global": _draw_all_layers}
+    neuron_mask = draw[config.neuron_scope](neuron_scores, config.neuron_ratio, "neuron")
+    return (
+        draw[config.head_scope](head_scores, config.head_ratio, "head"),
+        _in_multiples(neuron_scores, neuron_mask, config.neuron_multiple),
+    )
+
+
+def evenly_dropped(layers: int, ratio: float) -> tuple[int, ...]:
+    """Choose which layers stay when a fraction of them is dropped, evenly spaced.
+
+    Args:
+        layers: how many there are, 1 or more.
+        ratio: fraction to drop, in [0, 1).
+
+    Returns:
+        Numbers of the kept layers, from 0, increasing. Of ``n`` dropped ones the i-th is the
+        ``ceil(i * layers / n)``-th layer, counted from 1: a third of 12 drops the 3rd, 6th, 9th
+        and 12th.
+
+    Raises:
+        ModelError: if no layer would stay, or the ratio is outside [0, 1].
+
+    Source:
+        Fan et al. 2020, arXiv:1909.11556 section 3.2, "Every Other": a depth d counted from 1 is
+        dropped if it is divisible by floor(1 / ratio).
+    Differs:
+        Nothing where 1 / ratio is whole and divides the layers; elsewhere the count is exact
+        (rounded half up), which the published rule's is not.
+    """
+    dropped = pruned_count(ratio, layers)
+    if dropped >= layers:
+        raise ModelError(f"dropping {ratio} of {layers} layers leaves none")
+    gone = {-(-index * layers // dropped) - 1 for index in range(1, dropped + 1)}
+    return tuple(layer for layer in range(layers) if layer not in gone)
 
 
 @dataclass(frozen=True)
@@ -40,24 +140,26 @@ class TicketLabel:
         seed: of the search or of the random draw.
     """
 
-    backbone: str
-    task: str
-    recipe: str
-    seed: int
+    backbone: str = ""
+    task: str = ""
+    recipe: str = ""
+    seed: int = 0
 
 
-class SearchEnd(NamedTuple):
+class SearchEnd(BaseModel):
     """Where a ticket's search was when the ticket was drawn.
 
     Attributes:
         steps: optimizer steps made.
         rule: ``fixed`` or ``settled``: what the search waited for.
         fixed_step: where the fixed rule stops.
-        settled_step: where the masks settled; None = not up to here.
+        settled_step: where the masks converged; None = not up to here.
         head_distance: largest distance of the final mask to the window's older ones, relative to
             chance; None if the window was not yet full.
         neuron_distance: likewise.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     steps: int
     rule: str
@@ -67,8 +169,7 @@ class SearchEnd(NamedTuple):
     neuron_distance: float | None
 
 
-@dataclass(frozen=True)
-class Ticket:
+class Ticket(BaseModel):
     """Heads and neurons to keep in each layer, and which layers.
 
     Attributes:
@@ -87,6 +188,8 @@ class Ticket:
         search: how the search ended; None without one.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
     backbone: str
     task: str
     recipe: str
@@ -95,14 +198,13 @@ class Ticket:
     neurons: int
     kept_heads: Indices
     kept_neurons: Indices
-    origin: Origin
+    origin: Literal["search", "random", "layers"]
     kept_layers: tuple[int, ...] | None = None
     neuron_multiple: int = 1
     search: SearchEnd | None = None
 
-    def __post_init__(self) -> None:
-        if self.origin not in ORIGINS:
-            raise ModelError(f"ticket origin {self.origin!r}; allowed: {', '.join(ORIGINS)}")
+    @model_validator(mode="after")
+    def _fits_itself(self) -> "Ticket":
         if len(self.kept_heads) != len(self.kept_neurons):
             raise ModelError(
                 f"ticket has heads for {len(self.kept_heads)} layers "
@@ -112,12 +214,13 @@ class Ticket:
         check_kept(self.kept_neurons, [self.neurons] * len(self.kept_neurons), "neuron")
         if self.kept_layers is not None:
             check_kept_layers(self.kept_layers, len(self.kept_heads))
+        return self
 
     def check_fits(self, model: nn.Module) -> None:
         """Check that the ticket was drawn for a model of this size.
 
         Args:
-            model: a BERT, RoBERTa or GPT-2, nothing removed yet.
+            model: of a known architecture, nothing removed yet.
 
         Raises:
             ModelError: if layers, heads or neurons differ; names both sides.
@@ -134,11 +237,7 @@ class Ticket:
                 )
 
     def masks(self) -> tuple[Tensor, Tensor]:
-        """Show the ticket as masks.
-
-        Returns:
-            bool ``(L, heads)`` and bool ``(L, neurons)``, True = kept in its layer.
-        """
+        """Show the ticket as masks: bool ``(L, heads)`` and ``(L, neurons)``, True = kept."""
         return _mask(self.kept_heads, self.heads), _mask(self.kept_neurons, self.neurons)
 
     def save(self, path: Path) -> None:
@@ -147,11 +246,7 @@ class Ticket:
         Args:
             path: file to write; its folder is made.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        content = {**asdict(self), "search": self.search and self.search._asdict()}
-        part.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_text_atomically(path, self.model_dump_json() + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Ticket":
@@ -160,79 +255,17 @@ class Ticket:
         Args:
             path: file written by ``save``.
 
-        Returns:
-            The ticket, checked.
-
         Raises:
-            ModelError: if the file is missing, is no JSON or is no valid ticket; names the file.
+            ModelError: if the file is missing or is no valid ticket; names the file.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path}: cannot read the ticket: {error}") from error
-        try:
-            return cls(**_checked_fields(data))
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{path}: cannot read the ticket: {error}") from None
+        except ValidationError as error:
+            raise ModelError(f"{path}: ticket: {violation(cls, error)}") from None
         except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
-
-
-_NEEDED = {
-    "backbone": str,
-    "task": str,
-    "recipe": str,
-    "seed": int,
-    "heads": int,
-    "neurons": int,
-    "kept_heads": list,
-    "kept_neurons": list,
-    "origin": str,
-}
-_OPTIONAL = {"kept_layers": list, "neuron_multiple": int, "search": dict}
-_KNOWN = {**_NEEDED, **_OPTIONAL}
-
-
-def _checked_fields(data: Any) -> dict[str, Any]:
-    if not isinstance(data, Mapping) or not _NEEDED.keys() <= data.keys() <= _KNOWN.keys():
-        received = sorted(data) if isinstance(data, Mapping) else type(data).__name__
-        raise ModelError(f"ticket keys: received {received}, needed {sorted(_NEEDED)}")
-    fields = {name: value for name, value in data.items() if value is not None}
-    for name, value in data.items():
-        absent = name in _OPTIONAL and value is None
-        if type(value) is not _KNOWN[name] and not absent:
-            kind = _KNOWN[name].__name__
-            raise ModelError(f"ticket {name}: received {value!r}, needed {kind}")
-    for name in ("kept_heads", "kept_neurons"):
-        if not all(isinstance(row, list) and _whole_numbers(row) for row in fields[name]):
-            raise ModelError(f"ticket {name}: needed lists of whole numbers")
-        fields[name] = tuple(map(tuple, fields[name]))
-    if "kept_layers" in fields:
-        if not _whole_numbers(fields["kept_layers"]):
-            raise ModelError("ticket kept_layers: needed a list of whole numbers")
-        fields["kept_layers"] = tuple(fields["kept_layers"])
-    if "search" in fields:
-        fields["search"] = _checked_search(fields["search"])
-    return fields
-
-
-def _checked_search(data: Mapping[str, Any]) -> SearchEnd:
-    if set(data) != set(SearchEnd._fields):
-        raise ModelError(f"ticket search: received {sorted(data)}, needed {SearchEnd._fields}")
-    return SearchEnd(**data)
-
-
-def _whole_numbers(values: Iterable[Any]) -> bool:
-    return all(type(value) is int for value in values)
-
-
-def _mask(kept: Sequence[Iterable[int]], width: int) -> Tensor:
-    mask = torch.zeros(len(kept), width, dtype=torch.bool)
-    for row, indices in zip(mask, kept, strict=True):
-        row[list(indices)] = True
-    return mask
-
-
-def _kept(mask: Tensor) -> Indices:
-    return tuple(tuple(row.nonzero().squeeze(1).tolist()) for row in mask)
+            raise ModelError(f"{path}: {error}") from None
 
 
 def draw_ticket(
@@ -324,3 +357,51 @@ def _ticket(
         neuron_multiple=multiple,
         **others,
     )
+
+
+def _mask(kept: Sequence[Iterable[int]], width: int) -> Tensor:
+    mask = torch.zeros(len(kept), width, dtype=torch.bool)
+    for row, indices in zip(mask, kept, strict=True):
+        row[list(indices)] = True
+    return mask
+
+
+def _kept(mask: Tensor) -> Indices:
+    return tuple(tuple(row.nonzero().squeeze(1).tolist()) for row in mask)
+
+
+def _draw_each_layer(scores: Tensor, ratio: float, unit: str) -> Tensor:
+    width = scores.shape[1]
+    kept = width - pruned_count(ratio, width)
+    if kept < 1:
+        raise ModelError(f"dropping {ratio} of {width} {unit}s empties every layer")
+    return _top_of_each(scores, [kept] * len(scores))
+
+
+def _draw_all_layers(scores: Tensor, ratio: float, unit: str) -> Tensor:
+    layers, total = scores.shape[0], scores.numel()
+    kept = total - pruned_count(ratio, total)
+    if kept < layers:
+        raise ModelError(f"keeping {kept} of {total} {unit}s empties some of {layers} layers")
+    # Each layer's best counts as kept beforehand: the result differs from plain top-k only
+    # where that would empty a layer.
+    best = _top_of_each(scores, [1] * layers)
+    return exact_top_k(scores.masked_fill(best, math.inf), kept)
+
+
+def _in_multiples(scores: Tensor, mask: Tensor, multiple: int) -> Tensor:
+    """Round every layer's count to a multiple, at least one; an untouched layer stays whole."""
+    if multiple == 1:
+        return mask
+    width = mask.shape[1]
+    most = width // multiple * multiple
+    counts = []
+    for kept in mask.sum(1).tolist():
+        rounded = min(max(multiple, (2 * kept + multiple) // (2 * multiple) * multiple), most)
+        counts.append(kept if kept == width or rounded < 1 else rounded)
+    return _top_of_each(scores, counts)
+
+
+def _top_of_each(scores: Tensor, counts: Sequence[int]) -> Tensor:
+    rows = zip(scores, counts, strict=True)
+    return torch.stack([exact_top_k(row, count) for row, count in rows])

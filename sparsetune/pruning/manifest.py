@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from sparsetune.errors import ModelError, first_line
+from sparsetune.errors import ModelError, first_line, violation
 
 KEY = "sparsetune"
 """Of the metadata. One key only: the library writes several in an order that changes."""
@@ -137,7 +137,7 @@ def parse_manifest(path: Path, metadata: dict[str, str] | None) -> Manifest:
     try:
         return Manifest.model_validate_json(told)
     except ValidationError as error:
-        raise ModelError(f"{path}: manifest: {_violation(error)}") from None
+        raise ModelError(f"{path}: manifest: {violation(Manifest, error)}") from None
 
 
 def read_counts(path: Path) -> tuple[Manifest, Counts]:
@@ -164,9 +164,3 @@ def read_counts(path: Path) -> tuple[Manifest, Counts]:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: not a readable safetensors file: {first_line(error)}") from None
     return manifest, Counts(supports, kept)
-
-
-def _violation(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"])) or "top level"
-    return f"{where}: received {first['input']!r:.60}; {first['msg']}"

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsetune.earlybert.convergence import SettleWatch
-from sparsetune.earlybert.drawing import DrawConfig, draw_masks
-from sparsetune.earlybert.gates import Gates
-from sparsetune.earlybert.ticket import SearchEnd
+from sparsetune.earlybert.convergence import ConvergenceWatch
+from sparsetune.earlybert.search import TicketSearch
+from sparsetune.earlybert.ticket import DrawConfig, SearchEnd, draw_masks
 from sparsetune.errors import ConfigError
 from sparsetune.randomness import derive
 from sparsetune.records import replacing
@@ -81,66 +80,6 @@ class StopRule:
         """Optimizer steps from one check to the next."""
         often = round(plan.steps_per_epoch / self.checks_per_epoch)
         return max(1, min(often, plan.steps // _FEWEST_CHECKS))
-
-
-class _History:
-    """Coefficients over the search, kept with the checkpoints so that resuming loses none."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        gates: Gates,
-        *,
-        plan: TrainingPlan,
-        rule: StopRule,
-        draw: DrawConfig | None,
-    ) -> None:
-        self.model, self.gates, self.rule, self.draw = model, gates, rule, draw
-        self.every, self.last = rule.steps_between_checks(plan), plan.steps
-        self.points: list[tuple[int, np.ndarray, np.ndarray]] = []
-        self.watch = self._new_watch()
-
-    def check(self, step: int) -> None:
-        """Take a snapshot if one is due."""
-        if step % self.every == 0 or step == self.last:
-            self.points.append((step, *self.gates.snapshot()))
-            if self.watch:
-                self.watch.show(*self.points[-1])
-
-    def stopped(self) -> bool:
-        """Whether the masks have settled and the search waits for nothing else."""
-        return self.rule.stop == "settled" and self.watch.settled_step is not None
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps ``(C,)``, heads ``(C, L, H)`` and neurons ``(C, L, F)``."""
-        steps, heads, neurons = zip(*self.points, strict=True)
-        return np.array(steps), np.stack(heads), np.stack(neurons)
-
-    def _new_watch(self) -> SettleWatch | None:
-        if self.draw is None:
-            return None
-        return SettleWatch(self.draw, window=self.rule.window, epsilon=self.rule.epsilon)
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything a checkpoint needs: weights, coefficients and the history."""
-        state = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
-        if self.points:
-            names = ("history/steps", "history/heads", "history/neurons")
-            state |= dict(zip(names, map(torch.from_numpy, self.arrays()), strict=True))
-        return state
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint's state back."""
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(state[name])
-        if "history/steps" in state:
-            steps = state["history/steps"].tolist()
-            heads, neurons = state["history/heads"].numpy(), state["history/neurons"].numpy()
-            self.points = list(zip(steps, heads, neurons, strict=True))
-            self.watch = self._new_watch()
-            for point in self.points if self.watch else ():
-                self.watch.show(*point)
 
 
 @dataclass(frozen=True)
@@ -227,23 +166,39 @@ def run_search(
     plan = plan or _plan(
         data[0], TrainSettings.of(search["train"]), rule, derive(seed, "search", "order")
     )
-    model.requires_grad_(True)
-    gates = Gates(model)
-    model.add_module("early_gates", gates)  # so that optimizer and checkpoints see them
-    history = _History(model, gates, plan=plan, rule=rule, draw=draw)
+    running = TicketSearch(
+        model,
+        penalties=(search["head_penalty"], search["neuron_penalty"]),
+        draw=draw,
+        every=rule.steps_between_checks(plan),
+        last=plan.steps,
+        window=rule.window,
+        epsilon=rule.epsilon,
+    )
+
+    def state() -> dict[str, Tensor]:
+        weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+        return {**weights, **running.state()}
+
+    def load_state(given: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(given[name])
+        running.load_state(given)
+
     trainer = PhaseTrainer(
         model,
-        _job(search, data, place=place, seed=seed, plan=plan, history=history),
-        trained_state=history.state,
-        load_trained_state=history.load_state,
+        _job(search, data, place=place, seed=seed, plan=plan, running=running),
+        trained_state=state,
+        load_trained_state=load_state,
     )
     phase = run_phase(trainer)
     phase.pop("curve")
     measured = {"search": phase, "search_seconds": phase["seconds"]}
-    if history.watch is None:
-        return SearchResult(*history.arrays(), measured)
-    measured["stopping"] = _stopping(history.watch, rule, plan)
-    return SearchResult(*history.arrays(), measured, _end(history.watch, rule, plan), draw)
+    if running.watch is None:
+        return SearchResult(*running.history(), measured)
+    measured["stopping"] = _stopping(running.watch, rule, plan)
+    return SearchResult(*running.history(), measured, _end(running.watch, rule, plan), draw)
 
 
 def _job(
@@ -253,10 +208,10 @@ def _job(
     place: SearchPlace,
     seed: int,
     plan: TrainingPlan,
-    history: _History,
+    running: TicketSearch,
 ) -> PhaseJob:
     settings = TrainSettings.of(search["train"])
-    penalties = (search["head_penalty"], search["neuron_penalty"])
+    waits = StopRule.of(search).stop == "settled"
     return PhaseJob(
         name="search",
         features=data[0],
@@ -268,9 +223,9 @@ def _job(
         seed=derive(seed, "search", "dropout"),
         checkpoint_seconds=place.checkpoint_seconds,
         horizon_steps=round(settings.epochs * plan.steps_per_epoch),
-        extra_loss=lambda: history.gates.penalty(*penalties),
-        on_step=history.check,
-        stopped=history.stopped,
+        extra_loss=running.penalty,
+        on_step=running.step,
+        stopped=lambda: waits and running.converged,
     )
 
 
@@ -290,7 +245,7 @@ def _plan(
     )
 
 
-def _stopping(watch: SettleWatch, rule: StopRule, plan: TrainingPlan) -> dict[str, Any]:
+def _stopping(watch: ConvergenceWatch, rule: StopRule, plan: TrainingPlan) -> dict[str, Any]:
     """For the record: where each rule stops, and how far the masks moved at every check."""
     steps, heads, neurons = zip(*watch.checks, strict=True)
     return {
@@ -298,7 +253,7 @@ def _stopping(watch: SettleWatch, rule: StopRule, plan: TrainingPlan) -> dict[st
         "steps_per_epoch": plan.steps_per_epoch,
         "fixed_step": rule.fixed_step(plan.steps_per_epoch),
         "last_step_allowed": plan.steps,
-        "settled_step": watch.settled_step,
+        "settled_step": watch.converged_step,
         "window": rule.window,
         "epsilon": rule.epsilon,
         "check_steps": list(steps),
@@ -307,13 +262,13 @@ def _stopping(watch: SettleWatch, rule: StopRule, plan: TrainingPlan) -> dict[st
     }
 
 
-def _end(watch: SettleWatch, rule: StopRule, plan: TrainingPlan) -> SearchEnd:
+def _end(watch: ConvergenceWatch, rule: StopRule, plan: TrainingPlan) -> SearchEnd:
     last = watch.checks[-1]
     return SearchEnd(
         steps=last.step,
         rule=rule.stop,
         fixed_step=rule.fixed_step(plan.steps_per_epoch),
-        settled_step=watch.settled_step,
+        settled_step=watch.converged_step,
         head_distance=_rounded(last.head_distance),
         neuron_distance=_rounded(last.neuron_distance),
     )

@@ -192,7 +192,7 @@ UPDATE = {"kind": "dsee", "rank": 3, "alpha": 7, "targets": ["query", "value"]}
     ("changes", "message"),
     [
         ({"format": 2}, "manifest: format: received 2"),
-        ({"other": 2}, "manifest: other: received 2"),
+        ({"other": 2}, "unknown key .other"),
         ({"update": {"kind": "dsee", "rank": 3}}, "update: 'alpha'"),
         ({"update": {**UPDATE, "rank": 0}}, "update: dsee rank: received 0"),
         ({"update": {**UPDATE, "rank": 4}}, r"\.U is"),

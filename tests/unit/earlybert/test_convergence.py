@@ -3,12 +3,11 @@ import torch
 
 from sparsetune.earlybert.convergence import (
     Check,
-    SettleDetector,
-    SettleWatch,
+    ConvergenceWatch,
     mask_distance,
     relative_distance,
 )
-from sparsetune.earlybert.drawing import DrawConfig
+from sparsetune.earlybert.ticket import DrawConfig
 from sparsetune.errors import ConfigError
 
 
@@ -35,53 +34,12 @@ def test_relative_distance_is_zero_where_nothing_is_pruned():
 
 
 def test_bad_masks_are_named():
-    with pytest.raises(TypeError, match=r"need bool masks, got torch.float32"):
+    with pytest.raises(TypeError, match=r"need bool masks, received torch.float32"):
         mask_distance(torch.ones(1, 2), mask("10"))
     with pytest.raises(ValueError, match="non-empty shape"):
         mask_distance(mask("100"), mask("10"))
     with pytest.raises(ValueError, match="non-empty shape"):
         mask_distance(mask("10")[:, :0], mask("10")[:, :0])
-
-
-def feed(detector, heads, neurons=None):
-    pairs = zip(heads, neurons or heads, strict=True)
-    return [detector.update(mask(one), mask(two)) for one, two in pairs]
-
-
-def test_settles_only_with_a_full_window_of_equal_masks():
-    calm, other = "1100", "0011"
-    assert feed(SettleDetector(window=3), [other, calm, calm, calm]) == [False] * 3 + [True]
-
-
-def test_both_heads_and_neurons_must_be_stable():
-    calm, moving = ["1100"] * 3, ["1100", "1010", "1001"]
-    assert feed(SettleDetector(window=3), calm, moving) == [False] * 3
-    assert feed(SettleDetector(window=3), moving, calm) == [False] * 3
-
-
-def test_slow_drift_settles_consecutively_but_not_against_the_window():
-    # one swap per step in 20 sites: 0.1 of the sites, 0.2 of chance; over two steps 0.4
-    drift = ["1" * (10 - n) + "0" * 10 + "1" * n for n in range(3)]
-    options = {"window": 3, "epsilon": 0.25}
-    assert feed(SettleDetector(**options), drift) == [False] * 3
-    assert feed(SettleDetector(**options, mode="consecutive"), drift)[-1] is True
-    newest = SettleDetector(**options)
-    feed(newest, drift)
-    assert newest.distances() == [(0.4, 0.4), (0.2, 0.2)]
-
-
-def test_detector_copies_what_it_is_shown():
-    detector = SettleDetector(window=2)
-    buffer = mask("1100")
-    detector.update(buffer, buffer)
-    buffer.logical_not_()
-    assert detector.update(buffer, buffer) is False
-
-
-@pytest.mark.parametrize("options", [{"window": 1}, {"epsilon": -0.1}, {"mode": "median"}])
-def test_bad_settings_are_named(options):
-    with pytest.raises(ConfigError, match="settle detector: received"):
-        SettleDetector(**options)
 
 
 HALF = DrawConfig(head_ratio=0.5, neuron_ratio=0.5)
@@ -91,33 +49,47 @@ UNTRAINED = [[1.0, 1.0, 1.0, 1.0]]
 
 
 def watched(*points, window=3, epsilon=0.1):
-    watch = SettleWatch(HALF, window=window, epsilon=epsilon)
+    watch = ConvergenceWatch(HALF, window=window, epsilon=epsilon)
     for step, (heads, neurons) in enumerate(points, start=1):
         watch.show(step, torch.tensor(heads), torch.tensor(neurons))
     return watch
 
 
-def test_watch_notes_the_first_settled_step_and_every_distance():
+def test_watch_notes_the_first_converged_step_and_every_distance():
     watch = watched((LOW, LOW), (LOW, MIXED), (LOW, LOW), (LOW, LOW), (LOW, LOW), (HIGH, LOW))
-    assert watch.settled_step == 5
+    assert watch.converged_step == 5
     assert watch.checks == [
         Check(1, None, None), Check(2, 0.0, 1.0), Check(3, 0.0, 1.0), Check(4, 0.0, 1.0),
         Check(5, 0.0, 0.0), Check(6, 2.0, 0.0),
     ]  # fmt: skip
 
 
-def test_watch_never_settles_on_untrained_coefficients():
+def test_watch_never_converges_on_untrained_coefficients():
     still = [(UNTRAINED, UNTRAINED)] * 9
-    assert watched(*still).settled_step is None
-    assert watched((LOW, UNTRAINED), *still, (UNTRAINED, LOW)).settled_step is None
+    assert watched(*still).converged_step is None
+    assert watched((LOW, UNTRAINED), *still, (UNTRAINED, LOW)).converged_step is None
     # Ties do not count towards the window either.
-    assert watched(*still, (LOW, LOW), (LOW, LOW)).settled_step is None
-    assert watched(*still, (LOW, LOW), (LOW, LOW), (LOW, LOW)).settled_step == 12
+    assert watched(*still, (LOW, LOW), (LOW, LOW)).converged_step is None
+    assert watched(*still, (LOW, LOW), (LOW, LOW), (LOW, LOW)).converged_step == 12
 
 
 def test_watch_needs_both_kinds_and_shown_again_says_the_same():
     calm, restless = [LOW] * 4, [LOW, MIXED, LOW, MIXED]
-    assert watched(*zip(calm, restless, strict=True)).settled_step is None
-    assert watched(*zip(restless, calm, strict=True)).settled_step is None
+    assert watched(*zip(calm, restless, strict=True)).converged_step is None
+    assert watched(*zip(restless, calm, strict=True)).converged_step is None
     points = [(LOW, LOW), (MIXED, LOW), (LOW, LOW), (LOW, LOW), (LOW, LOW)]
     assert watched(*points).checks == watched(*points).checks
+
+
+def test_the_newest_masks_are_held_against_the_whole_window():
+    # One swap of ten kept ones per check: 0.1 of the sites is 0.2 of chance; over two checks 0.4.
+    drift = [[[1.0] * (10 - n) + [0.0] * 10 + [1.0] * n] for n in range(3)]
+    watch = watched(*((one, one) for one in drift), epsilon=0.25)
+    assert watch.checks[-1] == Check(3, pytest.approx(0.4), pytest.approx(0.4))
+    assert watch.converged_step is None
+
+
+@pytest.mark.parametrize("options", [{"window": 1}, {"epsilon": -0.1}, {"epsilon": float("nan")}])
+def test_bad_settings_are_named(options):
+    with pytest.raises(ConfigError, match="convergence: received window"):
+        ConvergenceWatch(HALF, **options)

@@ -13,6 +13,7 @@ from sparsetune.earlybert.ticket import (
     TicketLabel,
     draw_masks,
     draw_ticket,
+    evenly_dropped,
     layer_ticket,
     random_ticket,
 )
@@ -53,27 +54,6 @@ def test_draw_keeps_lower_index_when_all_tie():
     assert ticket.kept_heads == ((0, 1), (0, 1))
     # plain top-k would take all four of layer 0; the guard leaves layer 1 its first neuron
     assert ticket.kept_neurons == ((0, 1, 2), (0,))
-
-
-@pytest.mark.parametrize(
-    ("heads", "ratio", "kept"), [(12, 1 / 3, 8), (16, 0.375, 10), (16, 1 / 3, 11), (12, 0.25, 9)]
-)
-def test_published_head_counts_are_exact(heads, ratio, kept):
-    config = DrawConfig(head_ratio=ratio)
-    mask, _ = draw_masks(torch.ones(3, heads), torch.ones(3, 20), config)
-    assert mask.sum(1).tolist() == [kept] * 3
-
-
-@pytest.mark.parametrize("scope", ["global", "layer"])
-def test_published_neuron_counts_are_exact(scope):
-    neurons = np.random.default_rng(0).normal(1.0, 0.01, (12, 3072)).astype(np.float32)
-    _, mask = draw_masks(np.ones((12, 12)), neurons, DrawConfig(neuron_scope=scope))
-    # 40 % of 36,864 is 14,745.6; of 3,072 is 1,228.8
-    kept = 36_864 - 14_746 if scope == "global" else 12 * (3072 - 1229)
-    assert int(mask.sum()) == kept
-    if scope == "global":
-        threshold = np.sort(neurons.ravel())[-kept]
-        assert np.array_equal(mask.numpy(), neurons >= threshold)
 
 
 def test_global_draw_empties_no_layer():
@@ -141,7 +121,6 @@ def test_masks_show_the_ticket():
         ({"kept_neurons": ((0,), (2, 2))}, "not strictly increasing"),
         ({"kept_layers": (1, 0)}, "at least one, strictly increasing"),
         ({"kept_layers": (0, 2)}, r"kept layers 0..2; the model has 0..1"),
-        ({"origin": "guess"}, "allowed: search, random, layers"),
     ],
 )
 def test_bad_ticket_is_refused_also_from_a_file(tmp_path, changes, message):
@@ -164,14 +143,9 @@ def test_damaged_file_is_named(tmp_path, text):
         Ticket.load(path)
 
 
-def test_missing_file_and_wrong_types_are_named(tmp_path):
-    path = tmp_path / "ticket.json"
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ModelError, match="cannot read the ticket"):
-        Ticket.load(path)
-    small_ticket().save(path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": "3"}))
-    with pytest.raises(ModelError, match="ticket seed: received '3', needed int"):
-        Ticket.load(path)
+        Ticket.load(tmp_path / "ticket.json")
 
 
 def test_bad_draws_are_named():
@@ -180,6 +154,12 @@ def test_bad_draws_are_named():
         DrawConfig(head_ratio=1.0)
     with pytest.raises(ConfigError, match="neuron_scope"):
         DrawConfig(neuron_scope="model")
+    with pytest.raises(ConfigError, match="head_scope: received 'all', allowed: global, layer"):
+        DrawConfig(head_scope="all")
+    with pytest.raises(ConfigError, match="neuron_multiple: received 0, allowed: 1 or more"):
+        DrawConfig(neuron_multiple=0)
+    with pytest.raises(ModelError, match=r"dropping 0\.5 of 1 layers leaves none"):
+        evenly_dropped(1, 0.5)
     with pytest.raises(ModelError, match="empties every layer"):
         draw_masks(ones, ones, DrawConfig(head_ratio=0.9))
     with pytest.raises(ModelError, match="keeping 1 of 8 neurons empties some of 2 layers"):
@@ -190,7 +170,14 @@ def test_bad_draws_are_named():
         draw_masks(ones[:1], ones, HALF)
 
 
-END = SearchEnd(12, "settled", 10, 12, 0.05, None)
+END = SearchEnd(
+    steps=12,
+    rule="settled",
+    fixed_step=10,
+    settled_step=12,
+    head_distance=0.05,
+    neuron_distance=None,
+)
 
 
 def test_provenance_of_a_search_travels_with_the_ticket(tmp_path):
@@ -204,23 +191,23 @@ def test_provenance_of_a_search_travels_with_the_ticket(tmp_path):
     assert written["neuron_multiple"] == 2
 
 
-def test_a_ticket_without_the_newer_keys_still_loads(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search": {"steps": 3}}, "ticket: search.rule: missing"),
+        ({"kept_layers": ["a"]}, "kept_layers.0: received"),
+        ({"neuron_multiple": "8"}, "neuron_multiple: received '?\"?8"),
+        ({"seed": "3"}, "seed: received"),
+        ({"origni": "random"}, "unknown key 'origni'; .*did you mean 'origin'"),
+        ({"origin": "guess"}, "origin: .*allowed: search, random"),
+    ],
+)
+def test_wrong_keys_and_types_in_a_file_are_named(tmp_path, changes, message):
     path = tmp_path / "ticket.json"
     small_ticket().save(path)
-    content = json.loads(path.read_text())
-    for key in ("kept_layers", "neuron_multiple", "search"):
-        del content[key]
-    path.write_text(json.dumps(content))
-    assert Ticket.load(path) == small_ticket()
-    for changes, message in (
-        ({"search": {"steps": 3}}, "ticket search: received"),
-        ({"kept_layers": ["a"]}, "kept_layers: needed a list of whole numbers"),
-        ({"neuron_multiple": "8"}, "neuron_multiple: received '8', needed int"),
-        ({"other": 1}, "ticket keys: received"),
-    ):
-        path.write_text(json.dumps(content | changes))
-        with pytest.raises(ModelError, match=message):
-            Ticket.load(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ModelError, match=message):
+        Ticket.load(path)
 
 
 def test_layer_ticket_drops_layers_and_nothing_inside_one():
@@ -228,3 +215,129 @@ def test_layer_ticket_drops_layers_and_nothing_inside_one():
     assert (ticket.origin, ticket.kept_layers) == ("layers", (0, 1, 3, 4))
     assert all(mask.all() for mask in ticket.masks())
     assert ticket == layer_ticket((6, 4, 10), 1 / 3, label=LABEL)
+
+
+def counts_of(heads, neurons, **settings):
+    masks = draw_masks(heads, neurons, DrawConfig(**settings))
+    return [mask.sum(1).tolist() for mask in masks]
+
+
+def random_scores(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("heads", "ratio", "dropped"),
+    [
+        (12, 3 / 12, 3), (12, 0.3333333333, 4), (12, 0.4166666667, 5), (12, 6 / 12, 6),
+        (16, 6 / 16, 6),
+        (16, 1 / 3, 5),  # 5.33 rounds down
+        (16, 0.333333, 5),
+    ],
+)  # fmt: skip
+def test_head_counts_of_the_paper_are_exact_in_every_layer(heads, ratio, dropped):
+    kept, _ = counts_of(random_scores(4, heads), torch.ones(4, 8), head_ratio=ratio)
+    assert kept == [heads - dropped] * 4
+
+
+@pytest.mark.parametrize(
+    ("total", "ratio", "dropped"),
+    [
+        (36_864, 0.4, 14_746),  # 14,745.6
+        (36_864, 0.3, 11_059),  # 11,059.2
+        (36_864, 0.5, 18_432), (36_864, 0.25, 9_216),
+        (98_304, 0.4, 39_322),  # 39,321.6
+        (98_304, 0.3, 29_491),  # 29,491.2
+    ],
+)  # fmt: skip
+def test_neuron_counts_of_the_paper_are_exact_over_all_layers(total, ratio, dropped):
+    layers = 12 if total == 36_864 else 24
+    scores = random_scores(layers, total // layers)
+    _, kept = counts_of(torch.ones(layers, 4), scores, head_ratio=0.0, neuron_ratio=ratio)
+    assert sum(kept) == total - dropped
+
+
+def test_neurons_by_layer_round_in_each():
+    # 30 % of 3,072 is 921.6, so 922 go in each of the two layers
+    _, kept = counts_of(
+        torch.ones(2, 4), random_scores(2, 3072), neuron_ratio=0.3, neuron_scope="layer"
+    )
+    assert kept == [3072 - 922] * 2
+
+
+def quantile_dropped(scores, ratio):
+    """How many the published cut drops: all that are not above the quantile."""
+    return int((scores <= np.quantile(scores, ratio)).sum())
+
+
+def test_the_cut_at_a_quantile_is_avoided():
+    scores = np.linspace(0.99, 1.01, 16)
+    # 15 * 0.333333 = 4.999995 and 15 / 3 = 5: one digit more, one head more
+    assert [quantile_dropped(scores, ratio) for ratio in (0.333333, 1 / 3)] == [5, 6]
+    tied = np.ones(16)
+    assert quantile_dropped(tied, 0.375) == 16
+    for values in (scores, tied):
+        for ratio in (0.333333, 1 / 3):
+            kept, _ = counts_of(values[None], np.ones((1, 4)), head_ratio=ratio)
+            assert kept == [11]
+
+
+def test_global_heads_by_hand_and_never_an_emptied_layer():
+    heads = torch.tensor([[5.0, 6.0, 7.0, 8.0], [0.1, 0.4, 0.3, 0.2]])
+    masks, _ = draw_masks(heads, torch.ones(2, 4), DrawConfig(0.5, 0.5, head_scope="global"))
+    # plain top-k takes all four of layer 0; the guard leaves layer 1 its best
+    assert masks.tolist() == [[False, True, True, True], [False, True, False, False]]
+    with pytest.raises(ModelError, match="keeping 1 of 8 heads empties some of 2 layers"):
+        draw_masks(heads, torch.ones(2, 4), DrawConfig(0.9, 0.5, head_scope="global"))
+
+
+def test_global_heads_are_the_largest_of_all_where_no_layer_is_empty():
+    heads = random_scores(6, 12)
+    mask, _ = draw_masks(heads, torch.ones(6, 4), DrawConfig(1 / 3, 0.5, head_scope="global"))
+    assert int(mask.sum()) == 72 - 24
+    assert heads[mask].min() > heads[~mask].max()
+
+
+def test_without_neuron_sparsity_every_neuron_stays():
+    for scope in ("global", "layer"):
+        _, mask = draw_masks(
+            random_scores(3, 12), random_scores(3, 30), DrawConfig(1 / 3, 0.0, neuron_scope=scope)
+        )
+        assert mask.all()
+
+
+@pytest.mark.parametrize(
+    ("drawn", "multiple", "expected"),
+    [
+        (19, 8, 16), (20, 8, 24), (21, 8, 24),  # a half goes up
+        (3, 8, 8),   # at least one multiple
+        (39, 8, 40), (40, 8, 40), (39, 16, 32),  # 48 is more than there are
+        (40, 16, 40),  # nothing dropped: left whole
+        (5, 64, 5),  # no multiple fits
+    ],
+)  # fmt: skip
+def test_neurons_kept_are_rounded_to_a_multiple(drawn, multiple, expected):
+    scores = random_scores(1, 40)
+    config = DrawConfig(0.5, (40 - drawn) / 40, neuron_multiple=multiple)
+    _, mask = draw_masks(torch.ones(1, 4), scores, config)
+    assert int(mask.sum()) == expected
+    assert mask.all() or scores[mask].min() > scores[~mask].max()
+
+
+@pytest.mark.parametrize(
+    ("layers", "ratio", "kept"),
+    [
+        (12, 0.3333333333, (0, 1, 3, 4, 6, 7, 9, 10)),  # the 3rd, 6th, 9th and 12th go
+        (3, 1 / 3, (0, 1)), (2, 1 / 3, (0,)), (6, 0.5, (0, 2, 4)),
+        (12, 0.25, (0, 1, 2, 4, 5, 6, 8, 9, 10)),
+        (5, 0.0, (0, 1, 2, 3, 4)), (1, 0.4, (0,)), (5, 0.4, (0, 1, 3)),
+    ],
+)  # fmt: skip
+def test_layers_are_dropped_evenly(layers, ratio, kept):
+    assert evenly_dropped(layers, ratio) == kept
+
+
+@pytest.mark.parametrize("divisor", [2, 3, 4, 6])
+def test_layers_dropped_are_those_of_the_published_rule_where_it_is_exact(divisor):
+    depths = [depth for depth in range(1, 25) if depth % divisor]
+    assert evenly_dropped(24, 1 / divisor) == tuple(depth - 1 for depth in depths)

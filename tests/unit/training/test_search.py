@@ -7,8 +7,8 @@ from unit.tiny import HEADS, KINDS, LAYERS, WIDTH, tiny_model
 from unit.training.tiny_jobs import COLLATE, PHASE, Interrupted, features
 
 from sparsetune.earlybert.convergence import relative_distance
-from sparsetune.earlybert.drawing import DrawConfig, draw_masks
 from sparsetune.earlybert.gates import Gates
+from sparsetune.earlybert.ticket import DrawConfig, draw_masks
 from sparsetune.errors import ConfigError
 from sparsetune.training.checkpoints import newest_complete
 from sparsetune.training.plan import make_plan
@@ -151,7 +151,7 @@ def test_a_settled_search_that_never_settles_ends_at_its_cap(tmp_path):
 def test_a_fixed_search_tells_where_it_would_have_settled(tmp_path, uninterrupted):
     found, _ = search(tmp_path, draw=DRAW, settle=EASY["settle"])
     assert found.measured["stopping"]["settled_step"] == 4
-    assert found.end._asdict() | {"head_distance": 0, "neuron_distance": 0} == {
+    assert found.end.model_dump() | {"head_distance": 0, "neuron_distance": 0} == {
         "steps": 6, "rule": "fixed", "fixed_step": 6, "settled_step": 4,
         "head_distance": 0, "neuron_distance": 0,
     }  # fmt: skip
