@@ -2,13 +2,22 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sparsetune.config.load import RunSpec, Suite, Task
 from sparsetune.config.metric import scale_of
 from sparsetune.errors import SparsetuneError
-from sparsetune.records import Clock, make_record, read_record, sha256_of, write_record
+from sparsetune.records import (
+    ClaimsRecord,
+    Clock,
+    DatasetRecord,
+    TicketRecord,
+    TrackRecord,
+    read_record,
+    sha256_of,
+    write_record,
+)
 from sparsetune.reporting.collect import RunRow, collect
 from sparsetune.reporting.headline import Headline, RunId, columns_of, headlines, spread
 from sparsetune.reporting.layout import csv_text, markdown, markdown_lines
@@ -97,17 +106,12 @@ def track_suite(
                 },
             ),
         )
-    measured = {
-        "published": report.published,
-        "unchanged": report.unchanged,
-        "problems": list(problems),
-        "attempt": attempt or next_attempt(folder / "track.json"),
-    }
-    asked = {"suite": suite.id}
-    where = clock.where()
-    record = make_record("track", asked=asked, inputs={}, measured=measured, where=where)
+    report = replace(report, problems=problems)
+    told = {**asdict(report), "problems": list(problems)}
+    told["attempt"] = attempt or next_attempt(folder / "track.json")
+    record = TrackRecord.of({"suite": suite.id}, inputs={}, measured=told, where=clock.where())
     write_record(folder / "track.json", record)
-    return PublishReport(report.published, report.unchanged, problems)
+    return report
 
 
 def _methods(suite: Suite) -> list[tuple[str, str, str]]:
@@ -146,13 +150,13 @@ def _task_data(task: Task, datasets: Path) -> _TaskData | None:
 
     folder = datasets / task.id
     try:
-        measured = read_record(folder / "record.json", "dataset")["measured"]
+        measured = read_record(folder / "record.json", DatasetRecord).measured
         names = {split: split_files(folder, task, split) for split in _CONTEXTS}
     except SparsetuneError:
         return None
-    sums = measured["files"]
-    told = task.source.resolved()
-    source = {**told, "revision": measured.get("revision") or told.get("revision")}
+    sums, told = measured.files, task.source.resolved()
+    source = {**told, "revision": measured.revision or told.get("revision")}
+    examples = {"train": measured.train_examples, "evaluation": measured.evaluation_examples}
     splits = tuple(
         DataInput(
             name=task.id,
@@ -164,7 +168,7 @@ def _task_data(task: Task, datasets: Path) -> _TaskData | None:
                 for path in names[split]
             },
             source={name: value for name, value in source.items() if value is not None},
-            examples=measured[f"{split}_examples"],
+            examples=examples[split],
         )
         for split, context in _CONTEXTS.items()
     )
@@ -232,10 +236,11 @@ class _Entries:
         )
         headline, data = {}, ()
         with suppress(SparsetuneError):  # publishing tells what is missing or damaged
-            found = read_record(record, "ticket")
-            data, kept = self._data(run, found["inputs"]), found["measured"]
-            names = {"heads_kept": "kept_heads", "neurons_kept": "kept_neurons"}
-            headline = {name: float(sum(kept[of])) for name, of in names.items() if of in kept}
+            found = read_record(record, TicketRecord)
+            kept = {"heads_kept": found.measured.kept_heads,
+                    "neurons_kept": found.measured.kept_neurons}  # fmt: skip
+            headline = {name: float(sum(units)) for name, units in kept.items()}
+            data = self._data(run, found.inputs)
         return Entry(
             RunKey("ticket", self.suite.id, *run.key[:2], seed=run.seed, label=recipe.id),
             (record,),
@@ -275,6 +280,6 @@ def _parent(suite: Suite, group: tuple[str, str], numbers: Mapping[RunId, Headli
 
 def _verdicts(record: Path) -> dict[str, int]:
     try:
-        return dict(read_record(record, "claims")["measured"]["verdicts"])
-    except (SparsetuneError, KeyError):
+        return dict(read_record(record, ClaimsRecord).measured.verdicts)
+    except SparsetuneError:
         return {}

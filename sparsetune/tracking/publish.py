@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetune.errors import DataError
-from sparsetune.records import STAGES, digest_of, read_record, sha256_of
+from sparsetune.records import (
+    STAGES,
+    TrackRecord,
+    digest_of,
+    read_any_record,
+    read_record,
+    sha256_of,
+)
 from sparsetune.tracking.client import (
     COMMIT_TAG,
     NOTE_TAG,
@@ -48,7 +55,6 @@ FIRST_ATTEMPT = "first"
 _RECORD_TAG = "sparsetune.record_sha256"  # of the run's first record
 _DIGEST_TAG = "sparsetune.published_digest"  # of all that a run was published from; set last
 _PATIENCE_SECONDS = 60.0
-_DATA_DIGEST_CHARACTERS = 36  # MLflow's limit
 _TEXT_COLUMN = "phase"
 
 
@@ -74,9 +80,8 @@ class DataInput:
     def digest(self) -> str:
         """Sha256 of the file, or of the listing ``sha256sum`` prints of several; cut for MLflow."""
         told = "".join(f"{total}  {name}\n" for name, total in sorted(self.sums.items()))
-        (first, *others) = self.sums.values()
-        whole = hashlib.sha256(told.encode()).hexdigest() if others else first
-        return whole[:_DATA_DIGEST_CHARACTERS]
+        first, *others = self.sums.values()
+        return (hashlib.sha256(told.encode()).hexdigest() if others else first)[:36]
 
     def as_mlflow(self) -> "DatasetInput":
         """The entity that MLflow's client takes."""
@@ -161,12 +166,10 @@ def next_attempt(record: Path) -> str:
         record: the suite's ``track.json``; may be missing.
     """
     try:
-        last = read_record(record, "track")
+        last = read_record(record, TrackRecord)
     except DataError:
         return FIRST_ATTEMPT
-    if last["measured"]["problems"]:
-        return f"after {last['where']['ended']}"
-    return last["measured"]["attempt"]
+    return f"after {last.where.ended}" if last.measured.problems else last.measured.attempt
 
 
 def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishReport:
@@ -457,41 +460,41 @@ def _digest(entry: Entry) -> str:
 
 
 def _wanted(entry: Entry, parent: str | None) -> _Wanted:
-    records = [read_record(path) for path in entry.records]
+    records = [read_any_record(path) for path in entry.records]
     params: dict[str, str] = {}
     finals: dict[str, float] = {}
     for record in records:
-        stage = record["asked"]["stage"]
-        for name, value in as_params(record["asked"].get("settings", {})).items():
+        stage = record.asked.stage
+        for name, value in as_params(record.asked.settings).items():
             if params.setdefault(name, value) != value:
                 params[f"{stage}.{name}"] = value
-        finals.update(as_finals(stage, record["measured"]))
-    asked, where = records[0]["asked"], records[0]["where"]
+        finals |= as_finals(stage, record.measured.model_dump(mode="json"))
+    asked, where = records[0].asked, records[0].where
     tags = {
         **source_tags(entry.key.stage),
         **entry.tags,
         **entry.key.tags(),
         NOTE_TAG: entry.note or None,
-        "digest": asked.get("digest"),
-        "device": where["device"]["name"],
-        "stage_version": asked["stage_version"],
-        COMMIT_TAG: where["commit"],
+        "digest": asked.digest,
+        "device": where.device.name,
+        "stage_version": asked.stage_version,
+        COMMIT_TAG: where.commit,
         PARENT_LINK_TAG: parent,
         _RECORD_TAG: sha256_of(entry.records[0]),
     }
+    started, ended = (
+        int(datetime.fromisoformat(time).timestamp() * 1000)
+        for time in (where.started, where.ended)
+    )
     return _Wanted(
         tags={name: str(value) for name, value in tags.items() if value is not None},
         params=params,
         points=read_points(entry.history) if entry.history else [],
         finals=finals,
-        live_run_id=where.get("tracking", {}).get("mlflow_run_id"),
-        started_ms=_milliseconds(where["started"]),
-        ended_ms=_milliseconds(where["ended"]),
+        live_run_id=where.tracking.mlflow_run_id if where.tracking else None,
+        started_ms=started,
+        ended_ms=ended,
     )
-
-
-def _milliseconds(timestamp: str) -> int:
-    return int(datetime.fromisoformat(timestamp).timestamp() * 1000)
 
 
 def _show(store: Store, run: "Run", summary: Summary) -> None:

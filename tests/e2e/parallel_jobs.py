@@ -23,8 +23,8 @@ from sparsetune.tracking.publish import Entry
 
 JOBS = 8
 SUITE = "small"
-PACE = Pace(flush_seconds=0.1, retry_seconds=0.5, finish_seconds=12.0)
-_STEP_SECONDS, _MOST_SECONDS = 0.02, 120
+PACE = Pace(flush_seconds=0.5, retry_seconds=0.5, finish_seconds=12.0)
+_STEP_SECONDS, _MOST_SECONDS = 0.02, 240
 
 
 def key_of(number):

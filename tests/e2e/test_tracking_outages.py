@@ -17,7 +17,7 @@ from sparsetune.tracking.publish import PublishReport, publish
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 120
 
 
 @pytest.fixture(params=OUTAGES, ids=lambda name: name.replace(" ", "-"))
