@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from sparsetune.config.load import Catalogue, Suite
+from sparsetune.config.load import Catalogue
+from sparsetune.config.suite import Suite
 from sparsetune.errors import ConfigError, refusal
 from sparsetune.stages.workload import finished_jobs, frame_of, jobs_of
 

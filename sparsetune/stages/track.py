@@ -5,8 +5,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from sparsetune.config.load import RunSpec, Suite, Task
 from sparsetune.config.metric import scale_of
+from sparsetune.config.suite import RunSpec, Suite
+from sparsetune.config.support import SupportSettings
+from sparsetune.config.task import Task
+from sparsetune.config.ticket import TicketSettings
 from sparsetune.errors import SparsetuneError
 from sparsetune.records import (
     ClaimsRecord,
@@ -36,7 +39,6 @@ from sparsetune.tracking.publish import (
     publish_suite,
 )
 
-_CONTEXTS = {"train": "training", "evaluation": "validation"}
 _CLAIMS = [f"claims.{form}" for form in ("html", "md", "csv", "json")]
 _ATTACHED = {
     "tables": (["tables"], "`tables`: the suite's and the papers', in four forms"),
@@ -138,10 +140,6 @@ class _TaskData:
     record_sha256: str
     splits: tuple[DataInput, ...]
 
-    def used_by(self, inputs: Mapping[str, str]) -> tuple[DataInput, ...]:
-        """The splits, if a record with these inputs was made from this very data set."""
-        return self.splits if self.record_sha256 in inputs.values() else ()
-
 
 def _task_data(task: Task, datasets: Path) -> _TaskData | None:
     """What the data set's record says of a task's splits; None if it is not here any more."""
@@ -150,29 +148,19 @@ def _task_data(task: Task, datasets: Path) -> _TaskData | None:
 
     folder = datasets / task.id
     try:
-        measured = read_record(folder / "record.json", DatasetRecord).measured
-        names = {split: split_files(folder, task, split) for split in _CONTEXTS}
+        found = read_record(folder / "record.json", DatasetRecord).measured
+        files = {"training": split_files(folder, task, "train"),
+                 "validation": split_files(folder, task, "evaluation")}  # fmt: skip
     except SparsetuneError:
         return None
-    sums, told = measured.files, task.source.resolved()
-    source = {**told, "revision": measured.revision or told.get("revision")}
-    examples = {"train": measured.train_examples, "evaluation": measured.evaluation_examples}
-    splits = tuple(
-        DataInput(
-            name=task.id,
-            context=context,
-            sums={
-                path.name: sums.get(path.relative_to(folder).as_posix())
-                or sums.get(path.name)
-                or sha256_of(path)
-                for path in names[split]
-            },
-            source={name: value for name, value in source.items() if value is not None},
-            examples=examples[split],
-        )
-        for split, context in _CONTEXTS.items()
-    )
-    return _TaskData(sha256_of(folder / "record.json"), splits)
+    examples = {"training": found.train_examples, "validation": found.evaluation_examples}
+    source = {**task.source.resolved(), **({"revision": found.revision} if found.revision else {})}
+    splits = []
+    for context, paths in files.items():
+        names = {path.name: path.relative_to(folder).as_posix() for path in paths}
+        sums = {path.name: found.files.get(names[path.name]) or sha256_of(path) for path in paths}
+        splits.append(DataInput(task.id, context, sums, source, examples[context]))
+    return _TaskData(sha256_of(folder / "record.json"), tuple(splits))
 
 
 @dataclass(frozen=True)
@@ -190,10 +178,10 @@ class _Entries:
         """Entries, in suite order."""
         entries: dict[str, Entry] = {}
         for run in self.suite.runs:
-            shared = [self._backbone(run)]
-            shared += [self._support(run)] if run.support else []
-            shared += [self._ticket(run)] if run.ticket else []
-            for entry in (*shared, self._run(run)):
+            made = [self._backbone(run)]
+            made += [self._support(run.backbone.id, run.support)] if run.support else []
+            made += [self._ticket(run, run.ticket)] if run.ticket else []
+            for entry in (*made, self._run(run)):
                 entries.setdefault(entry.key.text, entry)
         return list(entries.values())
 
@@ -216,44 +204,40 @@ class _Entries:
     def _backbone(self, run: RunSpec) -> Entry:
         record = self.resources / "backbones" / run.backbone.id / "record.json"
         key = RunKey("backbone", self.suite.id, run.backbone.id)
-        note = views.part_note(run.backbone.id, run.backbone.description, "", record.parent)
+        note = views.part_note(run.backbone, "", record.parent)
         return Entry(key, (record,), None, (record,), note=note)
 
-    def _support(self, run: RunSpec) -> Entry:
-        recipe, backbone = run.support, run.backbone.id
+    def _support(self, backbone: str, recipe: SupportSettings) -> Entry:
         record = self.folder / "support" / backbone / recipe.id / "record.json"
         key = RunKey("support", self.suite.id, backbone, label=recipe.id)
-        told = f"Positions of the sparse residual S2 in the weights of `{backbone}`."
-        note = views.part_note(recipe.id, recipe.values["description"], told, record.parent)
+        told = f"Positions of the sparse residual S2 in the weights of `{backbone}`. "
+        note = views.part_note(recipe, told, record.parent)
         return Entry(key, (record,), None, (record,), note=note)
 
-    def _ticket(self, run: RunSpec) -> Entry:
-        recipe, place = run.ticket, self.folder / "tickets" / run.ticket_path
+    def _ticket(self, run: RunSpec, recipe: TicketSettings) -> Entry:
+        place = self.folder / "tickets" / run.ticket_path
         record = place / "record.json"
         told = (
             f"Which heads and neurons of `{run.backbone.id}` to keep on `{run.task.id}`, seed "
-            f"{run.seed}: `ticket.json`, and how the gates went: `gates.npz`."
+            f"{run.seed}: `ticket.json`, and how the gates went: `gates.npz`. "
         )
-        headline, data = {}, ()
-        with suppress(SparsetuneError):  # publishing tells what is missing or damaged
-            found = read_record(record, TicketRecord)
-            kept = {"heads_kept": found.measured.kept_heads,
-                    "neurons_kept": found.measured.kept_neurons}  # fmt: skip
-            headline = {name: float(sum(units)) for name, units in kept.items()}
-            data = self._data(run, found.inputs)
-        return Entry(
+        entry = Entry(
             RunKey("ticket", self.suite.id, *run.key[:2], seed=run.seed, label=recipe.id),
             (record,),
-            None,
-            (record, place / "ticket.json", place / "gates.npz"),
-            headline=headline,
-            note=views.part_note(recipe.id, recipe.values["description"], told, place),
-            data=data,
+            artifacts=(record, place / "ticket.json", place / "gates.npz"),
+            note=views.part_note(recipe, told, place),
         )
+        with suppress(SparsetuneError):  # publishing tells what is missing or damaged
+            found = read_record(record, TicketRecord)
+            heads, neurons = sum(found.measured.kept_heads), sum(found.measured.kept_neurons)
+            headline = {"heads_kept": float(heads), "neurons_kept": float(neurons)}
+            return replace(entry, headline=headline, data=self._data(run, found.inputs))
+        return entry
 
     def _data(self, run: RunSpec, inputs: Mapping[str, str]) -> tuple[DataInput, ...]:
+        """The task's splits, if a record with these inputs was made from this very data set."""
         data = self.data.get(run.task.id)
-        return data.used_by(inputs) if data else ()
+        return data.splits if data and data.record_sha256 in inputs.values() else ()
 
 
 def _parent(suite: Suite, group: tuple[str, str], numbers: Mapping[RunId, Headline]) -> Summary:

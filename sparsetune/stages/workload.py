@@ -12,11 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from sparsetune.config.load import Backbone, Catalogue, RunSpec, Suite, Task
+from sparsetune.config.backbone import Backbone, PretrainingPhase
+from sparsetune.config.load import Catalogue
+from sparsetune.config.method import HeadsMask, TrainPhase
+from sparsetune.config.settings import OptimizerSettings, Settings
+from sparsetune.config.suite import RunSpec, Suite
+from sparsetune.config.task import SyntheticTask, Task
+from sparsetune.config.ticket import SearchedTicket, SearchSettings
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.cost.macs import executed_macs
 from sparsetune.cost.params import VALUE_BYTES, dense_parameters
-from sparsetune.cost.shapes import LayerShape, ModelShape
+from sparsetune.cost.shapes import Head, LayerShape, ModelShape
 from sparsetune.errors import ConfigError
 from sparsetune.records import (
     STAGES,
@@ -91,9 +97,9 @@ def jobs_of(
         for row in _jobs_of_run(run, sizes[task.id], shapes[backbone.id]):
             rows.setdefault(row["id"], row)
     own = [row for row in rows.values() if row["stage"] in ("evaluate", "cost")]
-    for backbone, task in suite.groups():
-        needs = [one["id"] for one in own if (one["backbone"], one["task"]) == (backbone, task)]
-        name = f"tables/{backbone}/{task}"
+    for pair in suite.groups():
+        needs = [one["id"] for one in own if (one["backbone"], one["task"]) == pair]
+        name = "/".join(("tables", *pair))
         rows[name] = {"id": name, "stage": "tables", "needs": needs}
     for stage in ("tables", "claims", "figures", "track"):
         rows[stage] = {"id": stage, "stage": stage, "needs": [one["id"] for one in own]}
@@ -134,7 +140,7 @@ def finished_jobs(results: Path) -> Iterator[Row]:
             work = _answers(
                 answered.measured.n_examples,
                 cost.measured.macs_executed_per_example,
-                answered.asked.settings["scoring"]["generation"],
+                answered.asked.settings["scoring"].get("generation"),
             )
             work["work_seconds"] = answered.measured.evaluate_seconds
             yield _finished(answered, f"evaluate/{tail}", **work)
@@ -202,15 +208,14 @@ def _searched(record: TicketRecord, dense_macs: float | None) -> Row:
 
 
 def _jobs_of_run(run: RunSpec, size: Size, dense: ModelShape) -> Iterator[Row]:
-    task, backbone, method = run.task, run.backbone, run.method
+    task, backbone, method, tokens = run.task, run.backbone, run.method, size.tokens
     needs = [f"dataset/{task.id}", f"backbone/{backbone.id}"]
     here = {"backbone": backbone.id, "task": task.id, "method": method.id, "digest": run.digest}
     yield {"id": needs[0], "stage": "dataset", "task": task.id,
            "digest": digest_of(task.settings()), "disk_bytes": size.stored_bytes}  # fmt: skip
     yield _backbone_job(backbone, dense)
-    limits, tokens = run.limits, size.tokens
-    train = min(limits["train_examples"] or size.train, size.train)
-    answers = min(limits["evaluation_examples"] or size.evaluation, size.evaluation)
+    train = min(run.limits.train_examples or size.train, size.train)
+    answers = min(run.limits.evaluation_examples or size.evaluation, size.evaluation)
     dense = replace(dense, head=task.kind, label_count=task.label_count)
     shape = final = _stored(backbone, dense)
     if run.support:
@@ -218,61 +223,73 @@ def _jobs_of_run(run: RunSpec, size: Size, dense: ModelShape) -> Iterator[Row]:
         yield {"id": needs[-1], "stage": "support", "needs": needs[1:2], "backbone": backbone.id,
                "digest": digest_of(run.support.settings())}  # fmt: skip
     if run.ticket:
-        needs.append(f"ticket/{run.ticket_path}")
-        recipe = run.ticket.settings()
-        shape = final = _smaller(shape, recipe)
-        passes, macs = 0.0, 0.0
-        if recipe.get("search"):
-            passes, macs = _search(recipe["search"], train, _forward(dense, tokens))
-        yield {"id": needs[-1], "stage": "ticket", "kind": "search", "needs": needs[:2], **here,
+        shape = final = _smaller(shape, run.ticket)
+        passes, macs = 0, 0.0
+        if isinstance(run.ticket, SearchedTicket):
+            forward = _forward(dense, tokens)
+            passes, macs = _search(run.ticket.search, train, forward)
+        name = f"ticket/{run.ticket_path}"
+        yield {"id": name, "stage": "ticket", "kind": "search", "needs": needs[:2], **here,
                "digest": run.ticket_digest, "passes": passes, "macs": macs}  # fmt: skip
-    elif method.mask["kind"] == "heads":
+        needs.append(name)
+    elif isinstance(method.mask, HeadsMask):
         final = _smaller(shape, method.mask)
-    kind, passes, macs = _kind(method.settings()), 0.0, 0.0
+    kind, passes, macs = _kind(method.settings()), 0, 0.0
     for phase in method.phases:
-        shape = final if phase["kind"] == "prune" else shape
-        if phase["kind"] == "train":
-            more = _training(phase, train, _forward(shape, tokens), kind)
+        if isinstance(phase, TrainPhase):
+            forward = _forward(shape, tokens)
+            more = _training(phase, phase.epochs, train, forward=forward * _times(kind))
             passes, macs = passes + more[0], macs + more[1]
+        else:
+            shape = final
     kept = VALUE_BYTES * dense_parameters(final) * kind.startswith("full/")
-    yield {"id": f"tune/{run.path}", "stage": "tune", "kind": kind, "needs": tuple(needs), **here,
+    yield {"id": f"tune/{run.path}", "stage": "tune", "kind": kind, "needs": needs, **here,
            "passes": passes, "macs": macs, "disk_bytes": kept}  # fmt: skip
-    work = _answers(answers, _forward(final, tokens), task.generation)
+    generation = task.generation.model_dump() if task.generation else None
     yield {"id": f"evaluate/{run.path}", "stage": "evaluate", "needs": [f"tune/{run.path}"],
-           **here, **work}  # fmt: skip
+           **here, **_answers(answers, _forward(final, tokens), generation)}  # fmt: skip
     yield {"id": f"cost/{run.path}", "stage": "cost", "needs": [f"evaluate/{run.path}"], **here}
 
 
 def _backbone_job(backbone: Backbone, dense: ModelShape) -> Row:
-    stored, recipe, passes, macs = _stored(backbone, dense), backbone.pretraining, 0, 0.0
-    early = (recipe or {}).get("early")
-    for number, phase in enumerate(recipe["phases"] if recipe else ()):
-        batches = phase["gradient_accumulation"]
-        tokens = float(phase["block_tokens"])
-        if recipe["blocks"] == "documents":
+    stored, passes, macs = _stored(backbone, dense), 0.0, 0.0
+    for phase, steps, shape in _pretraining(backbone, dense, stored):
+        tokens = float(phase.block_tokens)
+        if backbone.pretraining and backbone.pretraining.blocks == "documents":
             tokens = min(tokens, _DOCUMENT_TOKENS)
-        steps = phase.get("steps") or _steps_of_corpus(backbone, phase)
-        trainings = [(steps * (early["steps_share"] if early else 1), stored)]
-        trainings += [(early["stop_steps"], dense)] if early and number == 0 else []
-        head = "generation" if backbone.architecture == "gpt2" else "masked_lm"
-        for count, shape in trainings:
-            passes += count * batches
-            once = 3 * _forward(replace(shape, head=head, pooler=False), tokens)
-            macs += count * batches * phase["batch_size"] * once
+        batches = steps * phase.gradient_accumulation
+        passes += batches
+        macs += batches * phase.batch_size * 3 * _forward(shape, tokens)
     return {"id": f"backbone/{backbone.id}", "stage": "backbone", "kind": "pretraining",
             "backbone": backbone.id, "passes": passes, "macs": macs,
             "digest": digest_of(backbone.settings()),
             "disk_bytes": VALUE_BYTES * dense_parameters(stored)}  # fmt: skip
 
 
-def _steps_of_corpus(backbone: Backbone, phase: Mapping[str, Any]) -> float:
-    documents = backbone.source.get("documents")
-    if documents is None or backbone.pretraining["blocks"] != "documents":
+def _pretraining(
+    backbone: Backbone, dense: ModelShape, stored: ModelShape
+) -> Iterator[tuple[PretrainingPhase, float, ModelShape]]:
+    """Phases with steps and shape; a search comes first and is counted on the dense model."""
+    recipe = backbone.pretraining
+    if recipe is None:
+        return
+    head: Head = "generation" if backbone.architecture == "gpt2" else "masked_lm"
+    if recipe.early:
+        yield recipe.phases[0], recipe.early.stop_steps, replace(dense, head=head)
+    for phase in recipe.phases:
+        steps = phase.steps or _steps_of_corpus(backbone, phase)
+        share = recipe.early.steps_share if recipe.early else 1.0
+        yield phase, share * steps, replace(stored, head=head)
+
+
+def _steps_of_corpus(backbone: Backbone, phase: PretrainingPhase) -> float:
+    documents, recipe = getattr(backbone.source, "documents", None), backbone.pretraining
+    if documents is None or not recipe or recipe.blocks != "documents" or not phase.epochs:
         raise ConfigError(
-            f"backbone {backbone.id}: phase {phase['name']}: epochs of a corpus of unknown length; "
+            f"backbone {backbone.id}: phase {phase.name}: epochs of a corpus of unknown length; "
             "an estimate needs steps"
         )
-    return phase["epochs"] * documents / (phase["batch_size"] * phase["gradient_accumulation"])
+    return phase.epochs * documents / (phase.batch_size * phase.gradient_accumulation)
 
 
 def _kind(method: Mapping[str, Any]) -> str:
@@ -281,32 +298,29 @@ def _kind(method: Mapping[str, Any]) -> str:
     return f"{update.get('type', update['kind'])}/{method['mask']['kind']}"
 
 
-def _training(
-    phase: Mapping[str, Any], examples: int, forward: float, kind: str
-) -> tuple[float, float]:
-    """Passes, and MACs of sequences: the mean batch is as full as an epoch's."""
-    batch, accumulation = phase["batch_size"], phase["gradient_accumulation"]
-    epoch = steps_in_epoch(examples, batch, accumulation)
-    passes = max(1, round(phase["epochs"] * epoch)) * accumulation
-    return passes, _times(kind) * forward * passes * examples / math.ceil(examples / batch)
-
-
-def _search(search: Mapping[str, Any], examples: int, forward: float) -> tuple[float, float]:
-    """A search that stops by itself is counted to its cap."""
-    train = search["train"]
-    epoch = steps_in_epoch(examples, train["batch_size"], train["gradient_accumulation"])
-    length = search.get("cap_epochs") or search.get("stop_epochs") or search["stop_steps"] / epoch
-    return _training({**train, "epochs": length}, examples, forward, "search")
-
-
 def _times(kind: str) -> int:
     """Forward passes that a training pass costs: gradients of weights only where they train."""
-    return 3 if kind.startswith(("full/", "search", "pretraining")) else 2
+    return 3 if kind.startswith("full/") else 2
 
 
-def _answers(
-    examples: int, forward: float, generation: Mapping[str, Any] | None
-) -> dict[str, float]:
+def _training(
+    settings: OptimizerSettings, epochs: float, examples: int, *, forward: float
+) -> tuple[int, float]:
+    """Passes, and MACs of sequences: the mean batch is as full as an epoch's."""
+    batch, accumulation = settings.batch_size, settings.gradient_accumulation
+    passes = max(1, round(epochs * steps_in_epoch(examples, batch, accumulation))) * accumulation
+    return passes, forward * passes * examples / math.ceil(examples / batch)
+
+
+def _search(search: SearchSettings, examples: int, forward: float) -> tuple[int, float]:
+    """A search that stops by itself is counted to its cap."""
+    batch, accumulation = search.train.batch_size, search.train.gradient_accumulation
+    length = search.cap_epochs or search.stop_epochs
+    epochs = length or (search.stop_steps or 0) / steps_in_epoch(examples, batch, accumulation)
+    return _training(search.train, epochs, examples, forward=3 * forward)
+
+
+def _answers(examples: int, forward: float, generation: Mapping[str, Any] | None) -> Row:
     passes = math.ceil(examples / EVALUATION_BATCH)
     if generation is None:
         return {"passes": passes, "macs": examples * forward}
@@ -319,18 +333,20 @@ def _forward(shape: ModelShape, tokens: float) -> int:
 
 
 def _stored(backbone: Backbone, dense: ModelShape) -> ModelShape:
-    early = (backbone.pretraining or {}).get("early")
-    return _smaller(dense, early) if early else dense
+    recipe = backbone.pretraining
+    return _smaller(dense, recipe.early) if recipe and recipe.early else dense
 
 
-def _smaller(shape: ModelShape, recipe: Mapping[str, Any]) -> ModelShape:
+def _smaller(shape: ModelShape, recipe: Settings) -> ModelShape:
     """The model after a recipe's shares of layers, heads and neurons were removed, about."""
-    dropped = [recipe.get(f"{unit}_sparsity", 0.0) for unit in ("layer", "head", "neuron")]
-    kept = [1.0 - share for share in dropped]
-    layers = shape.layers[: max(1, round(kept[0] * len(shape.layers)))]
+    layers, heads, neurons = (
+        1.0 - getattr(recipe, f"{unit}_sparsity", 0.0) for unit in ("layer", "head", "neuron")
+    )
     return replace(shape, layers=tuple(
-        LayerShape(max(1, round(kept[1] * one.heads)), one.head_size,
-                   max(1, round(kept[2] * one.ffn_width))) for one in layers))  # fmt: skip
+        LayerShape(max(1, round(heads * one.heads)), one.head_size,
+                   max(1, round(neurons * one.ffn_width)))
+        for one in shape.layers[: max(1, round(layers * len(shape.layers)))]
+    ))  # fmt: skip
 
 
 def _there(places: Sequence[Path], room: str, name: str) -> Path | None:
@@ -340,43 +356,44 @@ def _there(places: Sequence[Path], room: str, name: str) -> Path | None:
 
 def _size(task: Task, folder: Path | None, tokens: float | None) -> Size:
     """As the record and the runs tell, else as the catalogue does."""
-    expected, sizes = task.expected or {}, task.source.get("sizes")
-    told = {key: expected.get(key) for key in ("train_examples", "evaluation_examples", "tokens")}
-    if sizes:
-        split = "test" if task.evaluation_split == "test" else "evaluation"
-        told |= {"train_examples": sizes["train"], "evaluation_examples": sizes[split]}
+    told: dict[str, Any] = task.expected.model_dump() if task.expected else {}
+    if isinstance(task.source, SyntheticTask):
+        sizes = task.source.sizes
+        told["train_examples"] = sizes.train
+        answers = sizes.test if task.evaluation_split == "test" else sizes.evaluation
+        told["evaluation_examples"] = answers
     stored = None
     if folder:
         measured = read_record(folder / "record.json", DatasetRecord).measured
-        told["train_examples"] = measured.train_examples
-        told["evaluation_examples"] = measured.evaluation_examples
+        told |= {"train_examples": measured.train_examples,
+                 "evaluation_examples": measured.evaluation_examples}  # fmt: skip
         stored = measured.stored_bytes
-    told["tokens"] = tokens or told["tokens"]
-    for key, value in told.items():
-        if value is None:
+    told |= {"tokens": tokens} if tokens else {}
+    for key in ("train_examples", "evaluation_examples", "tokens"):
+        if told.get(key) is None:
             raise ConfigError(f"task {task.id}: expected.{key}: missing, and no record tells it")
-    train, evaluation, length = told.values()
-    text = (train + evaluation) * length * _TEXT_BYTES_PER_TOKEN
-    return Size(train, evaluation, length, text if stored is None else stored)
+    train, answers, length = told["train_examples"], told["evaluation_examples"], told["tokens"]
+    text = (train + answers) * length * _TEXT_BYTES_PER_TOKEN
+    return Size(train, answers, length, text if stored is None else stored)
 
 
 def _shape(backbone: Backbone, catalogue: Catalogue, folder: Path | None) -> ModelShape:
     """The backbone before any removal: as its folder has it, else as the catalogue tells."""
     if folder:
         config = read_json(folder / "config.json", what="backbone configuration")
-        return ModelShape.dense(config, "regression", 1)
-    sizes = dict(backbone.expected or {})
-    if backbone.pretraining:
-        tokenizer = backbone.pretraining["tokenizer"]
-        lender = tokenizer.get("backbone")
-        words = (catalogue.backbone(lender).expected or {}) if lender else tokenizer
-        sizes = {**backbone.pretraining["shape"], "vocabulary_size": words.get("vocabulary_size")}
-    if not sizes.get("vocabulary_size"):
+        return replace(ModelShape.dense(config, "regression", 1), pooler=False)
+    recipe, sizes = backbone.pretraining, backbone.expected
+    vocabulary = getattr(sizes, "vocabulary_size", None)
+    if recipe:
+        lender = backbone.published_tokenizer
+        words = catalogue.backbone(lender).expected if lender else recipe.tokenizer
+        vocabulary = getattr(words, "vocabulary_size", None)
+    found = recipe.shape if recipe else sizes
+    if found is None or vocabulary is None:
         raise ConfigError(f"backbone {backbone.id}: expected: missing, and nothing was fetched")
-    heads, hidden = sizes["heads"], sizes["hidden_size"]
-    layer = LayerShape(heads, hidden // heads, sizes["feed_forward_size"])
+    layer = LayerShape(found.heads, found.hidden_size // found.heads, found.feed_forward_size)
+    types = {"bert": 2, "roberta": 1, "gpt2": 0}[backbone.architecture]
     return ModelShape(
-        backbone.architecture, hidden, (layer,) * sizes["layers"], sizes["vocabulary_size"],
-        sizes["maximum_positions"], {"bert": 2, "roberta": 1}.get(backbone.architecture, 0),
-        head="regression", label_count=1, pooler=False,
+        backbone.architecture, found.hidden_size, (layer,) * found.layers, vocabulary,
+        found.maximum_positions, types, head="regression", label_count=1, pooler=False,
     )  # fmt: skip

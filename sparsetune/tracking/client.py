@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsetune.config.load import ID_PATTERN
+from sparsetune.config.settings import ID
 from sparsetune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RunKey:
     def __post_init__(self) -> None:
         for name in ("stage", "suite", "backbone", "task", "method", "label"):
             value = getattr(self, name)
-            if value and not ID_PATTERN.fullmatch(value):
+            if value and not ID.fullmatch(value):
                 raise ConfigError(
                     f"run key: {name}: received {value!r}; allowed: lower-case letters and digits, "
                     "joined by single dots or hyphens"

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsetune.config.load import RunSpec, Suite
-from sparsetune.config.rules import GENERATED_PREFIX
+from sparsetune.config.backbone import Backbone
+from sparsetune.config.suite import RunSpec, Suite
+from sparsetune.config.support import SupportSettings
+from sparsetune.config.task import GENERATED_PREFIX
+from sparsetune.config.ticket import TicketSettings
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -176,18 +179,13 @@ def run_note(run: RunSpec, folder: Path) -> str:
         folder: of the run.
     """
     start = "random weights" if run.method.start == "random" else "the backbone's weights"
-    recipes = [
-        f"- {name} `{recipe.id}`: {recipe.values.get('description', '')}"
-        for name, recipe in (("support", run.support), ("ticket", run.ticket))
-        if recipe is not None
-    ]
+    parts = {"backbone": run.backbone, "task": run.task, "support": run.support,
+             "ticket": run.ticket}  # fmt: skip
     return "\n".join(
         [
             f"`{run.method.id}`: {run.method.description}",
             "",
-            f"- backbone `{run.backbone.id}`: {run.backbone.description}",
-            f"- task `{run.task.id}`: {run.task.description}",
-            *recipes,
+            *(f"- {name} `{one.id}`: {one.description}" for name, one in parts.items() if one),
             f"- starts from {start}; seed {run.seed}",
             "",
             f"Records: `{folder}` (tune, evaluate and cost; copies are attached). "
@@ -197,16 +195,15 @@ def run_note(run: RunSpec, folder: Path) -> str:
     )
 
 
-def part_note(name: str, description: str, told: str, folder: Path) -> str:
-    """Description of what runs share: a backbone, support or ticket.
+def part_note(part: Backbone | SupportSettings | TicketSettings, told: str, folder: Path) -> str:
+    """Description of what runs share.
 
     Args:
-        name: its id.
-        description: the catalogue's.
+        part: from the catalogue.
         told: what it holds, or nothing.
         folder: of the record.
     """
-    return f"`{name}`: {description}\n\n{told} Record: `{folder}`."
+    return f"`{part.id}`: {part.description}\n\n{told}Record: `{folder}`."
 
 
 def group_note(runs: Sequence[RunSpec], table: Sequence[str]) -> str:
@@ -254,7 +251,8 @@ def overview_note(suite: Suite, verdicts: Mapping[str, int], attached: Iterable[
 
 def within_limit(lines: Iterable[str]) -> str:
     """Whole lines up to what MLflow stores of a tag."""
-    kept, length = [], 0
+    kept: list[str] = []
+    length = 0
     for line in lines:
         length += len(line) + 1
         if length > _TAG_CHARACTERS - 2:
