@@ -4,53 +4,25 @@ Everything a suite names is checked here before the first job starts. Imports no
 reads the catalogue whenever it parses the workflow.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
-from sparsetune.config.backbone import (
-    Backbone,
-    HubSource,
-    HubText,
-    MirrorSource,
-    TextFiles,
-)
+from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSource, TextFiles
+from sparsetune.config.folder import CatalogueFolder, Entry
 from sparsetune.config.method import DseeUpdate, Method, TicketMask, TrainPhase
-from sparsetune.config.reading import check_keys, merged, read_yaml, validated
-from sparsetune.config.settings import ID, Id, Items, Rule, Settings
+from sparsetune.config.reading import check_keys, merged, validated, with_phases
+from sparsetune.config.settings import ID, Settings
 from sparsetune.config.suite import Limits, Refusal, RunSpec, Suite, SuiteFile
 from sparsetune.config.support import SUPPORTS, SupportSettings
 from sparsetune.config.task import Task
 from sparsetune.config.ticket import TICKETS, SearchedTicket, TicketSettings
-from sparsetune.errors import ConfigError, nearest, refusal
+from sparsetune.errors import ConfigError, refusal
 
 ID_PATTERN = ID
 Recipe = SupportSettings | TicketSettings
-
-
-class Place(Settings):
-    """Where an override holds; a key left out = everywhere."""
-
-    backbones: Items[Id] | None = None
-    tasks: Items[Id] | None = None
-
-    def rules(self) -> Iterator[Rule]:
-        """It says something."""
-        yield bool(self.backbones or self.tasks), "", "needs backbones, tasks or both"
-
-    def holds(self, backbones: set[str], task: str) -> bool:
-        """Whether a backbone, by any of its names, and a task are in it."""
-        on_backbone = self.backbones is None or not backbones.isdisjoint(self.backbones)
-        return on_backbone and (self.tasks is None or task in self.tasks)
-
-
-class _Entry(NamedTuple):
-    """One file, laid over its base: what it says, and what changes where."""
-
-    path: Path
-    content: dict[str, Any]
-    overrides: list[tuple[Place, dict[str, Any]]]
 
 
 class Catalogue:
@@ -67,9 +39,9 @@ class Catalogue:
     def __init__(self, root: Path, *, mirror: str | None = None) -> None:
         self.root = root
         self.mirror = mirror
-        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._folder = CatalogueFolder(root)
+        self._checked: set[tuple[str, str]] = set()
         self._resolved: dict[tuple[Any, ...], Any] = {}
-        self._known: dict[str, list[str]] = {}
 
     def backbone(self, backbone_id: str) -> Backbone:
         """Read one backbone; a mirror replaces its hub source."""
@@ -77,8 +49,9 @@ class Catalogue:
 
     def _served_backbone(self, backbone: Backbone) -> Backbone:
         if backbone.tuned_as:
-            self._require_known("backbone", backbone.tuned_as)
-        change: dict[str, Any] = {"source": self._served(backbone.source, backbone.id, "backbones")}
+            self._folder.require_known("backbone", backbone.tuned_as)
+        source = self._served(backbone.source, backbone.id, "backbones")
+        change: dict[str, Any] = {"source": source}
         if backbone.published_tokenizer:
             change["tokenizer_source"] = self._tokenizer_of(backbone.published_tokenizer, backbone)
         return backbone.model_copy(update=change)
@@ -89,10 +62,12 @@ class Catalogue:
         if lender.architecture != taker.architecture or not isinstance(
             lender.source, HubSource | MirrorSource
         ):
-            raise ConfigError(
-                f"{self._path('backbone', lender_id)}: its tokenizer cannot be lent to "
-                f"{taker.architecture}: source.kind {lender.source.kind}, architecture "
-                f"{lender.architecture}; allowed: hub or mirror, {taker.architecture}"
+            self._refuse(
+                "backbone",
+                lender_id,
+                f"its tokenizer cannot be lent to {taker.architecture}: source.kind "
+                f"{lender.source.kind}, architecture {lender.architecture}; allowed: hub or "
+                f"mirror, {taker.architecture}",
             )
         return lender.source
 
@@ -108,20 +83,61 @@ class Catalogue:
         return self._once("support", support_id, lambda support: support)
 
     def method(self, method_id: str, *, backbone_id: str, task_id: str) -> Method:
-        """Resolve one method for a backbone and a task: its overrides are applied in order."""
-        return self._overridden("method", method_id, backbone_id, task_id)
+        """Resolve one method for a backbone and a task: its overrides are applied in order.
+
+        A method that varies its ticket has the varied one under its own id.
+        """
+        method = self._method(method_id, backbone_id, task_id)
+        if isinstance(method.mask, TicketMask) and method.mask.vary:
+            mask = TicketMask(kind="ticket", ticket=method_id)
+            return method.model_copy(update={"mask": mask})
+        return method
+
+    def _method(self, method_id: str, backbone_id: str, task_id: str) -> Method:
+        content, origin, key = self._at("method", method_id, backbone_id, task_id)
+        return self._model("method", method_id, content, origin, key)
 
     def ticket(self, ticket_id: str, *, backbone_id: str, task_id: str) -> TicketSettings:
-        """Resolve one ticket recipe for a backbone and a task."""
-        return self._overridden("ticket", ticket_id, backbone_id, task_id)
+        """Resolve one ticket recipe for a backbone and a task.
+
+        Args:
+            ticket_id: of a ticket, or of a method that varies one.
+            backbone_id: whose overrides hold, and those of the backbone that it is tuned as.
+            task_id: likewise.
+        """
+        if ticket_id not in self._folder.known("ticket"):
+            mask = self._ticket_mask(ticket_id, backbone_id, task_id)
+            if mask is not None and mask.vary:
+                base, _, key = self._at("ticket", mask.ticket, backbone_id, task_id)
+                content, origin = self._varied(ticket_id, mask, base)
+                key = ("varied", ticket_id, json.dumps(mask.vary, sort_keys=True), *key)
+                return self._model("ticket", ticket_id, content, origin, key)
+        content, origin, key = self._at("ticket", ticket_id, backbone_id, task_id)
+        return self._model("ticket", ticket_id, content, origin, key)
+
+    def _ticket_mask(self, method_id: str, backbone_id: str, task_id: str) -> TicketMask | None:
+        if method_id not in self._folder.known("method"):
+            return None
+        mask = self._method(method_id, backbone_id, task_id).mask
+        return mask if isinstance(mask, TicketMask) else None
+
+    def _varied(
+        self, method_id: str, mask: TicketMask, base: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], str]:
+        """A ticket's content as a method varies it, and what a message calls it."""
+        origin = f"{self._folder.entry('method', method_id).origin}: mask.vary"
+        told = f"Ticket {mask.ticket} as method {method_id} varies it."
+        content = merged({**base, "description": told}, mask.vary or {}, origin=origin)
+        return content, origin
 
     def ticket_of(self, ticket_id: str, backbone: Backbone, *, task_id: str) -> TicketSettings:
         """Resolve a ticket recipe that must be possible on the backbone."""
         ticket = self.ticket(ticket_id, backbone_id=backbone.id, task_id=task_id)
         searched = isinstance(ticket, SearchedTicket) and ticket.search.objective == "mlm"
         if searched and backbone.architecture == "gpt2":
+            own = ticket_id in self._folder.known("ticket")
             self._refuse(
-                "ticket",
+                "ticket" if own else "method",
                 ticket_id,
                 "search.objective: received mlm for a gpt2 backbone, which has no masked language "
                 "model; allowed there: task",
@@ -234,111 +250,61 @@ class Catalogue:
 
     def known(self, thing: str) -> list[str]:
         """Ids of every ``backbone``, ``task``, ``method``, ``support`` or ``ticket``."""
-        if thing not in self._known:
-            folder = self.root / f"{thing}s"
-            self._known[thing] = sorted(path.stem for path in folder.glob("*.yaml"))
-        return self._known[thing]
+        return self._folder.known(thing)
 
-    def _once(self, thing: str, thing_id: str, finish: Any) -> Any:
+    def _once(self, thing: str, thing_id: str, finish: Callable[[Any], Any]) -> Any:
         """A thing that depends on no place."""
         key = (thing, thing_id)
         if key not in self._resolved:
             entry = self._entry(thing, thing_id)
-            model = self._validated(thing, thing_id, entry.content, str(entry.path))
-            self._resolved[key] = finish(model)
+            self._resolved[key] = finish(_validated(thing, thing_id, entry.content, entry.origin))
         return self._resolved[key]
 
-    def _validated(self, thing: str, thing_id: str, content: Any, origin: str) -> Any:
-        model = _model_of(thing, content, origin=origin)
-        return validated(model, content, origin=origin, id=thing_id)
-
-    def _overridden(self, thing: str, thing_id: str, backbone_id: str, task_id: str) -> Any:
-        """A thing after the overrides that hold for a place; each set of them is laid on once."""
+    def _at(
+        self, thing: str, thing_id: str, backbone_id: str, task_id: str
+    ) -> tuple[Any, str, tuple[Any, ...]]:
+        """The content of a thing at a place, what a message calls it, and what decides it."""
         entry = self._entry(thing, thing_id)
         names = {backbone_id, self.backbone(backbone_id).tuned_as or backbone_id}
-        holding = [i for i, (at, _) in enumerate(entry.overrides) if at.holds(names, task_id)]
-        key = (thing, thing_id, *holding)
+        content, holding = entry.at(names, task_id)
+        told = f"{entry.origin}: after overrides" if holding else entry.origin
+        return content, told, (thing, thing_id, *holding)
+
+    def _model(
+        self, thing: str, thing_id: str, content: Any, origin: str, key: tuple[Any, ...]
+    ) -> Any:
+        """The thing, validated once for each set of overrides."""
         if key not in self._resolved:
-            origin, content = f"{entry.path}: overrides", entry.content
-            for index in holding:
-                content = merged(content, entry.overrides[index][1], origin=origin)
-            told = f"{entry.path}: after overrides" if holding else str(entry.path)
-            self._resolved[key] = self._validated(thing, thing_id, content, told)
+            self._resolved[key] = _validated(thing, thing_id, content, origin)
         return self._resolved[key]
 
-    def _entry(self, thing: str, thing_id: str) -> _Entry:
-        """One file over its base, validated alone and with each of its overrides."""
-        key = (thing, thing_id)
-        if key not in self._entries:
-            self._require_known(thing, thing_id)
-            path = self._path(thing, thing_id)
-            raw = read_yaml(path)
-            entry = _Entry(path, raw, [])
-            if isinstance(raw, Mapping):
-                own = {key: raw[key] for key in raw if key not in ("base", "overrides")}
-                entry = _Entry(path, own, self._overrides(path, raw.get("overrides", ())))
-                if "base" in raw:
-                    entry = self._over_base(thing, raw["base"], entry)
-            self._validated(thing, thing_id, entry.content, str(path))
-            for index, (_, change) in enumerate(entry.overrides):
+    def _entry(self, thing: str, thing_id: str) -> Entry:
+        """One thing as its file has it, checked alone and with each of its overrides."""
+        entry = self._folder.entry(thing, thing_id)
+        if (thing, thing_id) not in self._checked:
+            _validated(thing, thing_id, entry.content, entry.origin)
+            self._check_variation(thing_id, entry.content)
+            for index in range(len(entry.overrides)):
                 # Laid on once, whatever the suite: a name that does not exist is told at once.
-                origin = f"{path}: overrides.{index}"
-                content = merged(entry.content, change, origin=f"{path}: overrides")
-                model = _model_of(thing, content, origin=origin)
-                check_keys(model, content, origin=origin, id=thing_id)
-            self._entries[key] = entry
-        return self._entries[key]
+                content = entry.with_override(index, entry.content)
+                origin = f"{entry.origin}: overrides.{index}"
+                model = _model_of(thing, content, origin)
+                check_keys(model, with_phases(content, origin), origin=origin, id=thing_id)
+                self._check_variation(thing_id, content)
+            self._checked.add((thing, thing_id))
+        return entry
 
-    def _over_base(self, thing: str, base_id: Any, own: _Entry) -> _Entry:
-        path = own.path
-        known = [one for one in self.known(thing) if one != path.stem]
-        if base_id not in known:
-            raise ConfigError(refusal(path, "base", base_id, known))
-        if "base" in read_yaml(self._path(thing, base_id)):
-            raise ConfigError(f"{path}: base: {base_id!r} has a base itself; allowed: one level")
-        if "description" not in own.content:
-            raise ConfigError(f"{path}: top level: missing key 'description'")
-        base = self._entry(thing, base_id)
-        content = merged(base.content, own.content, origin=str(path))
-        return _Entry(path, content, [*base.overrides, *own.overrides])
+    def _check_variation(self, thing_id: str, content: Mapping[str, Any]) -> None:
+        """Check the keys that a method varies in its ticket."""
+        mask = content.get("mask")
+        if isinstance(mask, Mapping) and isinstance(mask.get("vary"), Mapping):
+            entry = self._entry("ticket", mask["ticket"])
+            asked = TicketMask(kind="ticket", ticket=mask["ticket"], vary=dict(mask["vary"]))
+            varied, origin = self._varied(thing_id, asked, entry.content)
+            check_keys(_model_of("ticket", varied, origin), varied, origin=origin, id=thing_id)
 
-    def _overrides(self, path: Path, given: Any) -> list[tuple[Place, dict[str, Any]]]:
-        if not isinstance(given, list | tuple) or not all(isinstance(o, Mapping) for o in given):
-            raise ConfigError(f"{path}: overrides: received {given!r:.80}; allowed: a list of "
-                              "mappings")  # fmt: skip
-        found = []
-        for index, override in enumerate(given):
-            origin = f"{path}: overrides.{index}"
-            if "where" not in override or len(override) < 2:
-                raise ConfigError(f"{origin}: needs where, and what changes there")
-            place = validated(Place, override["where"], origin=f"{origin}.where")
-            for thing in ("backbone", "task"):
-                known = self.known(thing)
-                for unknown in (one for one in place.get(f"{thing}s", ()) if one not in known):
-                    raise ConfigError(
-                        f"{origin}.where.{thing}s: unknown id {unknown!r}; known: "
-                        f"{', '.join(known)}{nearest(unknown, known)}"
-                    )
-            found.append((place, {key: override[key] for key in override if key != "where"}))
-        return found
-
-    def _require_known(self, thing: str, thing_id: str) -> None:
-        if not ID.fullmatch(thing_id):
-            raise ConfigError(
-                f"{thing} id {thing_id!r}: need lower-case letters and digits joined by '-' or '.'"
-            )
-        known = self.known(thing)
-        if thing_id not in known:
-            raise ConfigError(
-                f"{self.root / (thing + 's')}: unknown {thing} {thing_id!r}"
-                f"; known: {', '.join(known) or 'none'}{nearest(thing_id, known)}"
-            )
-
-    def _path(self, thing: str, thing_id: str) -> Path:
-        return self.root / f"{thing}s" / f"{thing_id}.yaml"
-
-    def _refuse(self, thing: str, thing_id: str, message: str) -> None:
-        raise ConfigError(f"{self._path(thing, thing_id)}: {message}")
+    def _refuse(self, thing: str, thing_id: str, message: str) -> NoReturn:
+        raise ConfigError(f"{self._folder.entry(thing, thing_id).origin}: {message}")
 
     def _served(self, source: Any, thing_id: str, room: str) -> Any:
         """A source, or where the mirror keeps it.
@@ -368,7 +334,7 @@ _FAMILIES: dict[str, tuple[str, Mapping[str, type[Settings]]]] = {
 }
 
 
-def _model_of(thing: str, content: Any, *, origin: str) -> type[Settings]:
+def _model_of(thing: str, content: Any, origin: str) -> type[Settings]:
     """The class of a thing; a ticket's origin and a support's recipe choose theirs."""
     if thing in _MODELS:
         return _MODELS[thing]
@@ -378,6 +344,11 @@ def _model_of(thing: str, content: Any, *, origin: str) -> type[Settings]:
     if given not in classes:
         raise ConfigError(refusal(origin, key, given, classes))
     return classes[given]
+
+
+def _validated(thing: str, thing_id: str, content: Any, origin: str) -> Any:
+    model = _model_of(thing, content, origin)
+    return validated(model, with_phases(content, origin), origin=origin, id=thing_id)
 
 
 def _product(asked: SuiteFile) -> Iterator[tuple[str, str, str]]:

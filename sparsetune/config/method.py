@@ -292,6 +292,9 @@ class TicketMask(Settings):
 
     kind: Literal["ticket"]
     ticket: Id = Field(description="file in config/tickets: which heads and neurons to keep")
+    vary: Annotated[dict[str, Any], Field(min_length=1)] | None = Field(
+        None, description="keys laid over the ticket's own, after the ticket's overrides"
+    )
 
 
 Mask = NoMask | UnstructuredMask | NOfMMask | HeadsMask | TicketMask

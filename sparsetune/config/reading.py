@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from sparsetune.config.settings import Settings, first_violation
-from sparsetune.errors import ConfigError, nearest
+from sparsetune.errors import ConfigError, nearest, refusal
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -168,3 +168,29 @@ def _merged_phases(
                 f"{origin}: no phase {name!r}; phases: {', '.join(names)}{nearest(name, names)}"
             )
     return [{**phase, **changes.get(phase["name"], {})} for phase in phases]
+
+
+def with_phases(content: Any, origin: str) -> Any:
+    """Spell out the phases that take another's settings.
+
+    A phase that says ``as: train`` has every key of phase ``train``, as overrides leave it, with
+    its own keys laid over.
+
+    Args:
+        content: of a file; whatever has no such phase comes back as it is.
+        origin: what a message calls it.
+
+    Raises:
+        ConfigError: there is no such phase, or it takes its own settings from another.
+    """
+    phases = content.get("phases") if isinstance(content, Mapping) else None
+    if not isinstance(phases, list) or not all(isinstance(phase, Mapping) for phase in phases):
+        return content
+    given = {phase.get("name"): phase for phase in phases if "as" not in phase}
+    result = []
+    for index, phase in enumerate(phases):
+        own = {key: value for key, value in phase.items() if key != "as"}
+        if "as" in phase and phase["as"] not in list(given):
+            raise ConfigError(refusal(origin, f"phases.{index}.as", phase["as"], given))
+        result.append({**given[phase["as"]], **own} if "as" in phase else own)
+    return {**content, "phases": result}

@@ -78,7 +78,9 @@ def test_a_ticket_on_a_backbone_made_smaller_is_refused(repository):
 
 def changed_backbone(catalogue, change):
     path = catalogue / "backbones" / "mini-bert-early.yaml"
-    raw = read_yaml(path)
+    dense, early = read_yaml(catalogue / "backbones" / "mini-bert.yaml"), read_yaml(path)
+    recipe = {**dense["pretraining"], **early["pretraining"]}
+    raw = {**dense, "tuned_as": "mini-bert", "pretraining": recipe}
     change(raw)
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return Catalogue(catalogue).backbone("mini-bert-early")

@@ -302,30 +302,87 @@ def test_every_kind_of_mask_can_be_asked_for(catalogue, mask):
     assert method.mask.resolved() == mask
 
 
-def test_variants_differ_from_their_base_in_what_they_say_alone(repository):
+def test_variants_differ_from_their_file_in_what_they_say_alone(repository):
     catalogue = Catalogue(repository / "config")
     place = {"backbone_id": "bert-base", "task_id": "rte"}
+    seen = 0
     for path in sorted((repository / "config" / "methods").glob("*.yaml")):
-        raw = read_yaml(path)
-        if "base" not in raw:
-            continue
-        own = catalogue.method(path.stem, **place).settings()
-        base = catalogue.method(raw["base"], **place).settings()
-        said = raw.keys() - {"base", "description", "overrides"}  # no override is for this place
-        assert {key for key in own if own[key] != base[key]} == said
+        base = catalogue.method(path.stem, **place).settings()
+        for variant, said in read_yaml(path).get("variants", {}).items():
+            own = catalogue.method(variant, **place).settings()
+            keys = said.keys() - {"description", "overrides"}  # no override is for this place
+            assert {key for key in own if own[key] != base[key]} == keys
+            seen += 1
+    assert seen > 40
 
 
-def test_masked_language_modelling_on_gpt2_is_refused_in_one_line(catalogue, edit):
-    edit(catalogue / "methods" / "earlybert.yaml", "ticket: earlybert}", "ticket: earlybert-mlm}")
-    ids = ("mini-gpt2", "mini-e2e", "earlybert", 1)
-    with pytest.raises(
-        ConfigError, match=r"earlybert-mlm\.yaml: .*received mlm for a gpt2 backbone"
-    ):
-        Catalogue(catalogue).run(ids, suite="a", limits=LIMITS)
-    run = Catalogue(catalogue).run(
-        ("mini-roberta", "mini-rte", "earlybert", 1), suite="a", limits=LIMITS
-    )
-    assert run.ticket.search.objective == "mlm"
+def test_masked_language_modelling_on_gpt2_is_refused_in_one_line(repository):
+    catalogue = Catalogue(repository / "config")
+    ids = ("mini-gpt2", "mini-e2e", "earlybert-mlm", 1)
+    told = r"earlybert\.yaml: variants\.earlybert-mlm: .*received mlm for a gpt2 backbone"
+    with pytest.raises(ConfigError, match=told):
+        catalogue.run(ids, suite="a", limits=LIMITS)
+    ids = ("mini-roberta", "mini-rte", "earlybert-mlm", 1)
+    assert catalogue.run(ids, suite="a", limits=LIMITS).ticket.search.objective == "mlm"
+
+
+def test_a_varied_ticket_has_the_id_of_its_method_and_wins_over_the_tickets_overrides(repository):
+    catalogue = Catalogue(repository / "config")
+    for backbone, share in (("bert-base", 1 / 3), ("bert-large", 0.375)):
+        run = catalogue.run((backbone, "rte", "earlybert-ffn-50", 1), suite="a", limits=LIMITS)
+        assert run.ticket.head_sparsity == pytest.approx(share)
+        assert (run.ticket.id, run.ticket.neuron_sparsity) == ("earlybert-ffn-50", 0.5)
+        assert run.ticket_path == f"{backbone}/rte/earlybert-ffn-50/seed-1"
+        again = catalogue.ticket("earlybert-ffn-50", backbone_id=backbone, task_id="rte")
+        assert again == run.ticket
+        assert run.settings()["method"]["mask"] == {"kind": "ticket", "ticket": "earlybert-ffn-50"}
+    fixed = catalogue.run(("bert-large", "rte", "earlybert-heads-5", 1), suite="a", limits=LIMITS)
+    assert fixed.ticket.head_sparsity == pytest.approx(5 / 12)
+    lengths = [
+        catalogue.ticket("earlybert-search-40", backbone_id=one, task_id=task).search.stop_epochs
+        for one, task in (("bert-base", "rte"), ("mini-bert", "rte"), ("mini-bert", "mini-squad"))
+    ]
+    assert lengths == [0.4, 2.0, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{vary: {neuron_multiple: 8}}", "{vary: {neuron_multipel: 8}}",
+         "variants.earlybert-multiple-8: mask.vary: top level: unknown key 'neuron_multipel'"),
+        ("{vary: {neuron_multiple: 8}}", "{vary: {neuron_multiple: 0}}",
+         "mask.vary: neuron_multiple: received 0; allowed: a number >= 1"),
+        ("{vary: {neuron_multiple: 8}}", "{vary: 8}", "mask.vary: received 8; allowed: a mapping"),
+        ("{vary: {search: {cap_epochs: 2.0}}}", "{vary: {search: {cap_epoch: 2}}}", "'cap_epoch'"),
+        ("  earlybert-mlm:", "  earlybert:", "variants.earlybert: id twice; it is in earl"),
+        ("  earlybert-mlm:", "  Earlybert:", "variants.Earlybert: received 'Earlybert'; allowed:"),
+        ("  earlybert-mlm:", "  earlybert-multiple-8:", "key 'earlybert-multiple-8' twice"),
+    ],
+)  # fmt: skip
+def test_a_variant_that_cannot_be_is_one_line(catalogue, edit, old, new, message):
+    path = catalogue / "methods" / "earlybert.yaml"
+    edit(path, old, new)
+    block = {"backbones": ["bert-base"], "tasks": ["rte"]}
+    methods = ["earlybert-multiple-8", "earlybert-settled"]
+    with pytest.raises(ConfigError) as caught:
+        suite_of(catalogue, runs=[{**block, "methods": methods}])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_phase_may_take_the_settings_of_another_as_overrides_leave_them(catalogue, edit):
+    at = {"backbone_id": "mini-bert", "task_id": "mini-stsb"}
+    phases = Catalogue(catalogue).method("imp", **at).phases
+    trained = [phase for phase in phases if phase.kind == "train"]
+    assert len(trained) == 6
+    first = trained[0]
+    assert (first.epochs, first.learning_rate) == (8.0, 1e-3)
+    assert all(one == first.model_copy(update={"name": one.name}) for one in trained)
+    edit(catalogue / "methods" / "imp.yaml", "{name: train-3, as: train-1}", "{name: a, as: train}")
+    told = r"imp\.yaml: phases\.4\.as: received 'train'; allowed: train-1, prune-1, .*did you mean"
+    with pytest.raises(ConfigError, match=told):
+        Catalogue(catalogue).method("imp", **at)
 
 
 def test_larger_backbones_lose_the_published_share_of_their_heads(repository):
