@@ -28,8 +28,8 @@ import torch
 import transformers
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.cost.macs import executed_macs
-from sparsetune.cost.params import ModelShape
+from sparsetune.cost.macs import macs_by_module
+from sparsetune.cost.shapes import ModelShape
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.methods.tuned import Structure, TunedModel
 from sparsetune.pruning.masks import exact_top_k
@@ -105,7 +105,8 @@ def removal_row(seconds):
     examples, tokens = BATCHES[0]
     ids = torch.randint(1, whole.config.vocab_size, (examples, tokens))
     dense = ModelShape.dense(whole.config.to_dict(), "classification", 2)
-    macs = [sum(executed_macs(shape, tokens).values()) for shape in (dense, dense.with_kept(*kept))]
+    shapes = (dense, dense.with_kept(*kept))
+    macs = [sum(macs_by_module(shape, tokens).values()) for shape in shapes]
     share = macs[1] / macs[0]
 
     def runner(model):

@@ -26,13 +26,13 @@ class Lengths:
 
     def __post_init__(self) -> None:
         if not self.counts:
-            raise DataError("token lengths: got none, need those of at least one sequence")
+            raise DataError("token lengths: received none; allowed: those of at least one sequence")
         for length, count in self.counts.items():
             for value in (length, count):
                 if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                     raise DataError(
-                        f"token lengths: got {count!r} sequences of {length!r} tokens, need whole "
-                        "numbers >= 1"
+                        f"token lengths: received {count!r} sequences of {length!r} tokens; "
+                        "allowed: whole numbers >= 1"
                     )
 
     @classmethod
@@ -61,7 +61,7 @@ class Lengths:
             return cls(dict(pairs))
         except (TypeError, ValueError):
             raise DataError(
-                f"token lengths: got {pairs!r}, need [tokens, sequences] pairs"
+                f"token lengths: received {pairs!r}; allowed: [tokens, sequences] pairs"
             ) from None
 
     def pairs(self) -> list[list[int]]:

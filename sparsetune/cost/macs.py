@@ -1,15 +1,15 @@
-"""Multiply-adds of a model: executed, effective, and over its whole life.
+"""Multiply-adds of a model: executed, effective, in training, in generation, over its whole life.
 
 One multiply-add is 1 MAC; FLOPs are 2 x MACs. Only matrix products count: look-ups, biases,
 layer norms, activations and softmax are 0, as in torch's own counter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsetune.cost.params import checked_zeros
+from sparsetune.cost.parameters import checked_zeros
 from sparsetune.cost.shapes import PROJECTIONS, ModelShape
-from sparsetune.cost.updates import Update
+from sparsetune.cost.updates import FULL, UpdateCount
 from sparsetune.errors import ModelError
 
 MODULES = (
@@ -23,61 +23,40 @@ OPERATORS = ("linear", "attention", "low_rank", "single_entries")
 _RESERVED = ("inference", "total")
 
 
-def executed_macs(shape: ModelShape, tokens: float, update: Update | None = None) -> dict[str, int]:
-    """MACs that a dense kernel runs for one sequence, by module.
+def macs_by_module(
+    shape: ModelShape,
+    tokens: float,
+    update: UpdateCount = FULL,
+    zeros: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """MACs of one sequence, by module: executed, or effective if zeros are given.
 
-    Removed heads and neurons are gone; single zeros inside a matrix still count. Branches of
-    an update stand beside their matrix, unmerged: ``rank * (in + out)`` per token, and one per
-    token for each sparse entry. What only scales or adds element by element (IA3's vectors,
-    AdaLoRA's singular values, biases) is 0. Causal attention (GPT-2) counts in full and its output
-    matrix for every token. The pooler and the classifiers of BERT and RoBERTa see one token;
-    span heads and GPT-2's classifier see all.
+    Executed is what a dense kernel runs: removed heads and neurons are gone, single zeros inside a
+    matrix still count. Effective is what an ideal sparse kernel would run: each zero saves one MAC
+    per token. In both, branches of an update stand beside their matrix, unmerged:
+    ``rank * (in + out)`` per token, and one per token for each sparse entry. What only scales or
+    adds element by element (IA3's vectors, AdaLoRA's singular values, biases) is 0. Causal
+    attention (GPT-2) counts in full and its output matrix for every token. The pooler and the
+    classifiers of BERT and RoBERTa see one token; span heads and GPT-2's classifier see all.
 
     Args:
         shape: the model after any removal.
         tokens: length T of the sequence, padding included, > 0; a mean length may be given,
             and each entry is then rounded.
-        update: the branches to add; None or full = none.
+        update: the branches to add, counted on ``shape``.
+        zeros: site key ``layer.<i>.<projection>`` -> zeros that cost nothing; None = executed.
 
     Returns:
         Module -> MACs, in the order of :data:`MODULES`; their sum is the sequence's cost.
 
     Raises:
-        ModelError: ``tokens`` is not above 0, or the update does not fit the model.
+        ModelError: ``tokens`` is not above 0, an unknown site, or more zeros than weights.
     """
-    _check_length(tokens)
-    macs: dict[str, float] = dict.fromkeys(MODULES, 0)
+    macs = dict.fromkeys(MODULES, 0)
     for module, values in _by_layer(shape, tokens, update).items():
-        macs[module] = sum(values)
+        macs[module] = round(sum(values))
     macs["pooler"] = shape.hidden_size**2 if shape.pooler else 0
-    macs["head"] = _head_macs(shape, tokens)
-    return {module: round(value) for module, value in macs.items()}
-
-
-def effective_macs(
-    shape: ModelShape,
-    tokens: float,
-    update: Update | None = None,
-    zeros: Mapping[str, int] | None = None,
-) -> dict[str, int]:
-    """MACs of one sequence when zero weights cost nothing, by module.
-
-    What an ideal sparse kernel would run: each zero saves one MAC per token; the branches count
-    in full.
-
-    Args:
-        shape: the model after any removal.
-        tokens: length T of the sequence, > 0.
-        update: the branches to add; None or full = none.
-        zeros: site key ``layer.<i>.<projection>`` -> zeros left inside that matrix.
-
-    Returns:
-        Module -> MACs, in the order of :data:`MODULES`.
-
-    Raises:
-        ModelError: as :func:`executed_macs`; an unknown site; more zeros than weights.
-    """
-    macs = executed_macs(shape, tokens, update)
+    macs["head"] = round(_head_macs(shape, tokens))
     saved = dict.fromkeys(PROJECTIONS, 0)
     for key, count in checked_zeros(shape, zeros).items():
         saved[key.rsplit(".", 1)[1]] += count
@@ -89,7 +68,7 @@ def effective_macs(
 def macs_by_layer(
     shape: ModelShape,
     tokens: float,
-    update: Update | None = None,
+    update: UpdateCount = FULL,
     zeros: Mapping[str, int] | None = None,
 ) -> dict[str, list[int]]:
     """MACs of one sequence in each layer, by module; embeddings, pooler and head are in none.
@@ -97,17 +76,16 @@ def macs_by_layer(
     Args:
         shape: the model after any removal.
         tokens: length T of the sequence, > 0.
-        update: the branches to add; None or full = none.
-        zeros: site key -> zeros that cost nothing; None = executed MACs, in which zeros count.
+        update: as in :func:`macs_by_module`.
+        zeros: as in :func:`macs_by_module`.
 
     Returns:
         Module of :data:`LAYER_MODULES` -> one number for each layer; over the layers they add up
-        to :func:`executed_macs` or :func:`effective_macs`, exactly if ``tokens`` is whole.
+        to :func:`macs_by_module`, exactly if ``tokens`` is whole.
 
     Raises:
-        ModelError: as :func:`effective_macs`.
+        ModelError: as :func:`macs_by_module`.
     """
-    _check_length(tokens)
     macs = _by_layer(shape, tokens, update)
     for key, count in checked_zeros(shape, zeros).items():
         _, layer, projection = key.split(".")
@@ -118,7 +96,7 @@ def macs_by_layer(
 def macs_by_operator(
     shape: ModelShape,
     tokens: float,
-    update: Update | None = None,
+    update: UpdateCount = FULL,
     zeros: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """MACs of one sequence by the kind of product; look-ups and element-wise steps are 0.
@@ -126,19 +104,18 @@ def macs_by_operator(
     Args:
         shape: the model after any removal.
         tokens: length T of the sequence, > 0.
-        update: the branches to add; None or full = none.
-        zeros: as in :func:`macs_by_layer`.
+        update: as in :func:`macs_by_module`.
+        zeros: as in :func:`macs_by_module`.
 
     Returns:
         Operator of :data:`OPERATORS` -> MACs; their sum is that over all modules.
 
     Raises:
-        ModelError: as :func:`effective_macs`.
+        ModelError: as :func:`macs_by_module`.
     """
-    macs = effective_macs(shape, tokens, update, zeros)
-    sparse = sum(branch.sparse for branch in (update or Update.full()).branches(shape))
+    macs = macs_by_module(shape, tokens, update, zeros)
+    entries = round(tokens * sum(branch.sparse for branch in update.branches))
     attention = macs["scores"] + macs["context"]
-    entries = round(tokens * sparse)
     return {
         "linear": sum(macs.values()) - attention - macs["update"],
         "attention": attention,
@@ -147,7 +124,7 @@ def macs_by_operator(
     }
 
 
-def training_macs(shape: ModelShape, tokens: float, update: Update | None = None) -> dict[str, int]:
+def training_macs(shape: ModelShape, tokens: float, update: UpdateCount = FULL) -> dict[str, int]:
     """MACs of one training step's forward and backward pass for one sequence, by module.
 
     The rule: a product runs once forward, once more for the gradient of its input, and once
@@ -159,24 +136,22 @@ def training_macs(shape: ModelShape, tokens: float, update: Update | None = None
     Args:
         shape: the model as it stands in this phase.
         tokens: length T of the sequence, padding included, > 0.
-        update: what is trained; None = full.
+        update: what is trained, counted on ``shape``.
 
     Returns:
         Module -> MACs, in the order of :data:`MODULES`.
 
     Raises:
-        ModelError: as :func:`executed_macs`.
+        ModelError: as :func:`macs_by_module`.
 
     Differs:
         Below the lowest trained branch a framework stops early; what that saves in the first
         layer (its three input projections and half of its attention, at most) is not deducted.
     """
-    update = (update or Update.full()).in_training()
-    frozen = () if update.kind == "full" else (*PROJECTIONS, "pooler")
-    if update.kind != "full" and shape.head == "generation":
-        # GPT-2's output matrix is its frozen embedding.
-        frozen = (*frozen, "head")
-    forward = executed_macs(shape, tokens, update)
+    frozen: tuple[str, ...] = () if update.own is None else (*PROJECTIONS, "pooler")
+    if update.own is not None and shape.head == "generation":
+        frozen = (*frozen, "head")  # GPT-2's output matrix is its frozen embedding
+    forward = macs_by_module(shape, tokens, update.as_trained)
     return {module: (2 if module in frozen else 3) * n for module, n in forward.items()}
 
 
@@ -188,7 +163,31 @@ class TrainingPhase:
     sequences: float
     tokens: float
     shape: ModelShape
-    update: Update
+    update: UpdateCount = FULL
+
+    def macs(self) -> int:
+        """MACs of the whole phase: :func:`training_macs` x sequences."""
+        if not self.sequences:
+            return 0
+        step = sum(training_macs(self.shape, self.tokens, self.update).values())
+        return round(step * self.sequences)
+
+
+def pretraining_macs(shape: ModelShape, passes: Iterable[tuple[int, int]]) -> int:
+    """MACs of training every weight of a language model.
+
+    The masked objective's head is a D x D layer and a V x D matrix, run for every token; GPT-2's is
+    its embedding matrix alone. Fine-tuning replaces either.
+
+    Args:
+        shape: with the head of language modelling.
+        passes: (sequences, their tokens without padding) of each phase; each is counted at its
+            mean length.
+    """
+    return sum(
+        TrainingPhase("pretraining", sequences, tokens / max(sequences, 1), shape).macs()
+        for sequences, tokens in passes
+    )
 
 
 def whole_life_macs(
@@ -205,35 +204,111 @@ def whole_life_macs(
         inference_examples: sequences that will be run, >= 0.
 
     Returns:
-        Phase name -> MACs (:func:`training_macs` x sequences), then ``inference``, ``total``.
+        Phase name -> MACs, then ``inference``, ``total``.
 
     Raises:
         ModelError: a negative count, or a phase called ``inference`` or ``total``.
     """
     if inference_macs < 0 or inference_examples < 0:
         raise ModelError(
-            f"inference: got {inference_macs} MACs x {inference_examples}, need both >= 0"
+            f"inference: received {inference_macs} MACs x {inference_examples}; allowed: both >= 0"
         )
     life: dict[str, int] = {}
     for phase in phases:
         if phase.name in _RESERVED or phase.sequences < 0:
             raise ModelError(
-                f"phase {phase.name!r}: got {phase.sequences} sequences, need >= 0 and a name "
-                f"other than {' and '.join(_RESERVED)}"
+                f"phase {phase.name!r}: received {phase.sequences} sequences; allowed: >= 0, and "
+                f"names other than {' and '.join(_RESERVED)}"
             )
-        step = sum(training_macs(phase.shape, phase.tokens, phase.update).values())
-        life[phase.name] = life.get(phase.name, 0) + round(step * phase.sequences)
+        life[phase.name] = life.get(phase.name, 0) + phase.macs()
     life["inference"] = inference_macs * inference_examples
     life["total"] = sum(life.values())
     return life
 
 
-def _check_length(tokens: float) -> None:
+def prefill_macs(
+    shape: ModelShape,
+    tokens: float,
+    update: UpdateCount = FULL,
+    zeros: Mapping[str, int] | None = None,
+) -> int:
+    """MACs of running a prompt and scoring the vocabulary after its last token only.
+
+    Args:
+        shape: of a model with a generation head.
+        tokens: length of the prompt, > 0, padding not counted.
+        update: as in :func:`macs_by_module`.
+        zeros: as in :func:`macs_by_module`.
+
+    Raises:
+        ModelError: another head, or as :func:`macs_by_module`.
+    """
+    _check_generates(shape)
+    macs = macs_by_module(shape, tokens, update, zeros)
+    return sum(macs.values()) - macs["head"] + macs_by_module(shape, 1)["head"]
+
+
+def decoding_macs(
+    shape: ModelShape,
+    steps: int,
+    keys: int,
+    *,
+    beams: int,
+    update: UpdateCount = FULL,
+    zeros: Mapping[str, int] | None = None,
+) -> int:
+    """MACs of the steps after the prompt; every hypothesis of the beam runs a token in each.
+
+    Args:
+        shape: of a model with a generation head.
+        steps: forward passes after the prompt's, >= 0.
+        keys: that one hypothesis sees, summed over the steps: see :func:`visible_keys`.
+        beams: hypotheses of a prompt, >= 1; all of them count in every step.
+        update: as in :func:`macs_by_module`.
+        zeros: as in :func:`macs_by_module`.
+
+    Raises:
+        ModelError: another head, a count out of range, or as :func:`macs_by_module`.
+
+    Differs:
+        From what a shared cache runs: keys of a prompt's other hypotheses, which are masked
+        there, and padding are not counted.
+    """
+    _check_generates(shape)
+    if steps < 0 or keys < steps or beams < 1:
+        raise ModelError(
+            f"decoding: received {steps} steps, {keys} keys and {beams} beams; allowed: steps >= "
+            "0, a key or more for each step, and beams >= 1"
+        )
+    macs = macs_by_module(shape, 1, update, zeros)
+    attention = macs["scores"] + macs["context"]  # for one key
+    return beams * (steps * (sum(macs.values()) - attention) + keys * attention)
+
+
+def visible_keys(prompt_tokens: int, steps: int) -> int:
+    """Keys that one hypothesis sees over all steps: the prompt's, and one more in every step.
+
+    Args:
+        prompt_tokens: >= 1.
+        steps: forward passes after the prompt's, >= 0.
+
+    Example:
+        >>> visible_keys(4, 3)  # 5 + 6 + 7
+        18
+    """
+    return steps * prompt_tokens + steps * (steps + 1) // 2
+
+
+def _check_generates(shape: ModelShape) -> None:
+    if shape.head != "generation":
+        raise ModelError(
+            f"decoding: received a model with head {shape.head!r}; allowed: generation"
+        )
+
+
+def _by_layer(shape: ModelShape, tokens: float, update: UpdateCount) -> dict[str, list[float]]:
     if not tokens > 0:
-        raise ModelError(f"tokens: got {tokens}, need a length above 0")
-
-
-def _by_layer(shape: ModelShape, tokens: float, update: Update | None) -> dict[str, list[float]]:
+        raise ModelError(f"tokens: received {tokens}; allowed: a length above 0")
     macs: dict[str, list[float]] = {name: [0] * len(shape.layers) for name in LAYER_MODULES}
     for key, projection, rows, columns in shape.sites():
         macs[projection][_layer_of(key)] = tokens * rows * columns
@@ -241,7 +316,7 @@ def _by_layer(shape: ModelShape, tokens: float, update: Update | None) -> dict[s
         # Scores and context are each, per head, a T x T x head_size product.
         macs["scores"][index] = tokens * tokens * layer.heads * layer.head_size
         macs["context"][index] = macs["scores"][index]
-    for branch in (update or Update.full()).branches(shape):
+    for branch in update.branches:
         macs["update"][_layer_of(branch.key)] += tokens * branch.products
     return macs
 

@@ -1,19 +1,24 @@
 """The description of a model that costs are counted on: its layers, widths and task head.
 
+It is read from a backbone's folder without torch.
+
 Heads and neurons that were removed are absent from it; single zeros inside a matrix are told
 by site, as ``layer.<i>.<projection>``.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from sparsetune.errors import ModelError
+from sparsetune.records import read_json
 
 PROJECTIONS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 ARCHITECTURES = ("bert", "roberta", "gpt2")
 HEADS = ("classification", "regression", "span", "generation", "masked_lm")
 _FUSED = ("query", "key", "value")  # one matrix in GPT-2
+_SIZES = ("heads_by_layer", "neurons_by_layer")  # of a model that they were removed from
 
 Architecture = Literal["bert", "roberta", "gpt2"]
 Head = Literal["classification", "regression", "span", "generation", "masked_lm"]
@@ -51,7 +56,7 @@ class LayerShape:
                 return self.ffn_width, hidden_size
             case "ffn_out":
                 return hidden_size, self.ffn_width
-        raise ModelError(f"projection: got {projection!r}; allowed: {', '.join(PROJECTIONS)}")
+        raise ModelError(f"projection: received {projection!r}; allowed: {', '.join(PROJECTIONS)}")
 
 
 @dataclass(frozen=True)
@@ -73,16 +78,18 @@ class ModelShape:
     pooler: bool
 
     def __post_init__(self) -> None:
-        among("architecture", self.architecture, ARCHITECTURES)
-        among("head", self.head, HEADS)
+        _among("architecture", self.architecture, ARCHITECTURES)
+        _among("head", self.head, HEADS)
         for name in ("hidden_size", "vocabulary_size", "maximum_positions", "label_count"):
             _positive(name, getattr(self, name))
         if not self.layers:
-            raise ModelError("layers: got none, need at least one layer")
+            raise ModelError("layers: received none; allowed: at least one layer")
         if self.head == "generation" and self.architecture != "gpt2":
-            raise ModelError(f"head: got 'generation' for {self.architecture!r}, need 'gpt2'")
+            raise ModelError(
+                f"head: received 'generation' for {self.architecture!r}; allowed: 'gpt2'"
+            )
         if self.head == "masked_lm" and self.architecture == "gpt2":
-            raise ModelError("head: got 'masked_lm' for 'gpt2', need 'bert' or 'roberta'")
+            raise ModelError("head: received 'masked_lm' for 'gpt2'; allowed: 'bert' or 'roberta'")
 
     @classmethod
     def dense(cls, config: Mapping[str, Any], head: Head, label_count: int) -> Self:
@@ -97,7 +104,7 @@ class ModelShape:
             ModelError: an architecture other than the three, a missing key or a width that does
                 not fit.
         """
-        architecture = among("config.model_type", config.get("model_type"), ARCHITECTURES)
+        architecture = _among("config.model_type", config.get("model_type"), ARCHITECTURES)
         gpt2 = architecture == "gpt2"
         hidden = _width(config, "n_embd" if gpt2 else "hidden_size")
         heads = _width(config, "n_head" if gpt2 else "num_attention_heads")
@@ -134,7 +141,9 @@ class ModelShape:
         """
         for name, kept in (("kept_heads", kept_heads), ("kept_neurons", kept_neurons)):
             if len(kept) != len(self.layers):
-                raise ModelError(f"{name}: got {len(kept)} layers, model has {len(self.layers)}")
+                raise ModelError(
+                    f"{name}: received {len(kept)} layers, model has {len(self.layers)}"
+                )
         layers = []
         for index, layer in enumerate(self.layers):
             heads = _kept(f"kept_heads[{index}]", kept_heads[index], layer.heads)
@@ -162,6 +171,10 @@ class ModelShape:
             for projection in PROJECTIONS:
                 rows, columns = layer.matrix(projection, self.hidden_size)
                 yield f"layer.{index}.{projection}", projection, rows, columns
+
+    def sizes(self) -> dict[str, int]:
+        """Weights of every projection, by site key."""
+        return {key: rows * columns for key, _, rows, columns in self.sites()}
 
     def matrices(
         self, targets: Collection[str], *, fused: bool
@@ -210,6 +223,47 @@ class ModelShape:
         return own + hidden * labels + labels
 
 
+def as_stored(dense: ModelShape, folder: Path) -> ModelShape:
+    """Describe the model of a folder as it is.
+
+    Args:
+        dense: as its ``config.json`` says, before any removal.
+        folder: whose ``config.json`` has ``heads_by_layer`` and ``neurons_by_layer`` if something
+            was removed.
+
+    Returns:
+        ``dense`` itself, or the smaller shape.
+
+    Raises:
+        DataError: the file is not JSON.
+        ModelError: it does not fit the model.
+    """
+    path = folder / "config.json"
+    config = read_json(path, what="backbone configuration")
+    if not any(key in config for key in _SIZES):
+        return dense
+    try:
+        kept = [[range(count) for count in config[key]] for key in _SIZES]
+    except (KeyError, TypeError):
+        raise ModelError(f"{path}: need {' and '.join(_SIZES)}, a number for each layer") from None
+    return dense.with_kept(*kept)
+
+
+def language_model_shapes(folder: Path) -> tuple[ModelShape, ModelShape]:
+    """Describe a pre-trained language model: before any removal, and as it is.
+
+    Args:
+        folder: the backbone's.
+
+    Raises:
+        DataError, ModelError: its ``config.json`` or its sizes are unusable.
+    """
+    config = read_json(folder / "config.json", what="backbone configuration")
+    head: Head = "generation" if config.get("model_type") == "gpt2" else "masked_lm"
+    dense = ModelShape.dense(config, head, 1)
+    return dense, as_stored(dense, folder)
+
+
 def _width(config: Mapping[str, Any], key: str) -> int:
     if key not in config:
         raise ModelError(f"config.{key}: missing")
@@ -218,25 +272,22 @@ def _width(config: Mapping[str, Any], key: str) -> int:
 
 def _positive(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(f"{name}: got {value!r}, need a whole number >= 1")
+        raise ModelError(f"{name}: received {value!r}, allowed: a whole number >= 1")
     return value
 
 
-def among(name: str, value: Any, allowed: Sequence[str]) -> Any:
-    """Return ``value`` if it is allowed.
-
-    Raises:
-        ModelError: naming the value and what is allowed.
-    """
+def _among(name: str, value: Any, allowed: Sequence[str]) -> Any:
     if value not in allowed:
-        raise ModelError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
+        raise ModelError(f"{name}: received {value!r}; allowed: {', '.join(allowed)}")
     return value
 
 
 def _kept(name: str, kept: Sequence[int], width: int) -> int:
     wrong = [index for index in kept if not 0 <= index < width]
     if wrong:
-        raise ModelError(f"{name}: got {wrong[0]}, need 0 to {width - 1}")
+        raise ModelError(f"{name}: received {wrong[0]}; allowed: 0 to {width - 1}")
     if not kept or len(set(kept)) != len(kept):
-        raise ModelError(f"{name}: got {len(kept)} numbers, need at least one and each only once")
+        raise ModelError(
+            f"{name}: received {len(kept)} numbers; allowed: at least one, each only once"
+        )
     return len(kept)

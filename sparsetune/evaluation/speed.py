@@ -1,5 +1,7 @@
 """How fast a tuned model answers, on the device of the run; numbers for the timings table only."""
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,7 +10,7 @@ import torch
 from torch import nn
 
 from sparsetune.cost.lengths import EVALUATION_BATCH
-from sparsetune.cost.timing import measure_latency
+from sparsetune.errors import ConfigError
 from sparsetune.evaluation.generate import continue_prompts
 from sparsetune.evaluation.predict import EvaluationSplit, batch_of, inference_mode
 
@@ -33,7 +35,7 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
     Returns:
         For each batch: ``sequences`` (fewer than 64 in a smaller split), ``tokens`` it is padded
         to, ``threads`` of torch, ``sequences_per_second`` (median), and what
-        :func:`sparsetune.cost.timing.measure_latency` gives, in seconds.
+        :func:`measure_latency` gives, in seconds.
     """
     tokenizer, generates = split.tokenizer, split.task.kind == "generation"
     measured = []
@@ -88,3 +90,39 @@ def _timed(call: Callable[[], None]) -> dict[str, float | int]:
         warmup += 1
     repeats = min(_MOST_CALLS, max(_FEWEST_CALLS, int(_SECONDS / max(once, 1e-9))))
     return {**measure_latency(call, repeats=repeats, warmup=0), "warmup": warmup}
+
+
+def measure_latency(
+    run: Callable[[], None], *, repeats: int, warmup: int
+) -> dict[str, float | int]:
+    """Time a call, after letting it warm up.
+
+    Args:
+        run: the call; on an accelerator it must wait for the device before it returns.
+        repeats: timed calls, >= 1.
+        warmup: untimed calls before them, >= 0.
+
+    Returns:
+        ``latency_median_seconds``, ``latency_p90_seconds`` (the smallest time that at least
+        90 % of the calls kept to), ``latency_minimum_seconds``, ``repeats`` and ``warmup``.
+
+    Raises:
+        ConfigError: a count out of range.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ConfigError(f"repeats, warmup: received {repeats}, {warmup}; allowed: >= 1 and >= 0")
+    for _ in range(warmup):
+        run()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    seconds.sort()
+    return {
+        "latency_median_seconds": statistics.median(seconds),
+        "latency_p90_seconds": seconds[math.ceil(0.9 * repeats) - 1],
+        "latency_minimum_seconds": seconds[0],
+        "repeats": repeats,
+        "warmup": warmup,
+    }

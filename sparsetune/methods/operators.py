@@ -4,28 +4,26 @@ The cost stage counts from shapes alone. This is the other side of its ledger: e
 the model that was really run is either multiplied, known to be free, or refused by name.
 """
 
-import re
-
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.dsee.layer import DseeBranch, DseeLinear
 from sparsetune.errors import ModelError
+from sparsetune.methods.kind import UpdateKind
 
 _FREE_MODULES = (nn.Embedding, nn.LayerNorm)  # looked up, or element by element
 _MATRICES = (nn.Linear, Conv1D)
-# Below a wrapped projection, as PEFT names them; what only scales costs nothing.
-_BRANCHES = re.compile(r"(lora_[AB]|supertuning_lora_[AB]|supertuning_values)(\..+)?")
-_SCALES = re.compile(r"(lora_E|ranknum|ia3_l)(\..+)?")
+_BRANCHES = (nn.Linear, nn.ParameterDict, DseeBranch)  # that hold an update's values
 _LANGUAGE_HEAD = "lm_head"
 
 
-def multiplied_weights(model: nn.Module) -> dict[str, int]:
+def multiplied_weights(model: nn.Module, update: UpdateKind) -> dict[str, int]:
     """Count the weights that a token's products go through, by module.
 
     Args:
-        model: BERT, RoBERTa or GPT-2 with a task head, smaller or not, with any of our updates.
+        model: BERT, RoBERTa or GPT-2 with a task head, smaller or not, with its update.
+        update: the one that is attached.
 
     Returns:
         Projection, ``pooler``, ``head`` or ``update`` -> weights, biases not counted; modules
@@ -45,7 +43,7 @@ def multiplied_weights(model: nn.Module) -> dict[str, int]:
             continue
         site = next((site for site in _upwards(path) if site in at), None)
         if site is not None:
-            held = _of_projection(module, path[len(site) + 1 :], at[site])
+            held = _of_projection(module, path[len(site) + 1 :], at[site], update)
         else:
             held = _outside_layers(module, path, heads)
         if held is None:
@@ -65,16 +63,17 @@ def _upwards(path: str) -> list[str]:
     return [".".join(names[:count]) for count in range(len(names), 0, -1)]
 
 
-def _of_projection(module: nn.Module, rest: str, projections: list[str]) -> dict[str, int] | None:
+def _of_projection(
+    module: nn.Module, rest: str, projections: list[str], update: UpdateKind
+) -> dict[str, int] | None:
     """What is multiplied at a projection or below it; None = not known."""
-    if type(module) is DseeBranch:
-        return {"update": sum(parameter.numel() for parameter in module.parameters())}
     if rest in ("", "base_layer") and type(module) in (*_MATRICES, DseeLinear):
         part = module.weight.numel() // len(projections)
         return dict.fromkeys(projections, part)
-    if _SCALES.fullmatch(rest):
+    name = rest.partition(".")[0]
+    if name in update.scales:
         return {}
-    if _BRANCHES.fullmatch(rest) and type(module) in (nn.Linear, nn.ParameterDict):
+    if name in update.products and type(module) in _BRANCHES:
         return {"update": sum(parameter.numel() for parameter in module.parameters())}
     return None
 

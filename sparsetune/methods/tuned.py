@@ -18,8 +18,8 @@ from sparsetune.architectures.loading import load_model
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.dsee.support import restrict_support
 from sparsetune.errors import ModelError
-from sparsetune.methods.attached import Companion
-from sparsetune.methods.updates import attach_update
+from sparsetune.methods.kind import Companion
+from sparsetune.methods.registry import attach_update, update_of
 from sparsetune.pruning.checkpoint import (
     base_of,
     check_base,
@@ -219,7 +219,9 @@ def build(
         remove(model, structure.kept_heads, structure.kept_neurons)
     if structure.kept_layers is not None:
         keep_layers(model, structure.kept_layers)
-    attached = attach_update(model, structure.update, supports=supports, seed=structure.seed)
+    attached = attach_update(
+        model, update_of(structure.update), supports=supports, seed=structure.seed
+    )
     return TunedModel(model, structure, dict(attached.supports), companion=attached.companion)
 
 

@@ -11,18 +11,13 @@ from typing import Any
 
 from sparsetune.config.load import RunSpec
 from sparsetune.cost.lengths import EVALUATION_BATCH, Lengths
-from sparsetune.cost.macs import (
-    TrainingPhase,
-    effective_macs,
-    executed_macs,
-    whole_life_macs,
-)
-from sparsetune.cost.params import count_parameters, sparsity, sparsity_by_layer
-from sparsetune.cost.shapes import ModelShape
-from sparsetune.cost.stored import as_stored
-from sparsetune.cost.tuned import PUBLISHED_TOKENS, TunedShape, training_over_lengths
-from sparsetune.cost.updates import Update
-from sparsetune.errors import DataError, ModelError
+from sparsetune.cost.macs import TrainingPhase, macs_by_module, whole_life_macs
+from sparsetune.cost.parameters import count_parameters, sparsity, sparsity_by_layer
+from sparsetune.cost.run import PUBLISHED_TOKENS, TunedShape, training_over_lengths
+from sparsetune.cost.shapes import ModelShape, as_stored
+from sparsetune.cost.updates import UpdateCount
+from sparsetune.errors import DataError
+from sparsetune.methods.registry import update_of
 from sparsetune.pruning.manifest import Kept, read_counts
 from sparsetune.records import (
     CostRecord,
@@ -71,12 +66,13 @@ def count_cost(
     if kept.heads is not None and kept.neurons is not None:
         shape = stored.with_kept(kept.heads, kept.neurons)
     shape = shape.with_layers(kept.layers)
-    update = update_of(settings, counts.supports)
-    sizes = {key: rows * columns for key, _, rows, columns in shape.sites()}
+    update = update_of(settings).count(shape, counts.supports)
+    sizes = shape.sizes()
     zeros = {key: sizes[key] - left for key, left in counts.kept.items()}
     context.ready()
     search = _search_of(ticket)
-    phases = _phases(tuned, (shape, update), before_removal=(stored, _whole_update(spec, settings)))
+    before = (stored, _whole_update(spec, settings, stored))
+    phases = _phases(tuned, (shape, update), before_removal=before)
     if search:
         phases.insert(0, _search_phase(search, dense))
     tuned_shape = TunedShape(dense, shape, update, zeros)
@@ -99,35 +95,6 @@ def count_cost(
     )
 
 
-def update_of(update: Mapping[str, Any], supports: Mapping[str, int]) -> Update:
-    """Describe an update from a method's settings.
-
-    Args:
-        update: ``kind`` (and ``type`` for PEFT) with their settings; ``targets`` where it has any.
-        supports: site key -> single entries, for DSEE and Supra.
-
-    Raises:
-        ModelError: no cost is known for the kind.
-    """
-    targets = update.get("targets", ())
-    match update.get("type", update["kind"]):
-        case "full":
-            return Update.full()
-        case "bitfit":
-            return Update.bitfit()
-        case "lora":
-            return Update.lora(update["rank"], targets)
-        case "ia3":
-            return Update.ia3(targets, update["feedforward"])
-        case "adalora":
-            return Update.adalora(update["initial_rank"], targets, ranks=update.get("ranks"))
-        case "supra":
-            return Update.supra(update["rank"], 0, targets, counts=supports)
-        case "dsee":
-            return Update.dsee(update["rank"], 0, targets, counts=supports)
-    raise ModelError(f"update: no cost is known for {dict(update)}")
-
-
 def _search_of(ticket: Path | None) -> Mapping[str, Any] | None:
     if ticket is None:
         return None
@@ -135,7 +102,7 @@ def _search_of(ticket: Path | None) -> Mapping[str, Any] | None:
 
 
 def _parameters(
-    shape: ModelShape, update: Update, zeros: Mapping[str, int], *, trained: int
+    shape: ModelShape, update: UpdateCount, zeros: Mapping[str, int], *, trained: int
 ) -> dict[str, Any]:
     counted = count_parameters(shape, update, zeros)
     if counted.trained_with_head != trained:
@@ -150,20 +117,21 @@ def _parameters(
     }
 
 
-def _whole_update(spec: RunSpec, update: Mapping[str, Any]) -> Update:
+def _whole_update(spec: RunSpec, settings: Mapping[str, Any], shape: ModelShape) -> UpdateCount:
     """The update as it was attached, before any phase removed heads and their part of it."""
-    if update["kind"] != "dsee":
-        return update_of(update, {})
-    recipe = spec.support.settings()
-    count = 0 if recipe["recipe"] == "empty" else recipe["n_sparse"]
-    return Update.dsee(update["rank"], count, update["targets"])
+    entries = {}
+    if spec.support:
+        recipe = spec.support.settings()
+        count = 0 if recipe["recipe"] == "empty" else recipe["n_sparse"]
+        entries = {key: count for key, *_ in shape.matrices(recipe["targets"], fused=False)}
+    return update_of(settings).count(shape, entries)
 
 
 def _phases(
     tuned: Mapping[str, Any],
-    final: tuple[ModelShape, Update],
+    final: tuple[ModelShape, UpdateCount],
     *,
-    before_removal: tuple[ModelShape, Update],
+    before_removal: tuple[ModelShape, UpdateCount],
 ) -> list[TrainingPhase]:
     """Every phase that trained, with the shape and the update that it trained."""
     tokens = tuned["tokens_seen"] / tuned["examples_seen"]
@@ -182,20 +150,20 @@ def _search_phase(search: Mapping[str, Any], dense: ModelShape) -> TrainingPhase
     seen = search["examples_seen"]
     own_head = search.get("objective", "task") == "task"
     searched = dense if own_head else replace(dense, head="masked_lm", pooler=False)
-    return TrainingPhase("search", seen, search["tokens_seen"] / seen, searched, Update.full())
+    return TrainingPhase("search", seen, search["tokens_seen"] / seen, searched)
 
 
 def _macs(
     dense: ModelShape,
     shape: ModelShape,
-    update: Update,
+    update: UpdateCount,
     zeros: Mapping[str, int],
     phases: Sequence[TrainingPhase],
 ) -> dict[str, Any]:
     # The mean length in the run's own phases; a search, which comes first, has its own.
     tokens = phases[-1].tokens
-    executed = executed_macs(shape, tokens, update)
-    effective = effective_macs(shape, tokens, update, zeros)
+    executed = macs_by_module(shape, tokens, update)
+    effective = macs_by_module(shape, tokens, update, zeros)
     life = whole_life_macs(
         phases,
         inference_macs=sum(effective.values()),
@@ -203,7 +171,7 @@ def _macs(
     )
     return {
         "tokens_per_example_mean": round(tokens, 4),
-        "macs_dense_per_example": sum(executed_macs(dense, tokens).values()),
+        "macs_dense_per_example": sum(macs_by_module(dense, tokens).values()),
         "macs_executed_per_example": sum(executed.values()),
         "macs_effective_per_example": sum(effective.values()),
         "macs_whole_life": life["total"],

@@ -20,8 +20,8 @@ from sparsetune.config.suite import RunSpec, Suite
 from sparsetune.config.task import SyntheticTask, Task
 from sparsetune.config.ticket import SearchedTicket, SearchSettings
 from sparsetune.cost.lengths import EVALUATION_BATCH
-from sparsetune.cost.macs import executed_macs
-from sparsetune.cost.params import VALUE_BYTES, dense_parameters
+from sparsetune.cost.macs import macs_by_module
+from sparsetune.cost.parameters import VALUE_BYTES, dense_parameters
 from sparsetune.cost.shapes import Head, LayerShape, ModelShape
 from sparsetune.errors import ConfigError
 from sparsetune.records import (
@@ -329,7 +329,7 @@ def _answers(examples: int, forward: float, generation: Mapping[str, Any] | None
 
 
 def _forward(shape: ModelShape, tokens: float) -> int:
-    return sum(executed_macs(shape, tokens).values())
+    return sum(macs_by_module(shape, tokens).values())
 
 
 def _stored(backbone: Backbone, dense: ModelShape) -> ModelShape:

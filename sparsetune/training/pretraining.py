@@ -14,7 +14,8 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from sparsetune.config.load import Backbone
-from sparsetune.cost.pretraining import Pass, pretraining_macs, shapes_of
+from sparsetune.cost.macs import pretraining_macs
+from sparsetune.cost.shapes import language_model_shapes
 from sparsetune.data.backbones import fetch_tokenizer
 from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus
 from sparsetune.data.corpus import collate as collate_blocks
@@ -346,13 +347,13 @@ def _macs(
     search: Mapping[str, Any] | None,
 ) -> dict[str, int]:
     """What was computed, and what the dense model would have needed for all steps."""
-    dense, shape = shapes_of(work / "folder")
-    passes = [Pass(result["examples_seen"], result["tokens_seen"]) for result in results]
+    dense, shape = language_model_shapes(work / "folder")
+    passes = [(result["examples_seen"], result["tokens_seen"]) for result in results]
     planned, searched = passes, []
     if search:
         plans = [phase.dense_plan for phase in phases]
-        planned = [Pass(plan.examples_seen, plan.tokens_seen) for plan in plans]
-        searched = [Pass(search["examples_seen"], search["tokens_seen"])]
+        planned = [(plan.examples_seen, plan.tokens_seen) for plan in plans]
+        searched = [(search["examples_seen"], search["tokens_seen"])]
     trained, found = pretraining_macs(shape, passes), pretraining_macs(dense, searched)
     return {
         "macs_dense_plan": pretraining_macs(dense, planned),

@@ -1,4 +1,6 @@
-"""Configurations of the three architectures, as a ``config.json`` holds them."""
+"""Configurations of the three architectures, as a ``config.json`` holds them, and two updates."""
+
+from sparsetune.cost.updates import UpdateCount, low_rank_branches
 
 BERT_BASE = {
     "model_type": "bert", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12,
@@ -19,3 +21,19 @@ TINY = {
 }  # fmt: skip
 TINY_BERT = TINY | {"model_type": "bert"}
 TINY_ROBERTA = TINY | {"model_type": "roberta"}
+
+
+def lora(shape, rank, targets):
+    """Factors beside each target."""
+    return UpdateCount(low_rank_branches(shape, targets, rank))
+
+
+def dsee(shape, rank, n_sparse, targets):
+    """Factors and single entries beside each target."""
+    entries = {key: n_sparse for key, projection, *_ in shape.sites() if projection in targets}
+    return UpdateCount(low_rank_branches(shape, targets, rank, fused=False, entries=entries))
+
+
+def total(macs):
+    """All modules of one sequence."""
+    return sum(macs.values())

@@ -1,14 +1,10 @@
 import pytest
+from unit.cost.configs import BERT_BASE
 
 from sparsetune.config.load import Catalogue
 from sparsetune.cost.macs import training_macs
-from sparsetune.cost.params import ModelShape
+from sparsetune.cost.shapes import ModelShape
 
-BERT_BASE = {
-    "model_type": "bert", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12,
-    "intermediate_size": 3072, "vocab_size": 30522, "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-}  # fmt: skip
 MINI = BERT_BASE | {"hidden_size": 96, "num_hidden_layers": 3, "intermediate_size": 384}
 
 

@@ -4,7 +4,7 @@ import pytest
 from unit.cost.configs import TINY_BERT
 
 from sparsetune.cost.lengths import Lengths
-from sparsetune.cost.macs import executed_macs
+from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import DataError
 
@@ -14,7 +14,7 @@ def test_expected_cost_is_the_mean_over_sequences_and_above_that_of_the_mean_len
     lengths = [4, 4, 7, 21]
 
     def macs(tokens):
-        return sum(executed_macs(shape, tokens).values())
+        return sum(macs_by_module(shape, tokens).values())
 
     found = Lengths.of(lengths).expected(macs)
     assert found == round(sum(macs(tokens) for tokens in lengths) / 4)
@@ -46,8 +46,9 @@ def test_a_record_gives_back_what_it_was_given():
 
 @pytest.mark.parametrize(
     ("pairs", "message"),
-    [([], "got none"), ([[3, 0]], "got 0 sequences of 3 tokens"), ([[3]], r"\[tokens, sequences\]"),
-     (None, "got None"), ([[2.5, 1]], "1 sequences of 2.5 tokens")],
+    [([], "received none"), ([[3, 0]], "0 sequences of 3 tokens"),
+     ([[3]], r"\[tokens, sequences\]"), (None, "received None"),
+     ([[2.5, 1]], "1 sequences of 2.5 tokens")],
 )  # fmt: skip
 def test_lengths_that_make_no_sense_are_refused(pairs, message):
     with pytest.raises(DataError, match=message):

@@ -1,18 +1,28 @@
 from types import SimpleNamespace
 
 import pytest
-from unit.cost.configs import BERT_BASE, TINY_BERT, TINY_GPT2, TINY_ROBERTA
+from unit.cost.configs import (
+    BERT_BASE,
+    TINY_BERT,
+    TINY_GPT2,
+    TINY_ROBERTA,
+    dsee,
+    lora,
+    total,
+)  # fmt: skip
 
 from sparsetune.cost.macs import (
+    LAYER_MODULES,
     MODULES,
     TrainingPhase,
-    effective_macs,
-    executed_macs,
+    macs_by_layer,
+    macs_by_module,
+    macs_by_operator,
     training_macs,
     whole_life_macs,
 )
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.cost.updates import Update
+from sparsetune.cost.updates import Branch, UpdateCount
 from sparsetune.errors import ModelError
 
 TOKENS, BATCH = 7, 2
@@ -32,10 +42,6 @@ CASES = [
 def bert_base(heads=12, neurons=3072):
     shape = ModelShape.dense(BERT_BASE, "classification", 2)
     return shape.with_kept([range(heads)] * 12, [range(neurons)] * 12)
-
-
-def total(macs):
-    return sum(macs.values())
 
 
 def build(config, auto):
@@ -63,14 +69,14 @@ def counted(built, backward=False):
 @pytest.mark.parametrize(("config", "head", "auto"), CASES)
 def test_forward_equals_torchs_counter(config, head, auto):
     shape = ModelShape.dense(config, head, 2)
-    assert total(executed_macs(shape, TOKENS)) == counted(build(config, auto))
+    assert total(macs_by_module(shape, TOKENS)) == counted(build(config, auto))
 
 
 @pytest.mark.parametrize(("config", "head", "auto"), CASES)
 def test_full_training_equals_torchs_counter(config, head, auto):
     shape = ModelShape.dense(config, head, 2)
     macs = total(training_macs(shape, TOKENS))
-    assert macs == 3 * total(executed_macs(shape, TOKENS))
+    assert macs == 3 * total(macs_by_module(shape, TOKENS))
     assert macs == counted(build(config, auto), backward=True)
 
 
@@ -99,69 +105,28 @@ def test_low_rank_branches_equal_torchs_counter():
     built = build(TINY_BERT, "BertForSequenceClassification")
     add_branches(built, ["query", "value"], rank=2)
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
-    update = Update.lora(2, ["query", "value"])
-    assert total(executed_macs(shape, TOKENS, update)) == counted(built)
+    update = lora(shape, 2, ["query", "value"])
+    assert total(macs_by_module(shape, TOKENS, update)) == counted(built)
 
 
-PEFT_CASES = [
-    (TINY_BERT, "classification", "BertForSequenceClassification"),
-    (TINY_ROBERTA, "span", "RobertaForQuestionAnswering"),
-    (TINY_GPT2, "generation", "GPT2LMHeadModel"),
-]
-SETTINGS = {
-    "lora": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": ["query", "value"]},
-    "ia3": {"targets": ["key", "value", "ffn_out"], "feedforward": ["ffn_out"]},
-    "adalora": {
-        "rank": 2, "initial_rank": 3, "alpha": 4, "dropout": 0.0, "targets": ["query", "value"],
-        "orthogonality_weight": 0.1, "interval_steps": 1, "sensitivity_smoothing": 0.85,
-        "uncertainty_smoothing": 0.85,
-    },
-    "supra": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": ["query"], "n_sparse": 5},
-}  # fmt: skip
-
-
-# PEFT refuses Supra on GPT-2.
-WRAPPED = [
-    (name, *case) for case in PEFT_CASES for name in SETTINGS
-    if (name, case[0]) != ("supra", TINY_GPT2)
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "config", "head", "auto"), WRAPPED)
-def test_wrapped_models_equal_torchs_counter(name, config, head, auto):
-    from sparsetune.methods.updates import attach_update
-    from sparsetune.stages.cost import update_of
-
-    settings = {"kind": "peft", "type": name, **SETTINGS[name]}
-    sites = list(ModelShape.dense(config, head, 2).matrices(settings["targets"], fused=True))
-    if name == "adalora":  # as left by training: one matrix keeps all ranks, the others one
-        settings["ranks"] = {key: 3 if n == 0 else 1 for n, (key, *_) in enumerate(sites)}
-    built = build(config, auto)
-    attached = attach_update(built.model, settings, supports={}, seed=0)
-    supports = {key: len(positions) for key, positions in attached.supports.items()}
-    shape = ModelShape.dense(config, head, 2)
-    ours = executed_macs(shape, TOKENS, update_of(settings, supports))
-    # PEFT adds Supra's single entries into the matrix: no product of their own to count.
-    assert total(ours) == counted(built) + TOKENS * sum(supports.values())
-    assert (ours["update"] == 0) == (name == "ia3")
-
-
-def test_adalora_trains_at_its_first_rank_and_runs_at_its_last_ones():
+def test_ranks_that_fall_train_at_the_first_and_run_at_the_last_ones():
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
-    ranks = {"layer.0.query": 1, "layer.1.query": 2}
-    update = Update.adalora(4, ["query"], ranks=ranks)
     # One rank of a 24 x 24 matrix is 48 MACs a token; a branch in training costs three times.
-    assert executed_macs(shape, 5, update)["update"] == 5 * 3 * 48
+    update = UpdateCount(
+        (Branch("layer.0.query", 1 * 48), Branch("layer.1.query", 2 * 48)),
+        in_training=(Branch("layer.0.query", 4 * 48), Branch("layer.1.query", 4 * 48)),
+    )
+    assert macs_by_module(shape, 5, update)["update"] == 5 * 3 * 48
     assert training_macs(shape, 5, update)["update"] == 3 * 5 * 8 * 48
 
 
 def test_scaling_and_biases_are_free_and_leave_the_backbone_frozen():
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
-    for update in (Update.bitfit(), Update.ia3(["key"], [])):
-        assert executed_macs(shape, 5, update) == executed_macs(shape, 5)
+    for update in (UpdateCount(own=7), UpdateCount((Branch("layer.0.key", 0, vectors=24),))):
+        assert macs_by_module(shape, 5, update) == macs_by_module(shape, 5)
         training = training_macs(shape, 5, update)
-        assert training["query"] == 2 * executed_macs(shape, 5)["query"]
-        assert training["head"] == 3 * executed_macs(shape, 5)["head"]
+        assert training["query"] == 2 * macs_by_module(shape, 5)["query"]
+        assert training["head"] == 3 * macs_by_module(shape, 5)["head"]
 
 
 def test_frozen_training_differs_from_torchs_counter_by_the_first_layer_alone():
@@ -170,7 +135,7 @@ def test_frozen_training_differs_from_torchs_counter_by_the_first_layer_alone():
     built = build(TINY_BERT, "BertForSequenceClassification")
     add_branches(built, ["query", "value"], rank=2)
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
-    ours = total(training_macs(shape, TOKENS, Update.lora(2, ["query", "value"])))
+    ours = total(training_macs(shape, TOKENS, lora(shape, 2, ["query", "value"])))
     skipped = 3 * TOKENS * 24 * 24 + 2 * TOKENS * 2 * 24 + TOKENS * TOKENS * 24
     assert ours == counted(built, backward=True) + skipped
 
@@ -178,7 +143,7 @@ def test_frozen_training_differs_from_torchs_counter_by_the_first_layer_alone():
 def test_bert_base_by_hand():
     # Per layer 7,077,888 weights x 128 tokens + 2 x 128^2 x 768; pooler 768^2; head 1536.
     by_hand = 12 * (7_077_888 * 128 + 2 * 128**2 * 768) + 768**2 + 1536
-    assert total(executed_macs(bert_base(), 128)) == by_hand
+    assert total(macs_by_module(bert_base(), 128)) == by_hand
     assert by_hand / 1e9 == pytest.approx(11.17, abs=0.005)
     assert 277 * by_hand == pytest.approx(3.10e12, rel=2e-3)
 
@@ -195,30 +160,31 @@ def test_bert_base_by_hand():
     ],
 )
 def test_removal_saves_the_published_share(heads, neurons, saved_percent):
-    dense = total(executed_macs(bert_base(), 128))
-    smaller = total(executed_macs(bert_base(heads, neurons), 128))
+    dense = total(macs_by_module(bert_base(), 128))
+    smaller = total(macs_by_module(bert_base(heads, neurons), 128))
     assert 100 * (1 - smaller / dense) == pytest.approx(saved_percent, abs=0.06)
 
 
 @pytest.mark.parametrize(("ratio", "saved_percent"), [(0.2, 19.5), (0.3, 29.2), (0.5, 48.6)])
-def test_zeros_save_effective_macs_only(ratio, saved_percent):
+def test_zeros_save_macs_by_module_only(ratio, saved_percent):
     shape = bert_base()
     zeros = {key: round(ratio * rows * columns) for key, _, rows, columns in shape.sites()}
-    dense = total(executed_macs(shape, 128))
-    effective = effective_macs(shape, 128, zeros=zeros)
+    dense = total(macs_by_module(shape, 128))
+    effective = macs_by_module(shape, 128, zeros=zeros)
     assert 100 * (1 - total(effective) / dense) == pytest.approx(saved_percent, abs=0.06)
-    assert effective["scores"] == executed_macs(shape, 128)["scores"]
+    assert effective["scores"] == macs_by_module(shape, 128)["scores"]
 
 
 def test_branches_count_in_both_kinds():
     # 589,824 values of U and V and 24 * 64 sparse entries, each once per token.
-    update = Update.dsee(16, 64, ["query", "value"])
-    for count in (executed_macs, effective_macs):
-        assert count(bert_base(), 128, update)["update"] == 128 * (589_824 + 24 * 64)
+    update = dsee(bert_base(), 16, 64, ["query", "value"])
+    for zeros in (None, {"layer.0.query": 9}):
+        macs = macs_by_module(bert_base(), 128, update, zeros)
+        assert macs["update"] == 128 * (589_824 + 24 * 64)
 
 
 def test_modules_are_complete_and_ordered():
-    macs = executed_macs(ModelShape.dense(TINY_ROBERTA, "classification", 3), 5)
+    macs = macs_by_module(ModelShape.dense(TINY_ROBERTA, "classification", 3), 5)
     assert tuple(macs) == MODULES
     assert macs["embeddings"] == macs["pooler"] == macs["update"] == 0
     assert macs["head"] == 24 * 24 + 24 * 3
@@ -226,16 +192,16 @@ def test_modules_are_complete_and_ordered():
 
 def test_mean_length_gives_whole_numbers_near_the_exact_ones():
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
-    macs = executed_macs(shape, 6.5)
+    macs = macs_by_module(shape, 6.5)
     assert all(isinstance(value, int) for value in macs.values())
     assert macs["query"] == 6.5 * 2 * 24 * 24
-    assert executed_macs(shape, 6)["scores"] < macs["scores"] < executed_macs(shape, 7)["scores"]
+    assert macs_by_module(shape, 6)["scores"] < macs["scores"] < macs_by_module(shape, 7)["scores"]
 
 
 def test_frozen_backbone_trains_cheaper_by_its_frozen_matrices():
     shape = ModelShape.dense(TINY_GPT2, "generation", 1)
-    update = Update.lora(2, ["query"])
-    forward, training = executed_macs(shape, 5, update), training_macs(shape, 5, update)
+    update = lora(shape, 2, ["query"])
+    forward, training = macs_by_module(shape, 5, update), training_macs(shape, 5, update)
     ratios = {name: training[name] / forward[name] for name in MODULES if forward[name]}
     assert {name for name, ratio in ratios.items() if ratio == 3} == {"scores", "context", "update"}
     assert set(ratios.values()) == {2, 3}
@@ -244,14 +210,14 @@ def test_frozen_backbone_trains_cheaper_by_its_frozen_matrices():
 def test_whole_life_adds_search_training_and_use():
     dense = ModelShape.dense(TINY_BERT, "classification", 2)
     small = dense.with_kept([[0, 1]] * 2, [range(20)] * 2)
-    update = Update.dsee(2, 4, ["query"])
+    update = dsee(small, 2, 4, ["query"])
     phases = [
-        TrainingPhase("search", 10, 6, dense, Update.full()),
+        TrainingPhase("search", 10, 6, dense),
         TrainingPhase("train", 30, 6, small, update),
         TrainingPhase("train", 30, 6, small, update),
     ]
     life = whole_life_macs(phases, inference_macs=1000, inference_examples=50)
-    assert life["search"] == 10 * 3 * total(executed_macs(dense, 6))
+    assert life["search"] == 10 * 3 * total(macs_by_module(dense, 6))
     assert life["train"] == 60 * total(training_macs(small, 6, update))
     assert life["inference"] == 50_000
     assert life["total"] == life["search"] + life["train"] + 50_000
@@ -259,32 +225,87 @@ def test_whole_life_adds_search_training_and_use():
 
 def test_impossible_counts_are_refused():
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
-    with pytest.raises(ModelError, match="tokens: got 0"):
-        executed_macs(shape, 0)
-    with pytest.raises(ModelError, match="unknown site"):
-        effective_macs(shape, 4, zeros={"layer.0.pooler": 1})
-    phase = TrainingPhase("total", 1, 4, shape, Update.full())
+    with pytest.raises(ModelError, match="tokens: received 0"):
+        macs_by_module(shape, 0)
+    for count in (macs_by_module, macs_by_layer, macs_by_operator):
+        with pytest.raises(ModelError, match="unknown site"):
+            count(shape, 4, zeros={"layer.0.pooler": 1})
+    phase = TrainingPhase("total", 1, 4, shape)
     with pytest.raises(ModelError, match="phase 'total'"):
         whole_life_macs([phase], inference_macs=0, inference_examples=0)
-    with pytest.raises(ModelError, match="need both >= 0"):
+    with pytest.raises(ModelError, match="allowed: both >= 0"):
         whole_life_macs([], inference_macs=-1, inference_examples=0)
 
 
+ZEROS = {"layer.0.query": 100, "layer.1.ffn_out": 30}
+UPDATES = {
+    "none": lambda shape: UpdateCount(),
+    "dsee": lambda shape: dsee(shape, 2, 5, ["query", "value"]),
+    "vectors": lambda shape: UpdateCount((Branch("layer.0.key", 0, vectors=8),)),
+}
+
+
+def small(config=TINY_BERT, head="classification"):
+    dense = ModelShape.dense(config, head, 2)
+    return dense.with_kept([[0], [0, 2]], [range(10), range(7)])
+
+
+def test_one_layer_by_hand():
+    # Layer 0 keeps one head of 8 features and 10 neurons of D = 24; T = 5, 100 zeros in its query.
+    layers = macs_by_layer(small(), 5, dsee(small(), 2, 5, ["query"]), ZEROS)
+    first = {module: values[0] for module, values in layers.items()}
+    assert first == {
+        "query": 5 * (8 * 24 - 100), "key": 5 * 8 * 24, "value": 5 * 8 * 24,
+        "attention_output": 5 * 24 * 8, "ffn_in": 5 * 10 * 24, "ffn_out": 5 * 24 * 10,
+        "scores": 25 * 8, "context": 25 * 8, "update": 5 * (2 * (8 + 24) + 5),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize(
+    ("config", "head"),
+    [(TINY_BERT, "classification"), (TINY_ROBERTA, "span"), (TINY_GPT2, "generation")],
+)
+def test_layers_and_operators_add_up_to_the_modules(config, head, update):
+    shape = small(config, head)
+    update = UPDATES[update](shape)
+    for zeros in (None, ZEROS):
+        modules = macs_by_module(shape, 9, update, zeros)
+        layers = macs_by_layer(shape, 9, update, zeros)
+        assert {name: sum(values) for name, values in layers.items()} == {
+            name: modules[name] for name in LAYER_MODULES
+        }
+        operators = macs_by_operator(shape, 9, update, zeros)
+        assert sum(operators.values()) == sum(modules.values())
+        assert min(operators.values()) >= 0
+
+
+def test_operators_of_bert_base_by_hand():
+    update = dsee(bert_base(), 16, 64, ["query", "value"])
+    found = macs_by_operator(bert_base(), 128, update)
+    assert found == {
+        "linear": 12 * 7_077_888 * 128 + 768**2 + 1536,
+        "attention": 12 * 2 * 128**2 * 768,
+        "low_rank": 128 * 589_824,
+        "single_entries": 128 * 24 * 64,
+    }
+
+
 def test_a_third_of_the_layers_saves_a_third_of_them():
-    whole, dense = bert_base(), total(executed_macs(bert_base(), 128))
+    whole, dense = bert_base(), total(macs_by_module(bert_base(), 128))
     third = whole.with_layers([0, 1, 3, 4, 6, 7, 9, 10])
     # All but pooler and classifier are in the layers, which are alike.
     rest = 768 * 768 + 768 * 2
-    assert total(executed_macs(third, 128)) == rest + (dense - rest) * 8 // 12
+    assert total(macs_by_module(third, 128)) == rest + (dense - rest) * 8 // 12
     assert whole.with_layers(None) == whole
 
 
 @pytest.mark.parametrize("kept", [[], [0, 0], [12], [-1]])
 def test_layers_that_do_not_exist_are_refused(kept):
-    with pytest.raises(ModelError, match="kept_layers: got"):
+    with pytest.raises(ModelError, match="kept_layers: received"):
         bert_base().with_layers(kept)
 
 
 def test_gpt2_has_no_masked_language_model():
-    with pytest.raises(ModelError, match="head: got 'masked_lm' for 'gpt2'"):
+    with pytest.raises(ModelError, match="head: received 'masked_lm' for 'gpt2'"):
         ModelShape.dense(TINY_GPT2, "masked_lm", 1)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from unit.tiny import tiny_model
 
+from sparsetune.errors import ConfigError
 from sparsetune.evaluation import speed
-from sparsetune.evaluation.speed import measure_speed, middle
+from sparsetune.evaluation.speed import measure_latency, measure_speed, middle
 
 GENERATION = {"beams": 2, "maximum_new_tokens": 4, "length_penalty": 1.0, "no_repeat_ngram": 0}
 
@@ -66,3 +67,25 @@ def test_long_calls_are_repeated_less(monkeypatch, seconds, repeats, warmup):
     assert (measured["repeats"], measured["warmup"]) == (repeats, warmup)
     assert clock.now == pytest.approx(seconds * (repeats + warmup))
     assert measured["latency_median_seconds"] == pytest.approx(seconds)
+
+
+def test_median_and_p90_of_known_times(monkeypatch):
+    # Ten calls that take 1, 2, ... 10 s: median 5.5; nine of ten keep to 9 s.
+    ticks = iter([t for seconds in range(1, 11) for t in (100.0, 100.0 + seconds)])
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
+    calls = []
+    measured = measure_latency(lambda: calls.append(1), repeats=10, warmup=3)
+    assert len(calls) == 13
+    assert measured == {
+        "latency_median_seconds": 5.5,
+        "latency_p90_seconds": 9.0,
+        "latency_minimum_seconds": 1.0,
+        "repeats": 10,
+        "warmup": 3,
+    }
+
+
+@pytest.mark.parametrize(("repeats", "warmup"), [(0, 1), (1, -1)])
+def test_counts_out_of_range_are_refused(repeats, warmup):
+    with pytest.raises(ConfigError, match="repeats, warmup"):
+        measure_latency(lambda: None, repeats=repeats, warmup=warmup)

@@ -4,7 +4,8 @@ from unit.tiny import tiny_batch, tiny_model
 from unit.training.tiny_jobs import UPDATES, build_tiny, save_backbone
 
 from sparsetune.errors import ModelError
-from sparsetune.methods.adalora import RankAllocation
+from sparsetune.methods.kinds.adalora import RankAllocation
+from sparsetune.methods.registry import update_of
 
 LABELS = torch.tensor([0, 1, 2])
 SITES = {f"layer.{layer}.{name}" for layer in (0, 1) for name in ("query", "value")}
@@ -48,7 +49,7 @@ def test_the_loss_term_is_the_one_that_peft_adds():
     loss = tuner(**tiny_batch(), labels=LABELS).loss
     bare = tuner.model(**tiny_batch(), labels=LABELS).loss
     assert loss > bare + 0.2
-    term = RankAllocation(tuner, UPDATES["adalora"], {}).loss()
+    term = RankAllocation(tuner, update_of(UPDATES["adalora"]), {}).loss()
     torch.testing.assert_close(bare + term, loss)
 
 
@@ -134,7 +135,7 @@ def test_a_matrix_may_lose_all_its_ranks(bert, monkeypatch):
 def test_too_few_steps_to_choose_ranks_are_refused(bert, monkeypatch, total, final):
     share = {"initial_fraction": 0.0, "final_fraction": (final + 0.01) / total}
     monkeypatch.setitem(UPDATES, "adalora", {**UPDATES["adalora"], **share})
-    with pytest.raises(ModelError, match=rf"got {total} optimizer steps.* last {final} come"):
+    with pytest.raises(ModelError, match=rf"received {total} optimizer steps.* last {final} come"):
         build_tiny(bert, "adalora").companion.begin(total)
 
 
@@ -144,5 +145,5 @@ def test_ranks_and_states_of_another_model_are_refused(bert, monkeypatch):
         tuned.companion.load_state({"kept/nothing.lora_E": torch.zeros(5)})
     update = {**UPDATES["adalora"], "ranks": {"layer.0.query": 2}}
     monkeypatch.setitem(UPDATES, "adalora", update)
-    with pytest.raises(ModelError, match=r"update\.ranks: got layer\.0\.query; the model's"):
+    with pytest.raises(ModelError, match=r"update\.ranks: received layer\.0\.query; allowed"):
         build_tiny(bert, "adalora")

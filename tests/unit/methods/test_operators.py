@@ -2,73 +2,63 @@ import pytest
 import torch
 from torch import nn
 from unit.tiny import adapted, tiny_model
+from unit.training.tiny_jobs import UPDATES
 
-from sparsetune.cost.macs import executed_macs
+from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.cost.updates import Update
 from sparsetune.errors import ModelError
 from sparsetune.methods.operators import multiplied_weights
-from sparsetune.methods.updates import attach_update
+from sparsetune.methods.registry import attach_update, update_of
 from sparsetune.pruning.structured import remove
-from sparsetune.stages.cost import update_of
+
+FULL = update_of({"kind": "full"})
 
 KINDS = [("bert", "classification", "classification"), ("bert", "qa", "span"),
          ("roberta", "classification", "classification"), ("roberta", "qa", "span"),
          ("gpt2", "lm", "generation"), ("gpt2", "classification", "classification")]  # fmt: skip
 
 
-def counted(model, head, update=None, kept=None):
+def counted(model, head, update=FULL, kept=None, entries=None):
     """What the cost stage counts for one token, but for products of two activations."""
     shape = ModelShape.dense(model.config.to_dict(), head, 3)
     shape = shape.with_kept(*kept) if kept else shape
-    macs = executed_macs(shape, 1, update)
+    macs = macs_by_module(shape, 1, update.count(shape, entries or {}))
     return {name: n for name, n in macs.items() if n and name not in ("scores", "context")}
 
 
 @pytest.mark.parametrize(("kind", "task", "head"), KINDS)
 def test_every_weight_of_a_dense_model_is_one_that_is_counted(kind, task, head):
     model = tiny_model(kind, task=task)
-    assert multiplied_weights(model) == counted(model, head)
+    assert multiplied_weights(model, FULL) == counted(model, head)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_what_is_removed_is_gone_and_dsee_s_update_counts(kind):
     model = adapted(kind)
-    update = Update.dsee(3, 11, ["query", "value"])
-    head = "classification"
-    assert multiplied_weights(model) == counted(model, head, update)
+    update, head = update_of(UPDATES["dsee"]), "classification"
+    entries = {f"layer.{layer}.{name}": 11 for layer in (0, 1) for name in ("query", "value")}
+    assert multiplied_weights(model, update) == counted(model, head, update, entries=entries)
     kept = [[0, 2], [1]], [list(range(9)), [3]]
     smaller = tiny_model(kind)
     remove(smaller, *kept)
-    assert multiplied_weights(smaller) == counted(smaller, head, kept=kept)
-
-
-SETTINGS = {
-    "lora": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": ["query", "value"]},
-    "ia3": {"targets": ["key", "ffn_out"], "feedforward": ["ffn_out"]},
-    "adalora": {
-        "rank": 2, "initial_rank": 3, "alpha": 4, "dropout": 0.0, "targets": ["query"],
-        "orthogonality_weight": 0.1, "interval_steps": 1, "sensitivity_smoothing": 0.85,
-        "uncertainty_smoothing": 0.85,
-    },
-    "supra": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": ["query"], "n_sparse": 5},
-    "bitfit": {},
-}  # fmt: skip
+    assert multiplied_weights(smaller, FULL) == counted(smaller, head, kept=kept)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, kind) for name in SETTINGS for kind in ("bert", "gpt2")
-     if (name, kind) != ("supra", "gpt2")],  # PEFT refuses it
+    [(name, kind) for name in UPDATES for kind in ("bert", "gpt2")
+     if name != "dsee" and (name, kind) != ("supra", "gpt2")],  # PEFT refuses it
 )  # fmt: skip
 def test_updates_of_the_library_are_counted_and_scales_are_free(name, kind):
-    kind_of_update = {"kind": "bitfit"} if name == "bitfit" else {"kind": "peft", "type": name}
-    settings = {**kind_of_update, **SETTINGS[name]}
-    model = tiny_model(kind)
-    attached = attach_update(model, settings, supports={}, seed=0)
-    supports = {key: len(positions) for key, positions in attached.supports.items()}
-    update = update_of(settings, supports)
-    assert multiplied_weights(model) == counted(model, "classification", update)
+    model, update = tiny_model(kind), update_of(UPDATES[name])
+    supports = attach_update(model, update, supports={}, seed=0).supports
+    entries = {key: len(positions) for key, positions in supports.items()}
+    assert multiplied_weights(model, update) == counted(
+        model, "classification", update, entries=entries
+    )
+    if name in ("lora", "supra", "adalora"):
+        with pytest.raises(ModelError, match="whose cost is not known"):
+            multiplied_weights(model, FULL)  # another update's branches
 
 
 def insert(model, path, module):
@@ -91,11 +81,11 @@ def test_an_operator_whose_cost_is_not_known_is_refused_by_name(path, module, me
     model = tiny_model("bert")
     insert(model, path, module)
     with pytest.raises(ModelError, match=message):
-        multiplied_weights(model)
+        multiplied_weights(model, FULL)
 
 
 def test_a_bare_parameter_of_the_model_is_refused():
     model = tiny_model("bert")
     model.register_parameter("mixing", nn.Parameter(torch.ones(3)))
     with pytest.raises(ModelError, match="the model itself: a BertForSequenceClassification with"):
-        multiplied_weights(model)
+        multiplied_weights(model, FULL)

@@ -16,11 +16,11 @@ from unit.training.tiny_jobs import (
     workplace,
 )
 
-from sparsetune.cost.params import count_parameters
+from sparsetune.cost.parameters import count_parameters
 from sparsetune.cost.shapes import ModelShape
+from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.pruning.manifest import read_counts
-from sparsetune.stages.cost import update_of
 from sparsetune.training.phases import run_phases
 
 CASES = [(kind, name) for kind in KINDS for name in UPDATES if (kind, name) != ("gpt2", "supra")]
@@ -65,7 +65,7 @@ def test_a_trained_run_loads_bit_for_bit_and_is_counted_to_the_byte(
     assert loaded.structure == tuned.structure
     manifest, counts = read_counts(path)
     shape = ModelShape.dense(tuned.model.config.to_dict(), "classification", 3)
-    count = count_parameters(shape, update_of(manifest.update, counts.supports))
+    count = count_parameters(shape, update_of(manifest.update).count(shape, counts.supports))
     assert count.trained_with_head == trained_count
     stored = load_file(path).values()
     assert count.stored_bytes == sum(t.numel() * t.element_size() for t in stored)

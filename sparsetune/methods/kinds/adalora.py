@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from sparsetune.architectures.base import Site
+from sparsetune.cost.shapes import ModelShape
+from sparsetune.cost.updates import UpdateCount, low_rank_branches
 from sparsetune.errors import ModelError
+from sparsetune.methods.kind import Attached, UpdateKind
+from sparsetune.methods.kinds.peft import ADAPTER, PeftUpdate, transposed
 
 if TYPE_CHECKING:
     from peft import AdaLoraModel
+    from torch import Tensor, nn
 
-ADAPTER = "default"
+    from sparsetune.architectures.base import Site
+
 _SUFFIX = f".lora_E.{ADAPTER}"
 _SMOOTHED, _UNCERTAINTY, _KEPT = "smoothed/", "uncertainty/", "kept/"
 
@@ -27,7 +29,7 @@ class RankAllocation:
 
     Args:
         tuner: PEFT's, around the model.
-        update: the method's settings.
+        update: the method's update.
         keys: module path -> site key of every wrapped matrix.
 
     Source:
@@ -38,7 +40,7 @@ class RankAllocation:
     """
 
     def __init__(
-        self, tuner: "AdaLoraModel", update: Mapping[str, Any], keys: Mapping[str, str]
+        self, tuner: "AdaLoraModel", update: "AdaloraUpdate", keys: Mapping[str, str]
     ) -> None:
         self.tuner = tuner
         self.update = update
@@ -48,20 +50,22 @@ class RankAllocation:
         """Lay the schedule over ``total_steps`` optimizer steps.
 
         Raises:
-            ModelError: there is no step from which ranks could be scored before they settle.
+            ModelError: there is no step from which ranks could be scored before they converge.
         """
         config = self.tuner.peft_config[ADAPTER]
         config.total_step = total_steps
-        config.tinit = int(self.update["initial_fraction"] * total_steps)
-        config.tfinal = int(self.update["final_fraction"] * total_steps)
+        config.tinit = int(self.update.initial_fraction * total_steps)
+        config.tfinal = int(self.update.final_fraction * total_steps)
         if total_steps - config.tfinal < 2:
             raise ModelError(
-                f"update adalora: got {total_steps} optimizer steps, of which the last "
-                f"{config.tfinal} come after the ranks have settled; need at least 2 before"
+                f"update adalora: received {total_steps} optimizer steps, of which the last "
+                f"{config.tfinal} come after the ranks have converged; allowed: at least 2 before"
             )
 
-    def loss(self) -> Tensor:
+    def loss(self) -> "Tensor":
         """The weighted distance of the singular vectors from orthogonal ones; a scalar."""
+        import torch
+
         model = self.tuner.model
         outputs = SimpleNamespace(loss=torch.zeros((), device=next(model.parameters()).device))
         # PEFT adds the term to a model's loss; this model has none but the term.
@@ -76,8 +80,10 @@ class RankAllocation:
         """Update the importance scores, and the ranks if it is time."""
         self.tuner.update_and_allocate(step)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> "dict[str, Tensor]":
         """The allocator's smoothed scores and the triplets it keeps, by parameter name."""
+        import torch
+
         allocator = self.tuner.rankallocator
         pattern = self.tuner.peft_config[ADAPTER].rank_pattern or {}
         return {
@@ -89,12 +95,14 @@ class RankAllocation:
             },
         }
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: "Mapping[str, Tensor]") -> None:
         """Go on from a state.
 
         Raises:
             ModelError: it is another model's.
         """
+        import torch
+
         allocator, own = self.tuner.rankallocator, dict(self.tuner.model.named_parameters())
         allocator.reset_ipt()
         pattern = {}
@@ -122,55 +130,68 @@ class RankAllocation:
         return {"ranks": ranks}
 
 
-def attach_adalora(
-    model: nn.Module, update: Mapping[str, Any], sites: Mapping[str, Site]
-) -> RankAllocation | None:
-    """Attach AdaLoRA.
+class AdaloraUpdate(PeftUpdate):
+    """AdaLoRA, through PEFT.
 
-    Args:
-        model: changed in place.
-        update: the method's settings; ``ranks`` (site key -> rank) if they are settled.
-        sites: module path -> first target stored in it.
-
-    Returns:
-        What must be called while it trains; None once the ranks are settled.
-
-    Raises:
-        ModelError: ``ranks`` are not those of this model's targets.
+    ``ranks`` (site key -> rank) is what a finished training has left of each matrix.
     """
-    from peft import AdaLoraConfig, AdaLoraModel
 
-    config = AdaLoraConfig(
-        init_r=update["initial_rank"],
-        target_r=update["rank"],
-        lora_alpha=update["alpha"],
-        lora_dropout=update["dropout"],
-        deltaT=update["interval_steps"],
-        beta1=update["sensitivity_smoothing"],
-        beta2=update["uncertainty_smoothing"],
-        orth_reg_weight=update["orthogonality_weight"],
-        total_step=1,  # until training begins
-        target_modules=sorted(sites),
-        fan_in_fan_out=any(site.stored_in_by_out for site in sites.values()),
-    )
-    tuner = AdaLoraModel(model, config, ADAPTER)
-    keys = {path: site.key for path, site in sites.items()}
-    if "ranks" not in update:
-        return RankAllocation(tuner, update, keys)
-    if update["ranks"].keys() != set(keys.values()):
-        raise ModelError(
-            f"update.ranks: got {', '.join(sorted(update['ranks']))}; the model's targets are "
-            f"{', '.join(sorted(keys.values()))}"
+    products = frozenset({"lora_A", "lora_B"})
+    scales = frozenset({"lora_E", "ranknum"})
+    ranks: Mapping[str, int] | None = None
+
+    def inject(
+        self, model: "nn.Module", sites: "Mapping[str, Site]", supports: "Mapping[str, Tensor]"
+    ) -> Attached:
+        """Put PEFT's tuner around the model; its ranks fall unless they have converged before."""
+        from peft import AdaLoraConfig, AdaLoraModel
+
+        config = AdaLoraConfig(
+            init_r=self.initial_rank,
+            target_r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            deltaT=self.interval_steps,
+            beta1=self.sensitivity_smoothing,
+            beta2=self.uncertainty_smoothing,
+            orth_reg_weight=self.orthogonality_weight,
+            total_step=1,  # until training begins
+            target_modules=sorted(sites),
+            fan_in_fan_out=transposed(sites),
         )
-    ranks = {path: update["ranks"][key] for path, key in keys.items()}
-    first = update["initial_rank"]
-    _resize(
-        tuner, {path + _SUFFIX: [i < rank for i in range(first)] for path, rank in ranks.items()}
-    )
-    return None
+        tuner = AdaLoraModel(model, config, ADAPTER)
+        keys = {path: site.key for path, site in sites.items()}
+        if self.ranks is None:
+            return Attached(companion=RankAllocation(tuner, self, keys))
+        if self.ranks.keys() != set(keys.values()):
+            raise ModelError(
+                f"update.ranks: received {', '.join(sorted(self.ranks))}; allowed: the model's "
+                f"targets, {', '.join(sorted(keys.values()))}"
+            )
+        pattern = {
+            path + _SUFFIX: [n < self.ranks[key] for n in range(self.initial_rank)]
+            for path, key in keys.items()
+        }
+        _resize(tuner, pattern)
+        return Attached()
+
+    def count(self, shape: ModelShape, entries: Mapping[str, int]) -> UpdateCount:
+        """Count what is kept of the ranks, and all of the first ones in training."""
+        kept, first = (
+            low_rank_branches(
+                shape, self.targets, self.initial_rank, ranks=ranks, singular_values=True
+            )
+            for ranks in (self.ranks, None)
+        )
+        return UpdateCount(kept, in_training=first)
 
 
 def _resize(tuner: "AdaLoraModel", pattern: Mapping[str, list[bool]]) -> None:
+    import torch
+
     with torch.random.fork_rng(devices=[]):  # PEFT draws values before it copies the old ones
         tuner.resize_modules_by_rank_pattern(pattern, ADAPTER)
     tuner.peft_config[ADAPTER].rank_pattern = None
+
+
+UpdateKind.known["peft", "adalora"] = AdaloraUpdate

@@ -1,4 +1,4 @@
-"""A tuned model beside the dense one: its three kinds of inference MACs, at any length.
+"""A run's model beside the dense one: its three kinds of inference MACs, at any length.
 
 ``dense`` is the model as published, without an update; ``executed`` and ``effective`` are as
 ``macs`` defines them.
@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparsetune.cost.decoding import decoding_macs, prefill_macs
 from sparsetune.cost.lengths import Lengths
 from sparsetune.cost.macs import (
     OPERATORS,
     TrainingPhase,
-    effective_macs,
-    executed_macs,
+    decoding_macs,
     macs_by_layer,
+    macs_by_module,
     macs_by_operator,
+    prefill_macs,
     training_macs,
 )
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.cost.updates import Update
+from sparsetune.cost.updates import FULL, UpdateCount
 from sparsetune.errors import DataError
 
 KINDS = ("dense", "executed", "effective")
@@ -37,13 +37,13 @@ class TunedShape:
     Attributes:
         dense: before any removal.
         shape: after it.
-        update: the branches that stand beside the weights.
+        update: the branches that stand beside the weights of ``shape``.
         zeros: site key -> zeros left inside that matrix.
     """
 
     dense: ModelShape
     shape: ModelShape
-    update: Update
+    update: UpdateCount = FULL
     zeros: Mapping[str, int] = field(default_factory=dict)
 
     def macs(self, tokens: float) -> dict[str, int]:
@@ -53,9 +53,8 @@ class TunedShape:
             tokens: length of the sequence, > 0.
         """
         return {
-            "dense": sum(executed_macs(self.dense, tokens).values()),
-            "executed": sum(executed_macs(self.shape, tokens, self.update).values()),
-            "effective": sum(effective_macs(self.shape, tokens, self.update, self.zeros).values()),
+            kind: sum(macs_by_module(shape, tokens, update, zeros).values())
+            for kind, (shape, update, zeros) in self._parts().items()
         }
 
     def over(self, lengths: Lengths) -> dict[str, int]:
@@ -80,14 +79,9 @@ class TunedShape:
         Raises:
             ModelError: the model does not generate, or counts that make no sense.
         """
-        parts = {
-            "dense": (self.dense, Update.full(), None),
-            "executed": (self.shape, self.update, None),
-            "effective": (self.shape, self.update, self.zeros),
-        }
         steps, keys = decoding["steps_total"], decoding["visible_keys_total"]
         found: dict[str, dict[str, int]] = {"prefill": {}, "decode": {}}
-        for kind, (shape, update, zeros) in parts.items():
+        for kind, (shape, update, zeros) in self._parts().items():
             at = {tokens: prefill_macs(shape, tokens, update, zeros) for tokens in prompts.counts}
             found["prefill"][kind] = prompts.expected(at.__getitem__)
             whole = decoding_macs(
@@ -95,6 +89,14 @@ class TunedShape:
             )
             found["decode"][kind] = round(whole / prompts.sequences)
         return found
+
+    def _parts(self) -> dict[str, tuple[ModelShape, UpdateCount, Mapping[str, int] | None]]:
+        """Shape, update and zeros that cost nothing, by kind of :data:`KINDS`."""
+        return {
+            "dense": (self.dense, FULL, None),
+            "executed": (self.shape, self.update, None),
+            "effective": (self.shape, self.update, self.zeros),
+        }
 
     def by_layer(self, tokens: float) -> dict[str, dict[str, list[int]]]:
         """Executed and effective MACs of one sequence: module -> one number for each layer.
@@ -130,7 +132,7 @@ class TunedShape:
             DataError: a module for which they differ.
         """
         there = dict(found)
-        macs = executed_macs(self.shape, 1, self.update)
+        macs = macs_by_module(self.shape, 1, self.update)
         for module in dict.fromkeys((*macs, *there)):
             counted = 0 if module in _ATTENTION else macs.get(module, 0)
             if counted != there.get(module, 0):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsetune.cost.shapes import PROJECTIONS, ModelShape
-from sparsetune.cost.updates import Update
+from sparsetune.cost.updates import UpdateCount
 from sparsetune.errors import ModelError
 
 VALUE_BYTES = 4
@@ -49,13 +49,13 @@ def dense_parameters(shape: ModelShape) -> int:
 
 
 def count_parameters(
-    shape: ModelShape, update: Update, zeros: Mapping[str, int] | None = None
+    shape: ModelShape, update: UpdateCount, zeros: Mapping[str, int] | None = None
 ) -> ParameterCount:
     """Count parameters in all, parameters trained, and the bytes that must be stored.
 
     Args:
         shape: the model after any removal.
-        update: what is trained.
+        update: what is trained, counted on ``shape``.
         zeros: zero weights by site key; its keys are the masked matrices (0 zeros = a mask that
             keeps everything, still stored).
 
@@ -67,15 +67,13 @@ def count_parameters(
     Raises:
         ModelError: an unknown site, or more zeros than weights.
     """
-    dense = dense_parameters(shape)
-    head = shape.head_parameters()
-    branches = list(update.branches(shape))
-    added = sum(branch.values for branch in branches)
-    own = {"full": dense - head, "bitfit": shape.bias_parameters()}.get(update.kind, 0)
-    trained = own + sum(branch.values for branch in update.in_training().branches(shape))
-    sizes = {key: rows * columns for key, _, rows, columns in shape.sites()}
+    dense, head = dense_parameters(shape), shape.head_parameters()
+    own = dense - head if update.own is None else update.own
+    added = sum(branch.values for branch in update.branches)
+    trained = own + sum(branch.values for branch in update.as_trained.branches)
+    positions = sum(branch.sparse for branch in update.branches)
+    sizes = shape.sizes()
     mask_bytes = sum((sizes[key] + 7) // 8 for key in checked_zeros(shape, zeros))
-    positions = sum(branch.sparse for branch in branches)
     return ParameterCount(
         total=dense + added,
         trained=trained,
@@ -97,8 +95,8 @@ def sparsity(
     Raises:
         ModelError: an unknown site, more zeros than weights, or ``dense`` the smaller model.
     """
-    kept = sum(rows * columns for _, _, rows, columns in shape.sites())
-    whole = kept if dense is None else sum(r * c for _, _, r, c in dense.sites())
+    kept = sum(shape.sizes().values())
+    whole = kept if dense is None else sum(dense.sizes().values())
     if whole < kept:
         raise ModelError(f"dense: has {whole} projection weights, fewer than the {kept} left")
     return (whole - kept + sum(checked_zeros(shape, zeros).values())) / whole
@@ -150,7 +148,7 @@ def checked_zeros(shape: ModelShape, zeros: Mapping[str, int] | None) -> dict[st
     Raises:
         ModelError: an unknown site, or a count outside the matrix.
     """
-    sizes = {key: rows * columns for key, _, rows, columns in shape.sites()}
+    sizes = shape.sizes()
     for key, count in (zeros or {}).items():
         if key not in sizes:
             raise ModelError(
@@ -158,5 +156,5 @@ def checked_zeros(shape: ModelShape, zeros: Mapping[str, int] | None) -> dict[st
                 f"<{'|'.join(PROJECTIONS)}>"
             )
         if not 0 <= count <= sizes[key]:
-            raise ModelError(f"zeros: {key}: got {count}, need 0 to {sizes[key]}")
+            raise ModelError(f"zeros: {key}: received {count}; allowed: 0 to {sizes[key]}")
     return dict(zeros or {})

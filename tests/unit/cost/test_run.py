@@ -3,16 +3,21 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
-from unit.cost.configs import BERT_BASE, TINY_BERT, TINY_GPT2
+from unit.cost.configs import BERT_BASE, TINY_BERT, TINY_GPT2, dsee, lora
 from unit.tiny import SMALL_DSEE, attach, tiny_model
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.cost.decoding import decoding_macs, prefill_macs, visible_keys
 from sparsetune.cost.lengths import Lengths
-from sparsetune.cost.macs import TrainingPhase, training_macs
+from sparsetune.cost.macs import (
+    TrainingPhase,
+    decoding_macs,
+    prefill_macs,
+    training_macs,
+    visible_keys,
+)
+from sparsetune.cost.run import TunedShape, training_over_lengths
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.cost.tuned import TunedShape, training_over_lengths
-from sparsetune.cost.updates import Update
+from sparsetune.cost.updates import UpdateCount, low_rank_branches
 from sparsetune.dsee.layer import DseeBranch, DseeLinear
 from sparsetune.errors import DataError
 from sparsetune.pruning.masks import apply_masks_
@@ -68,11 +73,12 @@ def test_a_pruned_model_costs_what_a_walk_over_its_elements_counts(kind):
     # A head of no cost: these models are bare.
     head = {"gpt2": "generation"}.get(kind, "span")
     dense = ModelShape.dense(model.config.to_dict(), head, 1)
-    update = Update.dsee(
-        SMALL_DSEE.rank, 0, SMALL_DSEE.targets,
-        counts={b.key: b.S2.numel() for b in model.modules() if isinstance(b, DseeBranch)},
+    shape = dense.with_kept(*KEPT)
+    branches = low_rank_branches(
+        shape, SMALL_DSEE.targets, SMALL_DSEE.rank, fused=False,
+        entries={b.key: b.S2.numel() for b in model.modules() if isinstance(b, DseeBranch)},
     )  # fmt: skip
-    tuned = TunedShape(dense, dense.with_kept(*KEPT), update, zeros)
+    tuned = TunedShape(dense, shape, UpdateCount(branches), zeros)
     expected = products_by_element(model)
     if kind != "gpt2":  # the library gives a bare encoder BERT's pooler
         expected = {name: n - 24 * 24 for name, n in expected.items()}
@@ -86,7 +92,7 @@ def test_a_pruned_model_costs_what_a_walk_over_its_elements_counts(kind):
 def test_the_papers_headlines_hold_at_length_128(neurons, saved_percent):
     dense = ModelShape.dense(BERT_BASE, "classification", 2)
     shape = dense.with_kept([range(9)] * 12, [range(neurons)] * 12)
-    update = Update.dsee(16, 64, ["query", "value"])
+    update = dsee(shape, 16, 64, ["query", "value"])
     macs = TunedShape(dense, shape, update).macs(128)
     branches = 128 * (24 * (16 * (768 + 576)) + 24 * 64)
     saved = 1 - (macs["executed"] - branches) / macs["dense"]
@@ -96,7 +102,7 @@ def test_the_papers_headlines_hold_at_length_128(neurons, saved_percent):
 
 def test_what_is_expected_of_a_split_is_the_mean_over_its_sequences():
     dense = ModelShape.dense(TINY_BERT, "classification", 2)
-    tuned = TunedShape(dense, dense, Update.lora(2, ["query"]), {"layer.0.key": 40})
+    tuned = TunedShape(dense, dense, lora(dense, 2, ["query"]), {"layer.0.key": 40})
     lengths = [3, 3, 9]
     found = tuned.over(Lengths.of(lengths))
     for kind in ("dense", "executed", "effective"):
@@ -106,7 +112,7 @@ def test_what_is_expected_of_a_split_is_the_mean_over_its_sequences():
 def test_generation_is_its_prompts_and_its_steps():
     dense = ModelShape.dense(TINY_GPT2, "generation", 1)
     smaller = dense.with_kept([[0], [1]], [range(5)] * 2)
-    tuned = TunedShape(dense, smaller, Update.full(), {"layer.0.key": 40})
+    tuned = TunedShape(dense, smaller, zeros={"layer.0.key": 40})
     prompts, steps = [4, 6], [3, 1]
     keys = sum(map(visible_keys, prompts, steps))
     decoding = {"beams": 2, "steps_total": 4, "visible_keys_total": keys}
@@ -124,8 +130,8 @@ def test_generation_is_its_prompts_and_its_steps():
 
 def test_training_over_lengths_adds_up_phases_of_one_name():
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
-    phase = TrainingPhase("train", 10, 99, shape, Update.full())
-    search = TrainingPhase("search", 4, 99, shape, Update.full())
+    phase = TrainingPhase("train", 10, 99, shape)
+    search = TrainingPhase("search", 4, 99, shape)
     mean = round(sum(sum(training_macs(shape, n).values()) for n in (2, 5, 5)) / 3)
     assert training_over_lengths([search, phase, phase], Lengths.of([2, 5, 5])) == [
         {"phase": "search", "macs": 4 * mean}, {"phase": "train", "macs": 20 * mean},
@@ -136,7 +142,7 @@ def test_a_weight_that_is_counted_wrongly_is_named():
     shape = ModelShape.dense(TINY_BERT, "classification", 2)
     weights = dict.fromkeys(("query", "key", "value", "attention_output"), 2 * 24 * 24)
     weights |= {"ffn_in": 1920, "ffn_out": 1920, "pooler": 576, "head": 48}
-    tuned = TunedShape(shape, shape, Update.full())
+    tuned = TunedShape(shape, shape)
     tuned.check_weights(list(weights.items()))
     with pytest.raises(DataError, match=r"value: counted 1152 multiplied weights, .* has 1153"):
         tuned.check_weights(list({**weights, "value": 1153}.items()))

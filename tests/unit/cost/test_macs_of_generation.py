@@ -2,13 +2,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
-from unit.cost.configs import TINY_BERT, TINY_GPT2
+from unit.cost.configs import TINY_BERT, TINY_GPT2, dsee
 from unit.tiny import tiny_model
 
-from sparsetune.cost.decoding import decoding_macs, prefill_macs, visible_keys
-from sparsetune.cost.macs import effective_macs, executed_macs
+from sparsetune.cost.macs import decoding_macs, macs_by_module, prefill_macs, visible_keys
 from sparsetune.cost.shapes import ModelShape
-from sparsetune.cost.updates import Update
 from sparsetune.errors import ModelError
 from sparsetune.evaluation.generate import continue_prompts
 
@@ -60,25 +58,25 @@ def test_one_step_by_hand():
     # D = 24, 2 layers of 4 * 24 * 24 + 2 * 24 * 96 weights, 61 words; the new token sees 7 keys.
     per_token = 2 * (4 * 24 * 24 + 2 * 24 * 96) + 24 * 61
     assert decoding_macs(GPT2, 1, 7, beams=2) == 2 * (per_token + 2 * 2 * 24 * 7)
-    assert prefill_macs(GPT2, 6) == sum(executed_macs(GPT2, 6).values()) - 5 * 24 * 61
+    assert prefill_macs(GPT2, 6) == sum(macs_by_module(GPT2, 6).values()) - 5 * 24 * 61
 
 
 def test_steps_cost_what_a_longer_prompt_costs_and_updates_and_zeros_count():
-    update, zeros = Update.dsee(2, 5, ["query"]), {"layer.0.key": 50}
+    update, zeros = dsee(GPT2, 2, 5, ["query"]), {"layer.0.key": 50}
     steps = [decoding_macs(GPT2, 1, n, beams=1, update=update, zeros=zeros) for n in (5, 6, 7)]
     assert decoding_macs(GPT2, 3, visible_keys(4, 3), beams=1, update=update, zeros=zeros) == sum(
         steps
     )
     dense = decoding_macs(GPT2, 1, 5, beams=1)
     assert steps[0] - dense == 2 * (2 * 48 + 5) - 50
-    full = effective_macs(GPT2, 4, update, zeros)
+    full = macs_by_module(GPT2, 4, update, zeros)
     assert prefill_macs(GPT2, 4, update, zeros) == sum(full.values()) - 3 * 24 * 61
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: decoding_macs(GPT2, -1, 0, beams=1), "got -1 steps"),
+        (lambda: decoding_macs(GPT2, -1, 0, beams=1), "received -1 steps"),
         (lambda: decoding_macs(GPT2, 2, 1, beams=1), "1 keys"),
         (lambda: decoding_macs(GPT2, 2, 9, beams=0), "0 beams"),
         (lambda: prefill_macs(ModelShape.dense(TINY_BERT, "span", 2), 3), "head 'span'"),
