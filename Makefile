@@ -1,4 +1,4 @@
-# make reproduce | report | test | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
+# make reproduce | report | test | test-fast | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: reproduce report test ui bench lint format clean
+.PHONY: reproduce report test test-fast ui bench lint format clean
 
 reproduce: $(READY)
 	sparsetune check --config config/config.yaml
@@ -25,6 +25,10 @@ report: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
+
+# Formulas, refusals, plans: what needs no training, in less than a minute.
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -m "not slow" tests/unit
 
 ui: $(READY)
 	@sparsetune links --results results

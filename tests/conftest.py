@@ -8,6 +8,19 @@ import pytest
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+_MINUTES = {"e2e": 15, "workflow": 5}
+"""Folder -> how long one test of it may take; all of them are slow."""
+
+
+def pytest_collection_modifyitems(items):
+    """Whole commands and whole workflows are slow wherever they stand in these folders."""
+    for item in items:
+        room = item.path.relative_to(_REPOSITORY / "tests").parts[0]
+        if room in _MINUTES:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.timeout(60 * _MINUTES[room]))
+
+
 @pytest.fixture(scope="session")
 def repository():
     """The folder that holds the Snakefile."""

@@ -61,17 +61,14 @@ class Part(BaseModel):
 
     def keys(self) -> KeysView[str]:
         """Keys that the file has."""
-        return KeysView(self)  # type: ignore[arg-type]
+        return KeysView(self)
 
     def items(self) -> ItemsView[str, Any]:
         """Keys and values that the file has."""
-        return ItemsView(self)  # type: ignore[arg-type]
+        return ItemsView(self)
 
 
 Mapping.register(Part)
-
-
-# --- asked ---------------------------------------------------------------------------------------
 
 
 class Asked(Part):
@@ -87,59 +84,50 @@ class SuiteAsked(Asked):
     suite: Id
 
 
-class DatasetAsked(Asked):
+class SettingsAsked(Asked):
+    """A stage that was given resolved settings."""
+
+    digest: Digest
+    settings: Settings
+
+
+class DatasetAsked(SettingsAsked):
     """A task's files."""
 
     task: Id
-    digest: Digest
-    settings: Settings
 
 
-class BackboneAsked(Asked):
+class BackboneAsked(SettingsAsked):
     """A backbone's folder."""
 
     backbone: Id
-    digest: Digest
-    settings: Settings
 
 
-class SupportAsked(Asked):
+class SupportAsked(BackboneAsked):
     """Positions of S2 for one backbone."""
 
     suite: Id
-    backbone: Id
     support: Id
-    digest: Digest
-    settings: Settings
 
 
-class TicketAsked(Asked):
+class TicketAsked(BackboneAsked):
     """A ticket for one backbone, task and seed."""
 
     suite: Id
-    backbone: Id
     task: Id
     ticket: Id
     seed: Count
-    digest: Digest
-    settings: Settings
 
 
-class RunAsked(Asked):
+class RunAsked(BackboneAsked):
     """A run: backbone x task x method x seed, with the recipes that it takes up."""
 
     suite: Id
-    backbone: Id
     task: Id
     method: Id
     seed: Count
-    digest: Digest
-    settings: Settings
     support: Id | None = absent()
     ticket: Id | None = absent()
-
-
-# --- where ---------------------------------------------------------------------------------------
 
 
 class Device(Part):
@@ -172,9 +160,6 @@ class Where(Part):
     start_up_seconds: Seconds | None
     started: str
     tracking: Tracking | None = absent()
-
-
-# --- measured: what goes in ----------------------------------------------------------------------
 
 
 class DatasetMeasured(Part):
@@ -310,9 +295,6 @@ class TicketMeasured(Part):
     search: SearchPhase | None = absent()
     search_seconds: Seconds | None = absent()
     stopping: Stopping | None = absent()
-
-
-# --- measured: runs ------------------------------------------------------------------------------
 
 
 class EpochScore(Part):
@@ -486,9 +468,6 @@ class CostMeasured(Part):
     macs_training_over_lengths: list[PhaseMacs]
     macs_over_lengths: list[LengthsMacs]
     macs_per_text: list[TextMacs] | None = absent()
-
-
-# --- measured: suites ----------------------------------------------------------------------------
 
 
 class ClaimsMeasured(Part):

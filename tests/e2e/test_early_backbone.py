@@ -9,7 +9,6 @@ from unit.stages.tiny_catalogue import edit
 
 from sparsetune.records import read_record
 
-pytestmark = pytest.mark.slow
 DEVICE = ("--device", "cpu", "--threads", "1", "--checkpoint-seconds", "0")
 FILES = ("model.safetensors", "ticket.json", "curve.json", "config.json")
 

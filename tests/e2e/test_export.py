@@ -54,7 +54,6 @@ def zeros_in(path):
     return sum(int((array == 0).sum()) for array in arrays if array.ndim == 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", HEADS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_exported_file_gives_the_models_outputs(kind, form, tmp_path):
@@ -91,7 +90,6 @@ save_file(logits, "logits.safetensors")
 """
 
 
-@pytest.mark.slow
 def test_merged_models_are_loaded_by_a_process_without_this_package(tmp_path):
     classifier, expected, folders = "AutoModelForSequenceClassification", {}, []
     for kind, task in [*((kind, "classification") for kind in KINDS), ("gpt2", "lm")]:

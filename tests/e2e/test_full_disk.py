@@ -10,7 +10,6 @@ from unit.stages.tiny_catalogue import small_catalogue
 
 from sparsetune.records import read_record
 
-pytestmark = pytest.mark.slow
 EPOCHS = 8.0  # long enough for the disk to fill up in the middle
 STARTED_STEPS = 3
 

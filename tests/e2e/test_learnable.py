@@ -33,13 +33,11 @@ def scores(tmp_path_factory):
     return measured
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_full_tuning_beats_the_majority_but_is_not_perfect(scores, task):
     assert scores[task, "majority"] + 0.15 <= scores[task, "full"] < 0.99
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_the_same_training_from_random_weights_is_clearly_worse(scores, task):
     assert scores[task, "scratch"] + 0.05 <= scores[task, "full"]

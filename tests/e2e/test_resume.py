@@ -8,7 +8,6 @@ import pytest
 
 from sparsetune.records import read_record
 
-pytestmark = pytest.mark.slow
 EPOCHS = 8.0  # long enough to be killed in the middle
 METHODS = ("dsee-unstructured", "dsee-structured-delta")
 SCORED = ("dsee-unstructured",)  # after every epoch

@@ -10,7 +10,6 @@ from mlflow.tracking import MlflowClient
 from sparsetune.records import read_record
 from sparsetune.reporting.layout import FORMS
 
-pytestmark = pytest.mark.slow
 METHODS = ("full", "dsee-unstructured", "earlybert")
 TABLES = (
     "headline",

@@ -15,7 +15,6 @@ from sparsetune.records import TuneRecord, read_json, read_record
 from sparsetune.tracking.client import client_of, is_ready, store_uri
 from sparsetune.tracking.publish import PublishReport, publish
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 120
 

@@ -11,7 +11,6 @@ from unit.stages.tiny_catalogue import suite_config
 from sparsetune.records import read_record
 from sparsetune.tracking.client import client_of
 
-pytestmark = pytest.mark.slow
 EPOCHS = 30.0  # long enough for the server to die while the run trains
 TARGET = "results/small/track.json"
 KEY = "mini-bert/mini-sst2/full/seed-1"

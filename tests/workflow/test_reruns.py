@@ -123,7 +123,7 @@ def test_raised_stage_number_reruns_that_stage_and_dependents(finished, reposito
     for part in ("sparsetune", "workflow", "rules", "profiles"):
         shutil.copytree(repository / part, copy / part)
     shutil.copy(repository / "Snakefile", copy)
-    edit(copy / "sparsetune" / "records.py", f'"{stage}": ', f'"{stage}": 9')
+    edit(copy / "sparsetune" / "records" / "__init__.py", f'"{stage}": ', f'"{stage}": 9')
     raised = type(finished)(finished.folder, copy)
     assert told(raised.planned()) == expected_after_bump(stage)
 
