@@ -1,4 +1,4 @@
-"""A suite of 5,000 finished runs that nobody trained: the stages' files with made-up numbers.
+"""The papers' 2,585 runs, finished though nobody trained them: files with made-up numbers.
 
 The catalogue, the settings and the layout of every file are real; what was measured is drawn at
 random. Only to see how long reading, judging and drawing take.
@@ -12,44 +12,23 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Catalogue
 from sparsetune.evaluation.predictions import NAME, write_predictions
 from sparsetune.records import make_record, write_record
 from sparsetune.stages.context import asked_of_run
 
 ROOT = Path(__file__).resolve().parent.parent
+SUITE = ROOT / "config" / "paper.yaml"
 EXAMPLES = 400
-SEEDS = 5
 # The widths that tickets and layers have: layers, heads, neurons, parameters.
 SHAPES = {
     "bert-base": (12, 12, 3072, 109_000_000),
     "bert-large": (24, 16, 4096, 335_000_000),
     "roberta-base": (12, 12, 3072, 125_000_000),
     "roberta-large": (24, 16, 4096, 355_000_000),
-    "minilm": (6, 12, 1536, 22_700_000),
-}
-CONFIG = {
-    "suite": "large",
-    "description": "Made-up numbers.",
-    "device": "cpu",
-    "mirror": None,
-    "limits": {"train_examples": None, "evaluation_examples": EXAMPLES},
-    "score_epochs": True,
-    "seeds": list(range(1, SEEDS + 1)),
-    "runs": [
-        {
-            "backbones": list(SHAPES),
-            "tasks": [
-                *("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli", "squad"),
-            ],
-            "methods": [
-                *("full", "full-2ep", "lora", "bitfit", "ia3", "adalora", "supra", "magnitude"),
-                *("imp", "earlybert", "earlybert-random", "dsee", "dsee-n16", "dsee-no-s2"),
-                *("dsee-unstructured", "dsee-unstructured-0.2", "dsee-2to4", "dsee-structured"),
-                *("dsee-structured-40", "dsee-structured-delta"),
-            ],
-        }
-    ],
+    "gpt2": (12, 12, 3072, 124_000_000),
+    "gpt2-medium": (24, 16, 4096, 355_000_000),
 }
 SPARSITY = {"none": 0.0, "ticket": 0.3}
 WORDS = ("city", "old", "stone", "near", "the", "river", "where", "two", "roads", "meet")
@@ -82,9 +61,10 @@ def write_suite(results):
     Returns:
         The suite.
     """
-    suite = Catalogue(ROOT / "config").suite(CONFIG, origin="benchmark")
+    suite = Catalogue(SUITE.parent).suite(read_yaml(SUITE), origin=SUITE.name)
     generator = np.random.default_rng(0)
-    answers = {run.task.id: _references(run.task, generator) for run in suite.runs[::SEEDS]}
+    tasks = {run.task.id: run.task for run in suite.runs}
+    answers = {name: _references(task, generator) for name, task in tasks.items()}
     for run in suite.runs:
         folder = results / "runs" / run.path
         folder.mkdir(parents=True)
@@ -122,7 +102,7 @@ def _predictions(kind, references, generator):
     chosen = np.where(generator.random(EXAMPLES) < 0.8, np.arange(EXAMPLES),
                       generator.permutation(EXAMPLES))  # fmt: skip
     answers = [references[index] for index in chosen]
-    return [one[0] for one in answers] if kind == "span" else answers
+    return [one[0] for one in answers] if kind in ("span", "generation") else answers
 
 
 def _write_records(run, folder, generator):
@@ -194,7 +174,12 @@ def _counted(run, tuned):
     life = {**train, "inference": 100_000 * effective, "search": 3200 * dense}
     parts = [sparsity * (0.6 + 0.8 * layer / layers) for layer in range(layers)]
     macs = {"dense": dense, "executed": dense, "effective": effective}
-    executed = dict.fromkeys(("query", "key", "value", "context", "ffn_in"), dense // 6)
+    modules = dict.fromkeys(("query", "key", "value", "context", "ffn_in"), effective // 6)
+    modules["update"] = trained
+    operators = (("linear", effective - trained), ("attention", 0), ("low_rank", trained))
+    texts = {}
+    if run.task.kind == "generation":
+        texts = {"macs_per_text": [{"part": part, **macs} for part in ("prefill", "decode")]}
     return {
         "parameters_total": whole, "parameters_trained": trained,
         "parameters_trained_with_head": trained + 1538, "stored_bytes": 4 * trained,
@@ -202,14 +187,19 @@ def _counted(run, tuned):
         "search_seconds": 30.0 if run.ticket and "search" in run.ticket.values else 0.0,
         "tokens_per_example_mean": 31.25, "macs_dense_per_example": dense,
         "macs_executed_per_example": dense, "macs_effective_per_example": effective,
+        "macs_at_128_tokens": {kind: 4 * count for kind, count in macs.items()},
+        "macs_over_lengths": [
+            {"split": "evaluation", "padding": padding, "sequences": EXAMPLES,
+             "tokens_mean": 31.25, **macs}
+            for padding in ("none", "batches")
+        ],
+        "macs_by_operator": [
+            {"operator": name, "executed": count, "effective": count} for name, count in operators
+        ],
         "macs_whole_life": sum(life.values()), "whole_life_inference_examples": 100_000,
-        "breakdown": {"executed": executed, "effective": executed,
-                      "whole_life": {**life, "total": sum(life.values())}},
-        "macs_at_128_tokens": macs, "macs_by_layer": {"executed": {}, "effective": {}},
-        "macs_by_operator": [{"operator": "linear", "executed": dense, "effective": effective}],
-        "macs_training_over_lengths": [],
-        "macs_over_lengths": [{"split": "evaluation", "padding": "none", "sequences": EXAMPLES,
-                               "tokens_mean": 31.25, **macs}],
+        "breakdown": {"executed": modules, "effective": modules,
+                      "whole_life": {**life, "total": sum(life.values())}}, **texts,
+        "macs_by_layer": {"executed": {}, "effective": {}}, "macs_training_over_lengths": [],
     }  # fmt: skip
 
 

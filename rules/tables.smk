@@ -3,7 +3,9 @@ rule group_table:
     input:
         group_records,
     output:
-        in_report(multiext(f"{RESULTS}/tables/{{backbone}}/{{task}}", *TABLE_FORMS)),
+        in_report(
+            expand(f"{RESULTS}/tables/{{{{backbone}}}}/{{{{task}}}}.{{form}}", form=TABLE_FORMS)
+        ),
     log:
         f"logs/{SUITE.id}/tables/{{backbone}}/{{task}}.log",
     benchmark:
@@ -28,10 +30,12 @@ rule tables:
         [f"{RESULTS}/runs/{run.path}/predictions.parquet" for run in SUITE.runs],
         tickets_of_suite(),
     output:
-        in_report(expand(f"{RESULTS}/tables/{{name}}{{form}}", name=SUITE_TABLES, form=TABLE_FORMS)),
+        in_report(
+            expand(f"{RESULTS}/tables/{{name}}.{{form}}", name=SUITE_TABLES, form=TABLE_FORMS)
+        ),
         in_report(
             expand(
-                f"{RESULTS}/tables/published/{{name}}{{form}}",
+                f"{RESULTS}/tables/published/{{name}}.{{form}}",
                 name=published_tables(SUITE, CATALOGUE.root / "tables"),
                 form=TABLE_FORMS,
             )

@@ -1,15 +1,5 @@
 # What can be asked for: the files that a suite, or a part of it, ends in.
-TABLE_FORMS = (".md", ".csv", ".tex", ".html")
-SUITE_TABLES = (
-    "headline",
-    "paired",
-    "savings",
-    "savings-time",
-    "costs",
-    "costs-by-module",
-    "timings",
-    "tickets",
-)
+from sparsetune.reporting.contents import SUITE_TABLES, TABLE_FORMS
 
 
 def records_of(runs):
@@ -28,7 +18,7 @@ def group_records(wildcards):
 def suite_tables():
     groups = [f"{backbone}/{task}" for backbone, task in SUITE.groups()]
     return [
-        f"{RESULTS}/tables/{stem}{form}"
+        f"{RESULTS}/tables/{stem}.{form}"
         for stem in (*groups, *SUITE_TABLES)
         for form in TABLE_FORMS
     ]

@@ -31,9 +31,9 @@ STAGES: dict[str, int] = {
     "tune": 4,
     "evaluate": 4,
     "cost": 4,
-    "tables": 6,
-    "claims": 2,
-    "figures": 3,
+    "tables": 7,
+    "claims": 3,
+    "figures": 4,
     "track": 2,
 }
 """Stage name -> version, in the order in which data flows."""

@@ -6,15 +6,15 @@ Nothing is judged here; see ``verdicts``.
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sparsetune.config.claim import Claim
 from sparsetune.records import write_text_atomically
-from sparsetune.reporting.columns import Column, way
-from sparsetune.reporting.html import anchored, html_table, listed, page, paragraph
-from sparsetune.reporting.layout import ABSENT, csv_text, markdown_lines, text_column
+from sparsetune.reporting.render import ABSENT, Column, page, rendered, table_of, way
 from sparsetune.reporting.verdicts import VERDICTS, Cell, Judgement, allowed
 
 _UNTESTED = VERDICTS[-1]
@@ -43,12 +43,14 @@ def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> Non
         judgements: in the order to print.
         stem: path without suffix, in the suite's folder: links lead to its tables.
     """
-    title = f"Claims of the papers, in suite {suite}"
-    write_text_atomically(_with(stem, "md"), _markdown(title, judgements, stem.parent))
-    write_text_atomically(_with(stem, "html"), _html(title, judgements, stem.parent))
     lines = [as_line(one) for one in judgements]
-    fields = [(name, [line[name] for line in lines]) for name in lines[0]] if lines else []
-    write_text_atomically(_with(stem, "csv"), csv_text([Column("", (), fields)]))
+    texts = {
+        "md": page("claims.md", **_content(suite, judgements, stem.parent, "md")),
+        "html": page("claims.html", **_content(suite, judgements, stem.parent, "html")),
+        "csv": rendered([Column("", (), pd.DataFrame(lines, dtype=object))], "csv"),
+    }
+    for suffix, text in texts.items():
+        write_text_atomically(stem.with_name(f"{stem.name}.{suffix}"), text)
 
 
 def as_line(judgement: Judgement) -> dict[str, Any]:
@@ -103,45 +105,43 @@ def counts(judgements: Iterable[Judgement]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def _with(stem: Path, suffix: str) -> Path:
-    return stem.with_name(f"{stem.name}.{suffix}")
+def _content(
+    suite: str, judgements: Sequence[Judgement], folder: Path, form: str
+) -> dict[str, Any]:
+    """What the page says, in the terms of its template."""
 
+    def table(columns: Sequence[Column]) -> Any:
+        return table_of(columns, folder) if form == "html" else rendered(columns, "md")
 
-def _markdown(title: str, judgements: Sequence[Judgement], folder: Path) -> str:
-    tested, untested = _split(judgements)
-    lines = [f"# {title}", "", *markdown_lines(_overview(tested, _markdown_link)), ""]
-    lines += [_summary(judgements), ""]
-    lines += [*(f"- {note}" for note in _NOTES), ""]
-    if untested:
-        lines += ["## Not tested at this scale", ""]
-        lines += [*markdown_lines(_untested(untested, _markdown_link)), ""]
-    for one in judgements:
-        lines += [f"## {one.claim.id}", "", *(f"{text}\n" for text in _told(one))]
-        if one.cells:
-            lines += [*markdown_lines(_cells(one, folder, linked=True)), ""]
-        lines += [f"- {text}" for text in _left_out(one)]
-        lines += [""] if one.left_out else []
-    return "\n".join(lines)
-
-
-def _html(title: str, judgements: Sequence[Judgement], folder: Path) -> str:
-    tested, untested = _split(judgements)
-    parts = [html_table(_overview(tested, _plain, anchors=True), folder)]
-    parts += [paragraph(_summary(judgements)), listed(_NOTES)]
-    if untested:
-        parts.append(anchored("not-tested", "Not tested at this scale"))
-        parts.append(html_table(_untested(untested, _plain, anchors=True), folder))
-    for one in judgements:
-        parts += [anchored(one.claim.id, one.claim.id), *map(paragraph, _told(one))]
-        if one.cells:
-            parts.append(html_table(_cells(one, folder), folder))
-        parts.append(listed(_left_out(one)))
-    return page(title, parts)
-
-
-def _split(judgements: Sequence[Judgement]) -> tuple[list[Judgement], list[Judgement]]:
     tested = [one for one in judgements if one.verdict != _UNTESTED]
-    return tested, [one for one in judgements if one.verdict == _UNTESTED]
+    untested = [one for one in judgements if one.verdict == _UNTESTED]
+    return {
+        "title": f"Claims of the papers, in suite {suite}",
+        "overview": table([
+            _named(tested, form),
+            _texts("verdict", tested, lambda one: one.verdict, strong=True),
+            _texts("measured", tested, measured),
+            _texts("claimed", tested, claimed),
+            _texts("decided by", tested, lambda one: one.reason),
+            _texts("source", tested, lambda one: one.claim.source),
+        ]),
+        "summary": _summary(judgements),
+        "notes": _NOTES,
+        "untested": untested and table([
+            _named(untested, form),
+            _texts("why not", untested, lambda one: one.reason),
+            _texts("source", untested, lambda one: one.claim.source),
+        ]),
+        "claims": [
+            {
+                "id": one.claim.id,
+                "told": _told(one),
+                "cells": one.cells and table(_cells(one, folder, form)),
+                "left_out": _left_out(one),
+            }
+            for one in judgements
+        ],
+    }  # fmt: skip
 
 
 def _summary(judgements: Sequence[Judgement]) -> str:
@@ -155,54 +155,22 @@ def _summary(judgements: Sequence[Judgement]) -> str:
     return f"Of {len(judgements)} claims: {', '.join(told)}.{where}"
 
 
-def _markdown_link(judgement: Judgement) -> str:
-    return f"[{judgement.claim.says}](#{judgement.claim.id})"
-
-
-def _plain(judgement: Judgement) -> str:
-    return judgement.claim.says
-
-
-def _overview(
-    judgements: Sequence[Judgement],
-    name: Callable[[Judgement], str],
-    *,
-    anchors: bool = False,
-) -> list[Column]:
-    return [
-        _named(judgements, name, anchors=anchors),
-        replace(_texts("verdict", judgements, lambda one: one.verdict), strong=True),
-        _texts("measured", judgements, measured),
-        _texts("claimed", judgements, claimed),
-        _texts("decided by", judgements, lambda one: one.reason),
-        _texts("source", judgements, lambda one: one.claim.source),
-    ]
-
-
-def _untested(
-    judgements: Sequence[Judgement],
-    name: Callable[[Judgement], str],
-    *,
-    anchors: bool = False,
-) -> list[Column]:
-    return [
-        _named(judgements, name, anchors=anchors),
-        _texts("why not", judgements, lambda one: one.reason),
-        _texts("source", judgements, lambda one: one.claim.source),
-    ]
-
-
-def _named(
-    judgements: Sequence[Judgement], name: Callable[[Judgement], str], *, anchors: bool
-) -> Column:
-    targets = [f"#{one.claim.id}" for one in judgements] if anchors else ()
-    return Column("claim", [name(one) for one in judgements], [], left=True, targets=targets)
+def _named(judgements: Sequence[Judgement], form: str) -> Column:
+    if form == "md":
+        texts = [f"[{one.claim.says}](#{one.claim.id})" for one in judgements]
+        return Column("claim", texts, left=True)
+    targets = [f"#{one.claim.id}" for one in judgements]
+    return Column("claim", [one.claim.says for one in judgements], left=True, targets=targets)
 
 
 def _texts(
-    heading: str, judgements: Sequence[Judgement], tell: Callable[[Judgement], str]
+    heading: str,
+    judgements: Sequence[Judgement],
+    tell: Callable[[Judgement], str],
+    *,
+    strong: bool = False,
 ) -> Column:
-    return text_column(heading, heading, [tell(one) for one in judgements])
+    return Column(heading, [tell(one) for one in judgements], left=True, strong=strong)
 
 
 def measured(judgement: Judgement) -> str:
@@ -218,9 +186,9 @@ def measured(judgement: Judgement) -> str:
     if interval is None:
         return ABSENT
     # Against a number the value itself is the clearer thing to print.
-    shift, show = (0.0, _signed)
+    shift, show = 0.0, _signed
     if claim.number is not None:
-        shift, show = claim.number, (_two if claim.measure.counted else _one)
+        shift, show = claim.number, ("{:z.2f}" if claim.measure.counted else "{:z.1f}").format
     between = ""
     if interval.over != "nothing":
         ends = [show(end + shift) for end in (interval.low, interval.high)]
@@ -301,29 +269,30 @@ def _left_out(judgement: Judgement) -> list[str]:
     ]
 
 
-def _cells(judgement: Judgement, folder: Path, *, linked: bool = False) -> list[Column]:
+def _cells(judgement: Judgement, folder: Path, form: str) -> list[Column]:
     cells, claim = judgement.cells, judgement.claim
-    pages = [_page(cell, folder, "md" if linked else "html") for cell in cells]
-    tasks = [
-        f"[{cell.task}]({way(target, folder)})" if linked and target else cell.task
-        for cell, target in zip(cells, pages, strict=True)
-    ]
+    pages = [_page(cell, folder, form) for cell in cells]
+    tasks = [cell.task for cell in cells]
+    if form == "md":
+        tasks = [
+            f"[{task}]({way(target, folder)})" if target else task
+            for task, target in zip(tasks, pages, strict=True)
+        ]
     right = str(claim.right) if claim.number is None else _number(claim.number)
 
-    def mean(values: Callable[[Cell], Sequence[float]], show: Callable[[float], str]) -> list[str]:
-        return [show(statistics.fmean(values(cell))) for cell in cells]
+    def mean(heading: str, values: Callable[[Cell], Sequence[float]], show: str) -> Column:
+        return Column(heading, [format(statistics.fmean(values(cell)), show) for cell in cells])
 
     columns = [
-        text_column("backbone", "", [_backbones(cell.backbone, claim.twins) for cell in cells]),
-        Column("task", tasks, [], left=True, targets=() if linked else pages),
-        Column(claim.left, mean(lambda cell: cell.left, _two), []),
-        Column(f"against {right}", mean(lambda cell: cell.right, _two), []),
-        Column("difference", mean(lambda cell: cell.differences, _two_signed), []),
-        Column("pairs", [str(len(cell.seeds)) for cell in cells], []),
+        Column("backbone", [_backbones(cell.backbone, claim.twins) for cell in cells], left=True),
+        Column("task", tasks, left=True, targets=pages if form == "html" else ()),
+        mean(claim.left, lambda cell: cell.left, "z.2f"),
+        mean(f"against {right}", lambda cell: cell.right, "z.2f"),
+        mean("difference", lambda cell: cell.differences, "+z.2f"),
+        Column("pairs", [str(len(cell.seeds)) for cell in cells]),
     ]
     if any(cell.collapsed for cell in cells):
-        collapsed = [str(cell.collapsed or ABSENT) for cell in cells]
-        columns.append(Column("collapsed runs", collapsed, []))
+        columns.append(Column("collapsed runs", [str(cell.collapsed or ABSENT) for cell in cells]))
     return columns
 
 
@@ -333,18 +302,6 @@ def _backbones(backbone: str, twins: Mapping[str, str] | None) -> str:
 
 def _page(cell: Cell, folder: Path, form: str) -> Path | None:
     return folder / "tables" / cell.backbone / f"{cell.task}.{form}" if cell.one_task else None
-
-
-def _one(value: float) -> str:
-    return f"{value:z.1f}"
-
-
-def _two(value: float) -> str:
-    return f"{value:z.2f}"
-
-
-def _two_signed(value: float) -> str:
-    return f"{value:+z.2f}"
 
 
 def _means(cells: Sequence[Cell]) -> tuple[float, float]:

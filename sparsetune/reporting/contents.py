@@ -1,8 +1,28 @@
-"""What the report shows, in which order, and under which caption; names only, nothing is read."""
+"""What is reported of a suite: names of tables and their forms, and the report's contents.
+
+Names only: nothing is read, and nothing heavy is imported, since the workflow asks here.
+"""
 
 import re
 from dataclasses import dataclass, field
 
+REFERENCE_METHOD = "full"
+"""The dense method that every other one of a task is compared with."""
+RUN_STAGES = ("tune", "evaluate", "cost")
+"""The stages whose records are reported of a run."""
+TABLE_FORMS = ("md", "csv", "tex", "html")
+"""Suffixes of the files that a table is written as."""
+SUITE_TABLES = (
+    "headline",
+    "paired",
+    "savings",
+    "savings-time",
+    "costs",
+    "costs-by-module",
+    "timings",
+    "tickets",
+)
+"""Tables of a whole suite, beside one for each backbone and task and the papers' tables."""
 _SHOWN = (".svg", ".html")
 
 
@@ -26,7 +46,6 @@ _ENTRIES = (
     ("1 Headline", "headline", r"tables/(?P<table>headline)"),
     ("2 Claims", "claims", r"(?P<page>claims)"),
     ("3 Pareto view", "pareto", r"figures/(?P<figure>pareto-.+)"),
-    ("4 Training saved", "scores", r"figures/(?P<figure>scores-against-savings)"),
     ("4 Training saved", "saved", r"figures/(?P<figure>saved-.+)"),
     ("4 Training saved", "savings", r"tables/(?P<figure>savings|savings-time)"),
     ("5 The papers' tables", "published", r"tables/published/(?P<table>.+)"),

@@ -1,129 +1,442 @@
-"""Pictures of a suite: scores against what training saves, and how a search's masks settle.
+"""Figures of a suite: trade-offs, what training saves, zeros by layer, curves, ticket searches.
 
-From records and saved arrays only. SVG, the same bytes for the same results; every method has
-its own marker, so nothing hangs on colour alone.
+SVG, the same bytes for the same results. Every method has its own marker, every part its own
+hatch, and shades have numbers: nothing hangs on colour alone.
 """
 
-from collections.abc import Mapping, Sequence
+import statistics
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sparsetune.config.metric import scale_of
-from sparsetune.config.rules import GENERATED_PREFIX
+from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.errors import DataError
-from sparsetune.reporting.canvas import (
-    GREY,
-    STYLE,
-    footnote,
-    legend_inches,
-    method_legend,
-    method_styles,
-)
-from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
-from sparsetune.reporting.panels import (
-    Frame,
-    Panel,
-    Sheet,
-    grey_bar,
-    round_ticks,
-    tick_texts,
-    with_margins,
-)
-from sparsetune.reporting.savings import macs_of, mean_effort, saving
-from sparsetune.reporting.spots import Spot, reaches, scatter
+from sparsetune.records import replacing
+from sparsetune.reporting.contents import REFERENCE_METHOD
+from sparsetune.reporting.load import Finished, deviation_of, is_generated
+from sparsetune.reporting.savings import Unit, savings_of
 
-_COLUMNS = 4
-_UNITS = ("head", "neuron")
-_SIDE = 2.0  # inches
-_PIXELS = 250
-_PART = 8192
+HISTORY = "history.csv"
+# Okabe and Ito's colours: told apart by colour-blind people; the markers by everybody.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*")
+_GREY = "#888888"
+_STYLE = {
+    "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "axes.labelsize": 7, "axes.titlesize": 8, "axes.axisbelow": True, "xtick.labelsize": 7,
+    "ytick.labelsize": 7, "grid.color": "#dddddd", "grid.linewidth": 0.5, "hatch.linewidth": 0.5,
+    "svg.hashsalt": "sparsetune", "svg.fonttype": "path", "legend.frameon": False,
+}  # fmt: skip
+_COSTS = {
+    "macs": "effective MACs of one example, % of the dense model's",
+    "trained": "trained parameters, without the task head",
+}
+# Shade and hatch differ, so that the parts are told apart on grey paper too.
+_PARTS = {
+    "fewer_examples": ("fewer examples", "#0072B2", ""),
+    "cheaper_examples": ("cheaper examples", "#9AD0F0", "////"),
+    "search": ("search", "#D55E00", "xxxx"),
+}
+_UNITS: Mapping[Unit, str] = {"macs": "multiply-adds", "seconds": "seconds"}
+_WEIGHTS = ("attention", "feed_forward")
+_SITES = ("head", "neuron")
+_MOST_NUMBERS = 1500  # cells of a figure; more are told by their shade alone
+_MOST_POINTS = 30
+_MOST_SEEDS = 5
+_CURVES_ABREAST = 5
 
 
-def write_scores_against_savings(
-    rows: Sequence[RunRow], path: Path, *, order: Sequence[Key], reference_method: str
-) -> None:
-    """Draw, for each backbone and task, scores over the training MACs that a method saves.
+def method_styles(methods: Iterable[str], markers: Sequence[str] = _MARKERS) -> dict[str, Any]:
+    """Marker and colour of each method, in the order given; 84 differ before they repeat."""
+    return {
+        method: (markers[index % len(markers)], COLOURS[index % len(COLOURS)])
+        for index, method in enumerate(dict.fromkeys(methods))
+    }
+
+
+def tradeoffs(suite: Finished) -> pd.DataFrame:
+    """Score and cost of every method whose task has a dense run to compare with.
 
     Args:
-        rows: from :func:`sparsetune.reporting.collect.collect`.
-        path: SVG to write.
-        order: (backbone, task, method) of the whole suite, in the order to draw.
-        reference_method: the dense run that the others are compared with; a task without it
-            is left out.
+        suite: finished runs.
+
+    Returns:
+        A line a method and task, without those whose score is undefined for a seed: ``score``
+        (primary metric minus the dense run's mean, in points), ``spread`` (its sample standard
+        deviation over seeds, None for one), ``macs`` (effective ones of one example over the
+        dense model's), ``trained`` (parameters, without the task head), ``seeds``, ``collapsed``.
 
     Raises:
-        DataError: no task has a reference, or a value is missing from a record.
+        DataError: no task has a dense run whose score is defined.
     """
-    groups = group_runs(rows, order)
-    panels = {
-        pair: [group for group in groups if group.key[:2] == pair]
-        for pair in dict.fromkeys(group.key[:2] for group in groups)
-        if any(group.key == (*pair, reference_method) for group in groups)
+    groups = {key: runs for key, runs in suite.groups.items() if None not in set(runs["score"])}
+    dense = {
+        key[:2]: statistics.fmean(runs["score"])
+        for key, runs in groups.items()
+        if key[2] == REFERENCE_METHOD
     }
-    if not panels:
-        raise DataError(f"no task of this suite was run with {reference_method!r}")
-    # A reference alone says nothing, unless there is nothing else to draw.
-    panels = {pair: members for pair, members in panels.items() if len(members) > 1} or panels
-    methods = list(dict.fromkeys(group.key[2] for group in groups))
-    styles = method_styles(methods)
-    with mpl.rc_context(STYLE):
-        columns = min(_COLUMNS, len(panels))
-        width = columns * (1.9 + 0.6) + 0.15  # panels, gaps and margins
-        foot = 0.5 + legend_inches(methods, width)
-        sheet = Sheet(
-            [1.9] * columns, [1.5] * -(-len(panels) // columns),
-            margins=(0.6, foot, 0.15, 0.25), gaps=(0.6, 0.65),
-        )  # fmt: skip
-        places = [panel for line in sheet.panels for panel in line]
-        for panel, members in zip(places, panels.values(), strict=False):
-            _panel(sheet, panel, members, reference_method, styles)
-        method_legend(sheet.figure, styles)
-        footnote(
-            sheet.figure, "Dashed: the dense run. Up and to the right is better.",
-            generated=any(task.startswith(GENERATED_PREFIX) for _, task in panels),
-        )  # fmt: skip
-        sheet.save(path)
-
-
-def _panel(
-    sheet: Sheet,
-    panel: Panel,
-    groups: Sequence[RunGroup],
-    reference_method: str,
-    styles: Mapping[str, tuple[str, str]],
-) -> None:
-    efforts = {group.key[2]: mean_effort([macs_of(row) for row in group.rows]) for group in groups}
-    reference = efforts[reference_method]
-    metric = groups[0].rows[0].headline_metric
-    scale = scale_of(metric)
-    spots = {}
-    for group in groups:
-        method = group.key[2]
-        scores = [row.metrics.get(metric) for row in group.rows]
-        if any(score is None for score in scores):
+    if not dense:
+        raise DataError(f"no task of this suite has a score of {REFERENCE_METHOD!r}")
+    lines = []
+    for (backbone, task, method), runs in groups.items():
+        if (backbone, task) not in dense:
             continue
-        saved = 100 * saving(efforts[method], reference).whole
-        mean = scale.factor * float(np.mean(scores))
-        spread = scale.factor * float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-        spots[method] = Spot(saved, mean, styles[method], spread=spread)
-    if spots:
-        across = with_margins([spot.x for spot in spots.values()], share=0.05)
-        panel = panel.showing(across, with_margins(reaches(spots.values()), share=0.05))
-    if reference_method in spots:
-        level = panel.y(spots[reference_method].y)
-        sheet.line([panel.box[0], panel.box[2]], level, color=GREY, linewidth=0.7, linestyle="--",
-                   zorder=0)  # fmt: skip
-    scatter(sheet, panel, list(spots.values()))
-    frame = Frame(sheet, panel)
-    frame.edges()
-    frame.below_round()
-    beside = frame.beside_round()
-    unit = ", %" if scale.factor == 100 else ""
-    told = f"training MACs saved against {reference_method}, %"
-    frame.names(told, f"{scale.heading}{unit}", numbers=beside)
-    frame.title(f"{groups[0].key[0]}, {groups[0].key[1]}")
+        points = [100 * (score - dense[backbone, task]) for score in runs["score"]]
+        shares = runs["macs_effective_per_example"] / runs["macs_dense_per_example"]
+        lines.append({
+            "backbone": backbone, "task": task, "method": method,
+            "metric": runs["metric"].iloc[0],
+            "score": statistics.fmean(points), "spread": deviation_of(points),
+            "macs": statistics.fmean(shares),
+            "trained": statistics.fmean(runs["parameters_trained"]),
+            "seeds": len(points), "collapsed": any(runs["collapsed"]),
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points nothing beats: no other costs as little and reaches as much.
+
+    Args:
+        points: (cost, score); less cost is better, more score is better.
+
+    Returns:
+        Indices by rising cost, and so by rising score. Of points that are the same in both, the
+        first.
+
+    Example:
+        >>> frontier([(2, 9), (1, 5), (3, 9), (2, 4)])
+        [1, 0]
+    """
+    order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1]))
+    kept: list[int] = []
+    for index in order:
+        if not kept or points[index][1] > points[kept[-1]][1]:
+            kept.append(index)
+    return kept
+
+
+def floor_of(scores: Sequence[float]) -> float:
+    """Where an axis may end below, so that one method that failed does not hide the others.
+
+    Args:
+        scores: in points.
+
+    Returns:
+        The lowest score that is drawn at its place: three times the middle half's width, or
+        three points if that is more, below the first quarter.
+    """
+    if len(scores) < 3:
+        return min(scores)
+    first, _, third = statistics.quantiles(scores, n=4, method="inclusive")
+    return first - 3 * max(third - first, 1.0)
+
+
+@mpl.rc_context(_STYLE)
+def write_pareto(suite: Finished, path: Path) -> None:
+    """Draw, for each task of a backbone, scores against effective MACs and trained parameters.
+
+    Args:
+        suite: finished runs of one backbone; a task without a dense run is left out.
+        path: SVG to write.
+
+    Raises:
+        DataError: no task has a dense run whose score is defined.
+    """
+    found = tradeoffs(suite)
+    styles = method_styles(suite.runs["method"])
+    tasks = list(found.groupby(["backbone", "task"], sort=False))
+    figure, grid = _subplots(len(tasks), 2, width=3.4, height=2.3, sharey="row")
+    for axes, (pair, points) in zip(grid, tasks, strict=True):
+        for axis, cost in zip(axes, _COSTS, strict=True):
+            _tradeoff_panel(axis, points, cost, styles)
+        name = scale_of(points["metric"].iloc[0]).heading
+        axes[0].set_ylabel(f"{name} minus {REFERENCE_METHOD}'s, points")
+        axes[0].set_title(", ".join(pair), loc="left")
+    told = "Up and to the left is better. Grey steps: what nothing beats in both."
+    seeds = sorted(set(found["seeds"]))
+    if seeds[-1] > 1:
+        told += f" Bars: ± 1 standard deviation over {'/'.join(map(str, seeds))} seeds."
+    if any(found["collapsed"]):
+        told += " Hollow: one answer for all examples."
+    handles = [
+        mpl.lines.Line2D([], [], marker=marker, color=colour, linestyle="", label=method)
+        for method, (marker, colour) in styles.items()
+    ]
+    _finish(figure, path, f"{told} Arrow: below the axis.", suite, handles)
+
+
+def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping[str, Any]) -> None:
+    floor = floor_of(list(points["score"]))
+    # A method that trains its head alone has no place on a logarithmic axis but the first.
+    across = 100 * points["macs"] if cost == "macs" else points["trained"].clip(lower=1)
+    up = points["score"].clip(lower=floor)
+    places = list(zip(across, up, strict=True))
+    best = frontier(list(zip(points[cost], points["score"], strict=True)))
+    axis.step(*zip(*(places[index] for index in best), strict=True), where="post",
+              color="#c4c4c4", linewidth=2.5, zorder=1)  # fmt: skip
+    axis.axhline(0, color=_GREY, linewidth=0.7, linestyle="--", zorder=0)
+    for (x, y), one in zip(places, points.itertuples(), strict=True):
+        marker, colour = styles[one.method]
+        axis.errorbar(
+            x, y, yerr=one.spread, marker=marker, color=colour, markersize=5, elinewidth=0.8,
+            markerfacecolor="white" if one.collapsed else colour, linestyle="", zorder=3,
+        )  # fmt: skip
+        if one.score < floor:
+            axis.annotate(f"↓ {one.score:.1f}", (x, y), (5, 0), textcoords="offset points",
+                          fontsize=6, va="center")  # fmt: skip
+    for index in best:
+        axis.annotate(points["method"].iloc[index], places[index], (4, 4), fontsize=6,
+                      textcoords="offset points")  # fmt: skip
+    axis.margins(0.12, 0.15)
+    axis.set_xlabel(_COSTS[cost])
+    if cost == "trained":
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+@mpl.rc_context(_STYLE)
+def write_saved(suite: Finished, path: Path) -> None:
+    """Draw, for each task of a backbone, what each method saves in multiply-adds and in seconds.
+
+    Args:
+        suite: finished runs of one backbone; a task without a dense run, or with nothing else,
+            is left out.
+        path: SVG to write.
+
+    Raises:
+        DataError: no task is left.
+    """
+    found = {unit: savings_of(suite.groups, unit) for unit in _UNITS}
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for backbone, task, method in found["macs"]:
+        pairs.setdefault((backbone, task), []).append(method)
+    if not pairs:
+        told = f"no task of this suite has {REFERENCE_METHOD!r} and another method"
+        raise DataError(told)
+    lines = [len(methods) + 1 for methods in pairs.values()]
+    figure, grid = _subplots(
+        len(pairs), 2, width=3.4, height=0.45 + 0.18 * statistics.fmean(lines),
+        sharex="col", height_ratios=lines,
+    )  # fmt: skip
+    for axes, (pair, methods) in zip(grid, pairs.items(), strict=True):
+        for axis, unit in zip(axes, _UNITS, strict=True):
+            parts = [found[unit][*pair, method] for method in methods]
+            _saved_panel(axis, [[100 * getattr(one, name) for name in _PARTS] for one in parts])
+            axis.set_yticks(range(len(methods)), methods if unit == "macs" else [])
+            axis.tick_params(labelbottom=True)
+        axes[0].set_title(", ".join(pair), loc="left")
+    for axis, unit in zip(grid[-1], _UNITS.values(), strict=True):
+        axis.set_xlabel(f"{unit} of training saved, % of {REFERENCE_METHOD}'s")
+    handles = [
+        mpl.patches.Patch(facecolor=colour, hatch=hatch, edgecolor="#333333", label=label)
+        for label, colour, hatch in _PARTS.values()
+    ]
+    told = "To the left of 0: costs more. Diamond: in all. Seconds change from run to run."
+    _finish(figure, path, told, suite, handles)
+
+
+def stacked(parts: Sequence[float]) -> list[float]:
+    """Where each part of a bar begins, if gains go right of 0 and losses left of it.
+
+    Args:
+        parts: signed lengths.
+
+    Example:
+        >>> stacked([30, -5, 10, -2])
+        [0.0, 0.0, 30.0, -5.0]
+    """
+    ends = {True: 0.0, False: 0.0}
+    begins = []
+    for part in parts:
+        begins.append(ends[part >= 0])
+        ends[part >= 0] += part
+    return begins
+
+
+def _saved_panel(axis: Axes, lengths: Sequence[Sequence[float]]) -> None:
+    lines = range(len(lengths))
+    begins = [stacked(one) for one in lengths]
+    for index, (_, colour, hatch) in enumerate(_PARTS.values()):
+        axis.barh(
+            lines, [one[index] for one in lengths], left=[one[index] for one in begins],
+            height=0.7, color=colour, hatch=hatch, edgecolor="#333333", linewidth=0.4,
+        )  # fmt: skip
+    for line, parts in enumerate(lengths):
+        whole, gained = sum(parts), sum(part for part in parts if part > 0)
+        axis.plot(whole, line, marker="D", color="black", markersize=3.5, markeredgecolor="white")
+        text = f"{whole:+z.0f} %".replace("-", "\N{MINUS SIGN}")
+        axis.annotate(text, (gained, line), (5, 0), textcoords="offset points", fontsize=6,
+                      va="center")  # fmt: skip
+    axis.axvline(0, color="#333333", linewidth=0.8)
+    axis.margins(x=0.16)
+    axis.grid(visible=False, axis="y")
+    axis.invert_yaxis()
+
+
+@mpl.rc_context(_STYLE)
+def write_layers(suite: Finished, path: Path) -> None:
+    """Draw, for each task of a backbone, the sparsity of each layer under each method.
+
+    Args:
+        suite: finished runs of one backbone.
+        path: SVG to write.
+
+    Raises:
+        DataError: runs of one method have different numbers of layers.
+    """
+    panels: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for key, runs in suite.groups.items():
+        shares = _mean_sparsity(runs)
+        if shares.any():
+            panels.setdefault(key[:2], {})[key[2]] = shares
+    told = (
+        "Share of a layer's weights that are zero or were removed, mean over seeds. Methods "
+        "without zeros are left out."
+    )
+    if not panels:
+        figure = Figure(figsize=(7, 0.8), layout="constrained")
+        figure.text(0.5, 0.5, "No method of this suite leaves zeros in a layer.", ha="center")
+        _finish(figure, path, told, suite)
+        return
+    lines = [len(methods) for methods in panels.values()]
+    figure, grid = _subplots(
+        len(panels), 2, width=3.4, height=0.45 + 0.2 * statistics.fmean(lines), height_ratios=lines
+    )
+    numbers = sum(one.size for found in panels.values() for one in found.values()) <= _MOST_NUMBERS
+    for axes, (pair, found) in zip(grid, panels.items(), strict=True):
+        for place, (axis, part) in enumerate(zip(axes, _WEIGHTS, strict=True)):
+            values = 100 * np.stack([one[place] for one in found.values()])
+            image = _heat(axis, values, numbers=numbers)
+            axis.set_title(f"{part.replace('_', '-')} weights", fontsize=7)
+            axis.set_yticks(range(len(found)), [] if place else list(found))
+        axes[0].set_ylabel("\n".join(pair))
+    for axis in grid[-1]:
+        axis.set_xlabel("layer, from the embeddings up")
+    figure.colorbar(image, ax=grid, label="zeros, %", shrink=min(1.0, 6 / sum(lines)), aspect=12)
+    _finish(figure, path, told, suite)
+
+
+def _mean_sparsity(runs: pd.DataFrame) -> np.ndarray:
+    """Mean over seeds: float, ``(2, L)``, attention and feed-forward weights."""
+    by_seed = list(runs["sparsity_by_layer"])
+    need = len(by_seed[0][0])
+    for folder, found in zip(runs["folder"], by_seed, strict=True):
+        lengths = sorted({len(part) for part in found})
+        if lengths != [need]:
+            raise DataError(
+                f"{folder / 'cost.json'}: measured.sparsity_by_layer: received {lengths} layers; "
+                f"allowed: {need}"
+            )
+    return np.mean(by_seed, axis=0)
+
+
+def _heat(axis: Axes, values: np.ndarray, *, numbers: bool) -> Any:
+    image = axis.imshow(values, cmap="Greys", vmin=0, vmax=100, aspect="auto")
+    axis.grid(visible=False)
+    count = values.shape[1]
+    ticks = range(0, count, 1 + count // 13)
+    axis.set_xticks(ticks, [str(1 + tick) for tick in ticks])
+    for (line, column), value in np.ndenumerate(values) if numbers else ():
+        axis.text(column, line, f"{value:.0f}", ha="center", va="center", fontsize=5.5,
+                  color="white" if value > 55 else "black")  # fmt: skip
+    return image
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """Read a run's losses.
+
+    Args:
+        path: ``history.csv`` of a run.
+
+    Returns:
+        ``step`` (counts on through all phases), ``loss`` and ``phase``.
+
+    Raises:
+        DataError: the file is missing, empty, or not a history.
+    """
+    try:
+        types = {"step": float, "phase": str, "loss": float}
+        history = pd.read_csv(path, usecols=list(types), dtype=types)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise DataError(f"{path}: not the history of a run: {error}") from None
+    if history.empty:
+        raise DataError(f"{path}: not the history of a run: no steps")
+    return history
+
+
+def thinned(history: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Means of neighbours, so that a long curve can be read, and drawn in little space.
+
+    Args:
+        history: ``step`` and ``loss``, N lines.
+        most: points to keep, at least 1.
+
+    Returns:
+        At most ``most`` lines: means over runs of ``ceil(N / most)`` neighbours, the last one
+        perhaps shorter. Non-finite losses stay non-finite.
+    """
+    width = -(-len(history) // most)
+    numbers = history[["step", "loss"]].to_numpy()
+    starts = np.arange(0, len(numbers), width)
+    counts = np.diff([*starts, len(numbers)])[:, None]
+    return pd.DataFrame(np.add.reduceat(numbers, starts) / counts, columns=["step", "loss"])
+
+
+@mpl.rc_context(_STYLE)
+def write_curves(suite: Finished, path: Path) -> None:
+    """Draw the training losses of one backbone on one task, a panel for each method.
+
+    Args:
+        suite: finished runs of one backbone and task; the dense runs are drawn in grey behind
+            every other.
+        path: SVG to write.
+
+    Raises:
+        DataError: a history is missing or damaged.
+    """
+    histories = {
+        method: [read_history(folder / HISTORY) for folder in runs["folder"].iloc[:_MOST_SEEDS]]
+        for (*_, method), runs in suite.groups.items()
+    }
+    curves = {name: [thinned(one, _MOST_POINTS) for one in of] for name, of in histories.items()}
+    columns = min(_CURVES_ABREAST, len(curves))
+    figure, grid = _subplots(
+        -(-len(curves) // columns), columns, width=1.5, height=1.25, sharex=True, sharey=True
+    )
+    for axis in grid.flat[len(curves) :]:
+        axis.set_visible(False)
+    for axis, (method, found) in zip(grid.flat, curves.items(), strict=False):
+        for curve in curves.get(REFERENCE_METHOD, []) if method != REFERENCE_METHOD else []:
+            axis.plot(curve["step"], curve["loss"], color="#b0b0b0", linewidth=1.8)
+        for curve, whole in zip(found, histories[method], strict=True):
+            axis.plot(curve["step"], curve["loss"], color="black", linewidth=0.9)
+            later = whole["phase"] != whole["phase"].shift(-1)
+            for begin in whole["step"][later].iloc[:-1]:
+                axis.axvline(begin, color="#555555", linewidth=0.6, linestyle=":")
+        axis.set_title(method, fontsize=7)
+    losses = np.concatenate([one["loss"] for found in curves.values() for one in found])
+    if (losses[np.isfinite(losses)] > 0).all():
+        grid.flat[0].set_yscale("log")
+        grid.flat[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
+        grid.flat[0].yaxis.set_minor_formatter(NullFormatter())
+        grid.flat[0].yaxis.set_major_formatter("{x:g}")
+    for axis in grid[-1]:
+        axis.set_xlabel("training step")
+    backbone, task = suite.runs[["backbone", "task"]].iloc[0]
+    figure.suptitle(f"{backbone}, {task}", fontsize=9)
+    figure.supylabel("training loss", fontsize=7)
+    told = f"Grey: {REFERENCE_METHOD}. Dotted: a later phase begins. Means of neighbouring steps."
+    _finish(figure, path, told, suite)
 
 
 def mask_distances(masks: np.ndarray) -> np.ndarray:
@@ -145,25 +458,19 @@ def mask_distances(masks: np.ndarray) -> np.ndarray:
         The figure is not relative to chance, and shows one feed-forward layer only.
     """
     if masks.ndim != 3 or not len(masks):
-        raise DataError(f"masks of a search: got shape {masks.shape}, need (checks, layers, units)")
-    flat = masks.reshape(len(masks), -1)
-    counts = flat.sum(axis=1, dtype=np.float64)
-    differing = (counts[:, None] + counts[None, :] - 2 * _kept_in_both(flat)) / flat.shape[1]
+        raise DataError(
+            f"masks of a search: received shape {masks.shape}; allowed: (checks, layers, units)"
+        )
+    # Counts up to 2 ** 53 are exact.
+    flat = masks.reshape(len(masks), -1).astype(np.float64)
+    counts = flat.sum(axis=1)
+    differing = (counts[:, None] + counts[None, :] - 2 * flat @ flat.T) / flat.shape[1]
     kept = counts[-1] / flat.shape[1]
     chance = 2 * kept * (1 - kept)
     return differing / chance if chance else differing
 
 
-def _kept_in_both(flat: np.ndarray) -> np.ndarray:
-    """How many units each two of ``(C, N)`` masks share, by a product: float64, ``(C, C)``."""
-    shared = np.zeros((len(flat), len(flat)))
-    # In parts that stay in the cache; float32 counts exactly what a part can hold.
-    for first in range(0, flat.shape[1], _PART):
-        part = flat[:, first : first + _PART].astype(np.float32)
-        shared += part @ part.T
-    return shared
-
-
+@mpl.rc_context(_STYLE)
 def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[str, int]) -> None:
     """Draw how far the masks of a search are apart, heads and neurons side by side.
 
@@ -176,54 +483,52 @@ def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[
     Raises:
         DataError: the file is missing, damaged or holds no search.
     """
-    steps, masks = _read_masks(gates)
-    edges = _edges(steps)
-    ends = (float(edges[0]), float(edges[-1]))
-    with mpl.rc_context(STYLE):
-        sheet = Sheet([_SIDE, _SIDE], [_SIDE], margins=(0.7, 0.55, 1.1, 0.65), gaps=(0.4, 0))
-        for panel, name in zip(sheet.panels[0], _UNITS, strict=True):
-            frame = Frame(sheet, panel.showing(ends, ends), grid="none")
-            _distances(frame, edges, mask_distances(masks[name]))
-            _stops(frame, stops, numbers=name == _UNITS[0])
-            frame.title(f"{name}s", lift=12)
-        _, bottom, right, top = panel.box
-        grey_bar(sheet, Panel((right + 26, bottom, right + 34, top)), "mask distance / chance")
-        width, height = sheet.figure.get_size_inches()
-        sheet.text(36 * width, 72 * height - 6, title, ha="center", va="top", fontsize=9)
-        sheet.save(path)
-
-
-def _distances(frame: Frame, edges: np.ndarray, distances: np.ndarray) -> None:
-    """The cells as an image of equal pixels: checks need not be equally far from each other."""
-    middles = (np.arange(_PIXELS) + 0.5) / _PIXELS * edges[-1]
-    cells = np.searchsorted(edges, middles, side="right") - 1
-    frame.sheet.image(frame.panel, distances[np.ix_(cells[::-1], cells)])
-
-
-def _stops(frame: Frame, stops: Mapping[str, int], *, numbers: bool) -> None:
-    """Search steps below, and at the left of the first panel; lines where rules stop."""
-    panel = frame.panel
-    ticks = round_ticks(*panel.across, most=6)
-    texts = tick_texts(ticks)
-    frame.edges()
-    frame.below(ticks, texts)
-    frame.beside(ticks, texts if numbers else [])
-    frame.names("search step", "search step" if numbers else "", numbers=texts)
-    for label, step in stops.items():
-        x = float(panel.x(step))
-        frame.sheet.line([x, x], panel.box[1::2], color="#D55E00", linewidth=1.0)
-        frame.sheet.text(x, panel.box[3], f" {label}", color="#D55E00", fontsize=6, va="bottom")
-
-
-def _read_masks(gates: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     try:
         with np.load(gates, allow_pickle=False) as arrays:
-            return arrays["steps"], {name: arrays[f"{name}_masks"] for name in _UNITS}
+            steps, masks = arrays["steps"], {name: arrays[f"{name}_masks"] for name in _SITES}
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{gates}: not the history of a search: {error}") from None
+    # Borders of the cells around the checked steps, which need not be equally far apart.
+    edges = np.concatenate([[0], (steps[1:] + steps[:-1]) / 2, [steps[-1] + 0.5]])
+    figure, grid = _subplots(1, 2, width=2.9, height=2.7, sharey=True)
+    for axis, name in zip(grid[0], _SITES, strict=True):
+        image = axis.pcolormesh(edges, edges, mask_distances(masks[name]), cmap="Greys", vmin=0,
+                                vmax=1, rasterized=True)  # fmt: skip
+        for label, step in stops.items():
+            axis.axvline(step, color="#D55E00", linewidth=1.0)
+            axis.annotate(f" {label}", (step, edges[-1]), color="#D55E00", fontsize=6, va="bottom")
+        axis.set(title=f"{name}s\n", xlabel="search step", aspect="equal")
+        axis.grid(visible=False)
+    grid[0][0].set_ylabel("search step")
+    figure.colorbar(image, ax=grid, label="mask distance / chance", shrink=0.8)
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
 
 
-def _edges(steps: np.ndarray) -> np.ndarray:
-    """Borders of the cells around the checked steps."""
-    middle = (steps[1:] + steps[:-1]) / 2
-    return np.concatenate([[0], middle, [steps[-1] + 0.5]])
+def _subplots(
+    rows: int, columns: int, *, width: float, height: float, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of panels, each about so large, in inches."""
+    figure = Figure(figsize=(columns * width, rows * height + 0.6), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _finish(
+    figure: Figure, path: Path, told: str, suite: Finished, handles: Sequence[Any] = ()
+) -> None:
+    """Put the legend and a line of explanation at the foot, and write the figure."""
+    if is_generated(suite.runs["task"]):
+        told += f" Tasks called {GENERATED_PREFIX}... are generated."
+    columns = max(1, int(figure.get_figwidth() // 1.3))
+    told = textwrap.fill(told, int(22 * figure.get_figwidth()))
+    figure.legend(
+        handles=list(handles), loc="outside lower center", ncols=min(columns, 6), title=told,
+        title_fontsize=6, fontsize=7,
+    )  # fmt: skip
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG, atomically and without a date."""
+    with replacing(path) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None})

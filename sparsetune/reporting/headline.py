@@ -6,10 +6,10 @@ Percentages are rounded to two decimals: this is for lists of runs; records hold
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from sparsetune.reporting.collect import RunRow
-from sparsetune.reporting.columns import Column
-from sparsetune.reporting.layout import ABSENT, number_column, text_column
-from sparsetune.reporting.savings import Effort, mean_effort, saving, seconds_of
+from sparsetune.reporting.contents import REFERENCE_METHOD
+from sparsetune.reporting.load import RunRow, frame_of, groups_of
+from sparsetune.reporting.render import ABSENT, Column, number_column, text_column
+from sparsetune.reporting.savings import saved_shares
 
 SCORE = "score_percent"
 MACS = "macs_effective_percent"
@@ -31,47 +31,39 @@ Headline = Mapping[str, float]
 """Name out of :data:`HEADINGS` -> value; what a run has no value for is absent."""
 
 
-def headlines(rows: Iterable[RunRow], *, reference_method: str) -> dict[RunId, Headline]:
+def headlines(rows: Iterable[RunRow]) -> dict[RunId, Headline]:
     """What each run reached, and what it cost.
 
     Args:
-        rows: from :func:`sparsetune.reporting.collect.collect`, all runs of their tasks.
-        reference_method: the dense run that training time is compared with; it has no
-            time saved itself.
+        rows: from :func:`sparsetune.reporting.load.collect`, all runs of their tasks.
 
     Returns:
-        (backbone, task, method, seed) -> ``score_percent`` (headline metric x 100),
+        (backbone, task, method, seed) -> ``score_percent`` (primary metric x 100),
         ``macs_effective_percent`` (of the dense model's for one example),
-        ``parameters_trained`` and ``time_saved_percent`` (of the reference's mean seconds,
-        search included, negative if it took longer).
+        ``parameters_trained`` and ``time_saved_percent`` (of the dense runs' mean seconds, search
+        included, negative if it took longer; dense runs have none).
 
     Raises:
         DataError: a value is missing from a record.
     """
     known = list(rows)
-    dense: dict[tuple[str, str], list[RunRow]] = {}
-    for row in known:
-        if row.method == reference_method:
-            dense.setdefault(row.key[:2], []).append(row)
-    references = {pair: mean_effort([seconds_of(r) for r in of]) for pair, of in dense.items()}
-    return {(*row.key, row.seed): _headline(row, reference_method, references) for row in known}
-
-
-def _headline(
-    row: RunRow, reference_method: str, references: Mapping[tuple[str, str], Effort]
-) -> Headline:
-    told: dict[str, float] = {}
-    score = row.metrics[row.headline_metric]
-    if score is not None:
-        told[SCORE] = _percent(score)
-    told[MACS] = _percent(
-        row.measured("cost", "macs_effective_per_example")
-        / row.measured("cost", "macs_dense_per_example")
-    )
-    told[TRAINED] = float(row.measured("cost", "parameters_trained"))
-    reference = references.get(row.key[:2])
-    if row.method != reference_method and reference and reference.total > 0:
-        told[SAVED] = _percent(saving(seconds_of(row), reference).whole)
+    groups = groups_of(frame_of(known, [row.key for row in known]))
+    told: dict[RunId, Headline] = {}
+    for key, runs in groups.items():
+        saved: Sequence[float | None] = [None] * len(runs)
+        dense = groups.get((*key[:2], REFERENCE_METHOD))
+        if dense is not None and key[2] != REFERENCE_METHOD:
+            saved = saved_shares(runs, dense, "seconds")
+        macs = runs["macs_effective_per_example"] / runs["macs_dense_per_example"]
+        for seed, score, share, trained, part in zip(
+            runs["seed"], runs["score"], macs, runs["parameters_trained"], saved, strict=True
+        ):
+            fractions = {SCORE: score, MACS: share, SAVED: part}
+            told[(*key, seed)] = {TRAINED: float(trained)} | {
+                name: round(100 * value, _DECIMALS)
+                for name, value in fractions.items()
+                if value is not None
+            }
     return told
 
 
@@ -108,10 +100,10 @@ def columns_of(methods: Mapping[str, Mapping[str, float]]) -> list[Column]:
     spreads = list(methods.values())
     columns = [text_column("method", "method", list(methods))]
     for name, heading in HEADINGS.items():
-        fields = [
-            (f"{name}_{part}", [told.get(f"{name}_{part}") for told in spreads])
+        fields = {
+            f"{name}_{part}": [told.get(f"{name}_{part}") for told in spreads]
             for part in ("mean", "sd")
-        ]
+        }
         columns.append(Column(heading, [_text(name, told) for told in spreads], fields))
     counts = [int(told["seeds_count"]) for told in spreads]
     return [*columns, number_column("seeds", "seeds_count", counts)]
@@ -125,7 +117,3 @@ def _text(name: str, told: Mapping[str, float]) -> str:
     # A count that is the same for all seeds needs no spread.
     varies = deviation is not None and not (name == TRAINED and deviation == 0)
     return form.format(mean) + (f" ± {form.format(deviation)}" if varies else "")
-
-
-def _percent(fraction: float) -> float:
-    return round(100 * fraction, _DECIMALS)

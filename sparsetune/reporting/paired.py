@@ -6,19 +6,42 @@ What is compared, and how, is computed elsewhere.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from sparsetune.config.metric import Scale, scale_of
-from sparsetune.evaluation.statistics import DEFAULT, Difference, McNemar
-from sparsetune.reporting.collect import Key
-from sparsetune.reporting.layout import (
+from sparsetune.reporting.load import KEY, Key
+from sparsetune.reporting.render import (
     ABSENT,
     Column,
     markdown,
-    name_columns,
     number_column,
     text_column,
     write_table,
 )
+
+
+class Resampling(Protocol):
+    """How often examples are drawn, and the level of the interval."""
+
+    resamples: int
+    level: float
+
+
+class Difference(Protocol):
+    """A difference of two methods on the same examples, with its interval and its p."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+class RightAnswers(Protocol):
+    """On how many examples only one of two methods is right, and what chance says of that."""
+
+    only_first: int
+    only_second: int
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -44,11 +67,16 @@ class Comparison:
     examples: int
     scores: tuple[float | None, float | None]
     difference: Difference | None
-    right: tuple[McNemar, ...]
+    right: tuple[RightAnswers, ...]
 
 
 def write_paired(
-    comparisons: Sequence[Comparison], directory: Path, *, against: str, left_out: Sequence[str]
+    comparisons: Sequence[Comparison],
+    directory: Path,
+    *,
+    against: str,
+    left_out: Sequence[str],
+    plan: Resampling,
 ) -> list[Path]:
     """Write ``paired``: the headline metric of every method against one, with its tests.
 
@@ -57,41 +85,46 @@ def write_paired(
         directory: where the files go.
         against: the method that the others are compared with.
         left_out: one line for each comparison that cannot be made.
+        plan: how the intervals were drawn.
 
     Returns:
-        The three files.
+        The four files.
     """
     columns = [
-        *name_columns([one.key for one in comparisons]),
+        *(
+            text_column(name, name, [one.key[place] for one in comparisons])
+            for place, name in enumerate(KEY)
+        ),
         text_column("metric", "metric", [one.metric for one in comparisons]),
         number_column("seeds", "seeds_count", [len(one.seeds) for one in comparisons]),
         number_column("examples", "examples_count", [one.examples for one in comparisons]),
-        *_difference_columns(comparisons, against),
+        *_difference_columns(comparisons, against, plan),
         *_mcnemar_columns(comparisons, against),
     ]
-    notes = [*_notes(comparisons, against), *left_out]
+    notes = [*_notes(comparisons, against, plan), *left_out]
     return write_table(directory / "paired", f"Against {against}, paired", columns, notes)
 
 
-def comparison_text(comparisons: Sequence[Comparison]) -> str:
+def comparison_text(comparisons: Sequence[Comparison], *, plan: Resampling) -> str:
     """Tell one pair of methods by every metric, and its right answers by seed, as Markdown.
 
     Args:
         comparisons: of the same two methods, task and seeds, one per metric; at least one.
+        plan: how the intervals were drawn.
     """
     first = comparisons[0]
     (backbone, task, method), against = first.key, first.against
     sides = [
-        Column(name, [_score(one, place) for one in comparisons], [])
+        Column(name, [_score(one, place) for one in comparisons])
         for place, name in enumerate((against, method))
     ]
     columns = [
         text_column("metric", "metric", [one.metric for one in comparisons]),
         *sides,
-        *_difference_columns(comparisons, against),
+        *_difference_columns(comparisons, against, plan),
     ]
     seeds = ", ".join(str(seed) for seed in first.seeds)
-    notes = [f"{first.examples} examples; seeds: {seeds}.", *_notes(comparisons, against)]
+    notes = [f"{first.examples} examples; seeds: {seeds}.", *_notes(comparisons, against, plan)]
     for seed, test in zip(first.seeds, first.right, strict=False):
         notes.append(
             f"Seed {seed}: only {against} right on {test.only_first}, only {method} on "
@@ -100,7 +133,9 @@ def comparison_text(comparisons: Sequence[Comparison]) -> str:
     return markdown(f"{method} against {against}: {backbone} on {task}", columns, notes)
 
 
-def _difference_columns(comparisons: Sequence[Comparison], against: str) -> list[Column]:
+def _difference_columns(
+    comparisons: Sequence[Comparison], against: str, plan: Resampling
+) -> list[Column]:
     found = [one.difference for one in comparisons]
 
     def values(name: str) -> list[float | None]:
@@ -115,10 +150,10 @@ def _difference_columns(comparisons: Sequence[Comparison], against: str) -> list
         ABSENT if one is None else _signed(scale, one.value)
         for scale, one in zip(scales, found, strict=True)
     ]
-    low_and_high = [("difference_low", values("low")), ("difference_high", values("high"))]
+    low_and_high = {"difference_low": values("low"), "difference_high": values("high")}
     return [
-        Column(f"Δ {against}", texts, [("difference", values("value"))]),
-        Column(f"{100 * DEFAULT.level:g} % interval", ends, low_and_high),
+        Column(f"Δ {against}", texts, {"difference": values("value")}),
+        Column(f"{100 * plan.level:g} % interval", ends, low_and_high),
         number_column("p", "p_value", values("p_value"), _p_value),
     ]
 
@@ -136,15 +171,15 @@ def _mcnemar_columns(comparisons: Sequence[Comparison], against: str) -> list[Co
     return [
         number_column(f"only {against} right", "only_reference_right", total("only_first")),
         number_column("only it right", "only_method_right", total("only_second")),
-        Column("McNemar p by seed", texts, [("mcnemar_p_values", kept)]),
+        Column("McNemar p by seed", texts, {"mcnemar_p_values": kept}),
     ]
 
 
-def _notes(comparisons: Sequence[Comparison], against: str) -> list[str]:
+def _notes(comparisons: Sequence[Comparison], against: str, plan: Resampling) -> list[str]:
     notes = [
         f"Δ {against} is in points (NIST and CIDEr: in their own units), mean over the seeds that "
         "both methods have. Interval and p "
-        f"(two-sided) are of a paired bootstrap with {DEFAULT.resamples:,} resamples: each draw "
+        f"(two-sided) are of a paired bootstrap with {plan.resamples:,} resamples: each draw "
         "of examples is applied to both methods and all seeds. They tell what other examples "
         "would do to these trained models, not what other seeds would do.",
     ]

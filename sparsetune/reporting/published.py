@@ -9,17 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sparsetune.config.metric import scale_of
-from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs
-from sparsetune.reporting.columns import Column, RunLink
-from sparsetune.reporting.layout import ABSENT, text_column, write_table
-from sparsetune.reporting.savings import (
-    mean_effort,
-    saved_inference,
-    saving,
-    seconds_of,
-    trained_shares,
-)
+from sparsetune.config.table import PublishedTable, TableColumn, TableRow
+from sparsetune.reporting.contents import REFERENCE_METHOD
+from sparsetune.reporting.load import Finished, Key
+from sparsetune.reporting.render import ABSENT, Column, RunLink, text_column, write_table
+from sparsetune.reporting.savings import saved_inference, saved_shares, trained_shares
 
 _UNKNOWN = "not known"
 
@@ -48,101 +45,81 @@ class Cell:
         return f"{self.mean:z.{self.digits}f}{spread} ({self.seeds})"
 
 
-def write_published(
-    table: Mapping[str, Any],
-    rows: Sequence[RunRow],
-    stem: Path,
-    *,
-    order: Sequence[Key],
-    reference_method: str,
-) -> list[Path]:
+def write_published(table: PublishedTable, suite: Finished, stem: Path) -> list[Path]:
     """Write one table of a paper: published, ours and the difference for every cell.
 
     Args:
-        table: content of a file of ``config/tables``.
-        rows: from :func:`sparsetune.reporting.collect.collect`.
+        table: from ``config/tables``.
+        suite: finished runs.
         stem: path without suffix.
-        order: (backbone, task, method) of the whole suite.
-        reference_method: the dense run that savings are measured against.
 
     Returns:
         The Markdown, CSV, LaTeX and HTML files.
-
-    Raises:
-        DataError: a value is missing from a record.
     """
-    groups = {group.key: group for group in group_runs(rows, order)}
-    columns = [text_column("", "row", [row["label"] for row in table["rows"]])]
-    for number, column in enumerate(table["columns"]):
-        published = [row["published"][number] for row in table["rows"]]
-        ours = [_ours(groups, row, column, reference_method) for row in table["rows"]]
+    groups = suite.groups
+    columns = [text_column("", "row", [row.label for row in table.rows])]
+    for number, column in enumerate(table.columns):
+        published = [row.published[number] for row in table.rows]
+        ours = [_ours(groups, row, column) for row in table.rows]
         columns += _columns_of(column, published, ours)
     notes = [
-        f"Published: {table['source']}. Ours: mean ± sample standard deviation over seeds (how "
+        f"Published: {table.source}. Ours: mean ± sample standard deviation over seeds (how "
         f"many seeds), {ABSENT} = not run. Percent; differences in points.",
-        *table["notes"],
+        *table.notes,
     ]
-    runs = [_links(groups, row, table["columns"]) for row in table["rows"]]
-    return write_table(stem, table["title"], columns, notes, runs=runs)
+    runs = [_links(groups, row, table.columns) for row in table.rows]
+    return write_table(stem, table.title, columns, notes, runs=runs)
 
 
 def _links(
-    groups: Mapping[Key, RunGroup], row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]
+    groups: Mapping[Key, pd.DataFrame], row: TableRow, columns: Sequence[TableColumn]
 ) -> list[RunLink]:
     """The runs behind a row, which has several tasks."""
-    tasks = dict.fromkeys(task for column in columns for task in column["tasks"])
-    found = [groups.get((row["backbone"], task, row["method"])) for task in tasks]
+    tasks = dict.fromkeys(task for column in columns for task in column.tasks)
+    keys = [(row.backbone, task, row.method) for task in tasks]
     return [
-        replace(run.link, label=f"{group.key[1]} {run.link.label}")
-        for group in found
-        if group
-        for run in group.rows
+        replace(link, label=f"{key[1]} {link.label}")
+        for key in keys
+        if key in groups
+        for link in groups[key]["link"]
     ]
 
 
-def _ours(
-    groups: Mapping[Key, RunGroup],
-    row: Mapping[str, Any],
-    column: Mapping[str, Any],
-    reference_method: str,
-) -> Cell | None:
+def _ours(groups: Mapping[Key, pd.DataFrame], row: TableRow, column: TableColumn) -> Cell | None:
     cells = []
-    for task in column["tasks"]:
-        group = groups.get((row["backbone"], task, row["method"]))
-        values = None if group is None else _values(groups, group, row, column, reference_method)
+    for task in column.tasks:
+        values = _values(groups, (row.backbone, task, row.method), row, column.value)
         if values is None or None in values:
             return None
         cells.append(values)
-    seeds = min(len(values) for values in cells)
-    single = len(cells) == 1 and seeds > 1
-    return Cell(
-        statistics.fmean(statistics.fmean(values) for values in cells),
-        statistics.stdev(cells[0]) if single else None,
-        seeds,
-        digits=_digits(column),
-    )
+    seeds = min(map(len, cells))
+    deviation = statistics.stdev(cells[0]) if len(cells) == 1 and seeds > 1 else None
+    mean = statistics.fmean(map(statistics.fmean, cells))
+    return Cell(mean, deviation, seeds, digits=_digits(column))
 
 
 def _values(
-    groups: Mapping[Key, RunGroup],
-    group: RunGroup,
-    row: Mapping[str, Any],
-    column: Mapping[str, Any],
-    reference_method: str,
-) -> list[float | None] | None:
+    groups: Mapping[Key, pd.DataFrame], key: Key, row: TableRow, value: str
+) -> Sequence[float | None] | None:
     """One value a seed (one in all for a change), None where what it is measured from is not."""
-    if column["value"] == "score":
-        return _scores(group)
-    if column["value"] == "saved-inference-macs":
-        return [100 * saved_inference(row) for row in group.rows]
-    backbone, task, method = group.key
-    if column["value"] == "change":
-        reference = groups.get((row["against"], task, method)) if "against" in row else None
-        return None if reference is None else _change(_scores(group), _scores(reference))
-    reference = groups.get((backbone, task, reference_method))
-    if column["value"] == "trained-share":
-        return None if reference is None else [100 * x for x in trained_shares(group, reference)]
-    return None if reference in (None, group) else _saved(group, reference)
+    runs, reference = groups.get(key), groups.get((*key[:2], REFERENCE_METHOD))
+    if value == "change":
+        reference = groups.get((row.against, *key[1:]))
+    if runs is None:
+        return None
+    if value == "score":
+        return _scores(runs)
+    if value == "saved-inference-macs":
+        return [100 * share for share in saved_inference(runs)]
+    if reference is None:
+        return None
+    if value == "change":
+        return _change(_scores(runs), _scores(reference))
+    if value == "trained-share":
+        return [100 * share for share in trained_shares(runs, reference)]
+    if key[2] == REFERENCE_METHOD:
+        return None
+    return [100 * share for share in saved_shares(runs, reference, "seconds")]
 
 
 def _change(scores: list[float | None], before: list[float | None]) -> list[float] | None:
@@ -152,43 +129,36 @@ def _change(scores: list[float | None], before: list[float | None]) -> list[floa
     return [100 * (statistics.fmean(scores) / statistics.fmean(before) - 1)]
 
 
-def _scores(group: RunGroup) -> list[float | None]:
-    factor = scale_of(group.rows[0].headline_metric).factor
-    scores = [row.metrics[row.headline_metric] for row in group.rows]
-    return [None if score is None else factor * score for score in scores]
+def _scores(runs: pd.DataFrame) -> list[float | None]:
+    factor = scale_of(runs["metric"].iloc[0]).factor
+    return [None if score is None else factor * score for score in runs["score"]]
 
 
-def _saved(group: RunGroup, reference: RunGroup) -> list[float]:
-    dense = mean_effort([seconds_of(row) for row in reference.rows])
-    return [100 * saving(seconds_of(row), dense).whole for row in group.rows]
-
-
-def _digits(column: Mapping[str, Any]) -> int:
+def _digits(column: TableColumn) -> int:
     """A share of a percent or less needs more digits than a score."""
-    return 2 if column["value"] == "trained-share" else 1
+    return 2 if column.value == "trained-share" else 1
 
 
 def _columns_of(
-    column: Mapping[str, Any], published: Sequence[Any], ours: Sequence[Cell | None]
+    column: TableColumn, published: Sequence[Any], ours: Sequence[Cell | None]
 ) -> tuple[Column, Column, Column]:
-    heading = column["heading"]
+    heading = column.heading
     printed = [_UNKNOWN if value is None else f"{value}" for value in published]
     texts = [ABSENT if cell is None else cell.text for cell in ours]
-    means = [None if cell is None else cell.mean for cell in ours]
     differences = [
-        mean - value if mean is not None and isinstance(value, int | float) else None
-        for mean, value in zip(means, published, strict=True)
+        cell.mean - value if cell and isinstance(value, int | float) else None
+        for cell, value in zip(ours, published, strict=True)
     ]
     signed = [
         ABSENT if value is None else f"{value:+z.{_digits(column)}f}" for value in differences
     ]
-    field = heading.lower().replace(" ", "_")
+    name = heading.lower().replace(" ", "_")
+    own = {"mean_percent": "mean", "sd_points": "deviation", "seeds_count": "seeds"}
+    fields = {
+        f"{name}_{end}": [getattr(cell, of, None) for cell in ours] for end, of in own.items()
+    }
     return (
-        Column(f"{heading} published", printed, [(f"{field}_published_percent", published)]),
-        Column("ours", texts, [
-            (f"{field}_mean_percent", means),
-            (f"{field}_sd_points", [None if cell is None else cell.deviation for cell in ours]),
-            (f"{field}_seeds_count", [None if cell is None else cell.seeds for cell in ours]),
-        ]),
-        Column("difference", signed, [(f"{field}_difference_points", differences)]),
-    )  # fmt: skip
+        Column(f"{heading} published", printed, {f"{name}_published_percent": published}),
+        Column("ours", texts, fields),
+        Column("difference", signed, {f"{name}_difference_points": differences}),
+    )

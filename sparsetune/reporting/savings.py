@@ -3,14 +3,35 @@
 Two tables of the same form: in multiply-adds (exact, the same on every machine) and in seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from sparsetune.reporting.collect import Key, RunGroup, RunRow, group_runs, links_of
-from sparsetune.reporting.layout import Column, name_columns, number_column, percent, write_table
+import pandas as pd
 
-_NOT_TRAINING = ("inference", "total")
+from sparsetune.reporting.contents import REFERENCE_METHOD
+from sparsetune.reporting.load import Finished, Key, links_of
+from sparsetune.reporting.render import Column, number_column, percent, write_table
+from sparsetune.reporting.tables import name_columns
+
+Unit = Literal["macs", "seconds"]
+_TABLES: Mapping[Unit, tuple[str, str, str, float, str]] = {
+    "macs": (
+        "savings", "Training cost in multiply-adds", "T MACs", 1e12,
+        "MACs of search and training (docs: cost/macs.py); the same on every machine.",
+    ),
+    "seconds": (
+        "savings-time", "Training cost in seconds", "s", 1.0,
+        "Seconds of search and training, optimiser steps included, making batches and start-up "
+        "not; they change from run to run and with what else the machine does.",
+    ),
+}  # fmt: skip
+_SAVED_NOTE = (
+    f"Saved is against {REFERENCE_METHOD}, in % of its total, means over seeds. It is the sum of "
+    "three parts: seeing fewer examples, cheaper examples (a smaller model, fewer gradients), and "
+    "the search (negative)."
+)
 
 
 @dataclass(frozen=True)
@@ -83,31 +104,53 @@ def saving(effort: Effort, reference: Effort) -> Saving:
     )
 
 
-def macs_of(row: RunRow) -> Effort:
-    """Training MACs of one run, from its cost record."""
-    life = row.measured("cost", "breakdown")["whole_life"]
-    search = life.get("search", 0)
-    training = sum(n for name, n in life.items() if name not in (*_NOT_TRAINING, "search"))
-    return Effort(search, training, row.measured("tune", "examples_seen"))
+def efforts(runs: pd.DataFrame, unit: Unit) -> list[Effort]:
+    """What training took, run by run; seconds without making batches.
+
+    Args:
+        runs: from :func:`sparsetune.reporting.load.frame_of`.
+        unit: MACs or seconds.
+    """
+    columns = (runs[f"search_{unit}"], runs[f"training_{unit}"], runs["examples_seen"])
+    return [Effort(*one) for one in zip(*columns, strict=True)]
 
 
-def seconds_of(row: RunRow) -> Effort:
-    """Training seconds of one run, optimiser steps included, making batches not."""
-    training = row.measured("tune", "train_seconds") - row.measured("tune", "loading_seconds")
+def mean_effort(runs: pd.DataFrame, unit: Unit) -> Effort:
+    """Mean over the seeds of one method."""
+    found, count = efforts(runs, unit), len(runs)
     return Effort(
-        row.measured("cost", "search_seconds"), training, row.measured("tune", "examples_seen")
+        sum(one.search for one in found) / count,
+        sum(one.training for one in found) / count,
+        round(sum(one.examples for one in found) / count),
     )
 
 
-def saved_inference(row: RunRow, *, without_update: bool = False) -> float:
+def saved_shares(runs: pd.DataFrame, reference: pd.DataFrame, unit: Unit) -> list[float]:
+    """What each run's training saves against the mean of the dense runs, as a fraction."""
+    dense = mean_effort(reference, unit)
+    return [saving(one, dense).whole for one in efforts(runs, unit)]
+
+
+def savings_of(groups: Mapping[Key, pd.DataFrame], unit: Unit) -> dict[Key, Saving]:
+    """What each method's mean saves; methods without a dense run, and dense runs, are left out."""
+    means = {key: mean_effort(group, unit) for key, group in groups.items()}
+    return {
+        key: saving(mean, means[*key[:2], REFERENCE_METHOD])
+        for key, mean in means.items()
+        if key[2] != REFERENCE_METHOD and (*key[:2], REFERENCE_METHOD) in means
+    }
+
+
+def saved_inference(runs: pd.DataFrame, *, without_update: bool = False) -> list[float]:
     """Effective inference MACs saved against the dense model without an update.
 
     Args:
-        row: the run.
+        runs: from :func:`sparsetune.reporting.load.frame_of`.
         without_update: leave out what the update itself adds beside the weights.
 
     Returns:
-        Fraction of the dense model's MACs for one example; negative if the run needs more.
+        Fraction of the dense model's MACs for one example, run by run; negative if the run needs
+        more.
 
     Source:
         DSEE (arXiv:2111.00160), abstract: inference FLOPs saved.
@@ -115,97 +158,60 @@ def saved_inference(row: RunRow, *, without_update: bool = False) -> float:
         The paper does not tell whether it counts the update, unmerged beside sparse weights; both
         are offered here.
     """
-    spent = row.measured("cost", "macs_effective_per_example")
+    spent = runs["macs_effective_per_example"]
     if without_update:
-        spent -= row.measured("cost", "breakdown")["effective"].get("update", 0)
-    return 1 - spent / row.measured("cost", "macs_dense_per_example")
+        spent = spent - [modules.get("update", 0) for modules in runs["macs_by_module"]]
+    return list(1 - spent / runs["macs_dense_per_example"])
 
 
-def trained_shares(group: RunGroup, reference: RunGroup) -> list[float]:
+def trained_shares(runs: pd.DataFrame, reference: pd.DataFrame) -> list[float]:
     """Parameters of the update over all of the dense model's, seed by seed.
 
     Args:
-        group: runs of a method.
+        runs: of a method.
         reference: runs of the dense method on the same backbone and task.
 
     Returns:
         Fractions; the task head is trained too, and not counted.
     """
-    whole = reference.rows[0].measured("cost", "parameters_total")
-    return [trained / whole for trained in group.values("cost", "parameters_trained")]
+    return list(runs["parameters_trained"] / reference["parameters_total"].iloc[0])
 
 
-def write_savings(
-    rows: Sequence[RunRow], directory: Path, *, order: Sequence[Key], reference_method: str
-) -> list[Path]:
+def write_savings(suite: Finished, directory: Path) -> list[Path]:
     """Write ``savings`` (MACs) and ``savings-time`` (seconds), a line per method and task.
 
     Args:
-        rows: from :func:`sparsetune.reporting.collect.collect`.
+        suite: finished runs.
         directory: where the files go.
-        order: (backbone, task, method) of the whole suite, in the order to print.
-        reference_method: the dense run that the others are compared with.
 
     Returns:
         Eight files.
-
-    Raises:
-        DataError: a value is missing from a record.
     """
-    groups = group_runs(rows, order)
-    written = []
-    for name, title, effort, note in (
-        ("savings", "Training cost in multiply-adds", macs_of,
-         "MACs of search and training (docs: cost/macs.py); the same on every machine."),
-        ("savings-time", "Training cost in seconds", seconds_of,
-         "Seconds of search and training, optimiser steps included, making batches and start-up "
-         "not; they change from run to run and with what else the machine does."),
-    ):  # fmt: skip
-        notes = [
-            note,
-            f"Saved is against {reference_method}, in % of its total, means over seeds. It is the "
-            "sum of three parts: seeing fewer examples, cheaper examples (a smaller model, fewer "
-            "gradients), and the search (negative).",
-        ]
-        columns = _columns(groups, effort, reference_method, unit=name)
-        written += write_table(directory / name, title, columns, notes, runs=links_of(groups))
+    groups, written = suite.groups, []
+    links = links_of(groups.values())
+    for unit, (name, title, *_, note) in _TABLES.items():
+        columns = _columns(groups, unit)
+        written += write_table(directory / name, title, columns, [note, _SAVED_NOTE], runs=links)
     return written
 
 
-def _columns(
-    groups: Sequence[RunGroup],
-    effort: Callable[[RunRow], Effort],
-    reference_method: str,
-    *,
-    unit: str,
-) -> list[Column]:
-    means = [mean_effort([effort(row) for row in group.rows]) for group in groups]
-    references = {
-        group.key[:2]: mean
-        for group, mean in zip(groups, means, strict=True)
-        if group.key[2] == reference_method
-    }
-    savings = [
-        saving(mean, references[group.key[:2]])
-        if group.key[:2] in references and group.key[2] != reference_method
-        else None
-        for group, mean in zip(groups, means, strict=True)
-    ]
-    seconds = unit == "savings-time"
-    kind, scale = ("seconds", 1.0) if seconds else ("macs", 1e12)
-    heading = "s" if seconds else "T MACs"
+def _columns(groups: Mapping[Key, pd.DataFrame], unit: Unit) -> list[Column]:
+    _, _, heading, scale, _ = _TABLES[unit]
+    means = [mean_effort(group, unit) for group in groups.values()]
+    found = savings_of(groups, unit)
 
     def amount(name: str) -> Column:
         values = [getattr(mean, name) for mean in means]
-        field = f"{name}_{kind}"
-        return number_column(f"{name} {heading}", field, values, lambda v: f"{v / scale:.2f}")
+        return number_column(
+            f"{name} {heading}", f"{name}_{unit}", values, lambda value: f"{value / scale:.2f}"
+        )
 
     def part(heading: str, name: str) -> Column:
-        values = [None if one is None else getattr(one, name) for one in savings]
+        values = [getattr(found.get(key), name, None) for key in groups]
         return number_column(heading, f"saved_{name}_fraction", values, percent)
 
     return [
-        *name_columns([group.key for group in groups]),
+        *name_columns(groups, seeds=False),
         amount("search"),
         amount("training"),
         part("saved %", "whole"),
@@ -213,13 +219,3 @@ def _columns(
         part("cheaper examples", "cheaper_examples"),
         part("search", "search"),
     ]
-
-
-def mean_effort(efforts: Sequence[Effort]) -> Effort:
-    """Mean over the seeds of one method."""
-    count = len(efforts)
-    return Effort(
-        sum(one.search for one in efforts) / count,
-        sum(one.training for one in efforts) / count,
-        round(sum(one.examples for one in efforts) / count),
-    )

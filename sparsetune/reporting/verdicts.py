@@ -1,23 +1,89 @@
-"""Whether a claim holds: the difference it is about, the noise of that difference, the verdict."""
+"""Whether a claim holds: pairs of runs, the difference it is about, its noise, the verdict.
+
+A cell is one backbone and task, with one value for left and for right from each seed. What does
+not count is left out by name and with the reason.
+"""
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import combinations
+from typing import Any, Literal
+
+import pandas as pd
 
 from sparsetune.config.claim import Claim
-from sparsetune.reporting.evidence import SCALES, Cell, Evidence, Scale, cells_of
+from sparsetune.reporting.contents import REFERENCE_METHOD
 from sparsetune.reporting.intervals import (
     Interval,
+    Range,
     over_examples,
     over_seeds,
     over_tasks,
     widened_to,
 )
+from sparsetune.reporting.load import Key, is_generated
+from sparsetune.reporting.savings import saved_inference, saved_shares, trained_shares
+from sparsetune.reporting.tickets import KeptUnits, share_in_common
 
 Verdict = Literal["holds", "fails", "within noise", "not tested at this scale"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "within noise", "not tested at this scale")
+Scale = Literal["published", "real", "generated"]
+SCALES: tuple[Scale, ...] = ("published", "real", "generated")
+"""Where a cell stands, from the paper's own backbones and tasks down."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything a suite has to say.
+
+    Attributes:
+        groups: (backbone, task, method) -> its finished runs, a line a seed.
+        architectures: backbone id -> architecture.
+        tickets: what the suite's tickets keep.
+        pretraining_macs: of the backbones that are pre-trained here.
+    """
+
+    groups: Mapping[Key, pd.DataFrame]
+    architectures: Mapping[str, str]
+    tickets: Sequence[KeptUnits]
+    pretraining_macs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one backbone and task say.
+
+    Attributes:
+        backbone: id, of left.
+        task: id, or what stands for several.
+        scale: see :data:`SCALES`.
+        seeds: of the pairs.
+        left: one value per seed, in the quantity's unit.
+        right: likewise; the claim's number where it names one.
+        left_range: mean over the seeds of value, low and high of the runs over their examples;
+            None if not recorded.
+        right_range: likewise.
+        collapsed: how many of the runs gave every example the same answer.
+        one_task: False where ``task`` stands for several, or for none.
+    """
+
+    backbone: str
+    task: str
+    scale: Scale
+    seeds: tuple[int, ...]
+    left: tuple[float, ...]
+    right: tuple[float, ...]
+    left_range: Range | None = None
+    right_range: Range | None = None
+    collapsed: int = 0
+    one_task: bool = True
+
+    @property
+    def differences(self) -> list[float]:
+        """Left less right, pair by pair."""
+        return [one - other for one, other in zip(self.left, self.right, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -58,9 +124,6 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
 
     Returns:
         The verdict with the numbers that decide it.
-
-    Raises:
-        DataError: a value is missing from a record.
     """
     cells, left_out = cells_of(claim, evidence)
     scale = next((one for one in SCALES if any(cell.scale == one for cell in cells)), None)
@@ -175,3 +238,176 @@ def _why_nothing(claim: Claim, evidence: Evidence, left_out: Mapping[str, Sequen
     if claim.twins:
         return f"no run on {' or '.join(claim.twins)} in this suite"
     return f"no run of {claim.left} on {' or '.join(claim.architectures)} in this suite"
+
+
+class _LeftOutError(Exception):
+    """These runs do not count: which ones, and why."""
+
+    def __init__(self, place: Iterable[str], reason: str) -> None:
+        super().__init__(reason)
+        self.place, self.reason = "/".join(place), reason
+
+
+def cells_of(claim: Claim, evidence: Evidence) -> tuple[list[Cell], dict[str, list[str]]]:
+    """Collect the cells of a claim.
+
+    Args:
+        claim: what is compared.
+        evidence: the suite's.
+
+    Returns:
+        The cells in the suite's order; and reason -> the places that it leaves out.
+    """
+    own = [
+        key
+        for key in evidence.groups
+        if key[2] == claim.left
+        and (not claim.architectures or evidence.architectures[key[0]] in claim.architectures)
+        and (claim.twins is None or key[0] in claim.twins)
+    ]
+    make: Callable[..., Cell] = _runs_cell
+    places: Iterable[Any] = own
+    if claim.measure.group == "tickets" or claim.quantity == "pretraining-macs-saved":
+        make = _tickets_cell if claim.measure.group == "tickets" else _pretraining_cell
+        places = dict.fromkeys(key[0] for key in own)
+    cells: list[Cell] = []
+    left_out: dict[str, list[str]] = {}
+    for place in places:
+        try:
+            cells.append(make(claim, place, evidence))
+        except _LeftOutError as error:
+            left_out.setdefault(error.reason, []).append(error.place)
+    return cells, left_out
+
+
+def _runs_cell(claim: Claim, key: Key, evidence: Evidence) -> Cell:
+    backbone, task, _ = key
+    other = (claim.twins or {}).get(backbone, backbone)
+    against = claim.right if isinstance(claim.right, str) else None
+    keys = [key, *([(other, task, against)] if against else [])]
+    sides = [_group(evidence, one) for one in keys]
+    _check_settings(claim, keys, evidence)
+    references = {}
+    if claim.measure.to_reference:
+        references = {one: _group(evidence, (*one[:2], REFERENCE_METHOD)) for one in keys}
+    if claim.quantity == "seconds-saved":
+        _check_devices(key, [*sides, *references.values()])
+    values = [
+        _values(claim.quantity, side, references.get(one))
+        for one, side in zip(keys, sides, strict=True)
+    ]
+    lefts, rights = values if against else (values[0], dict.fromkeys(values[0], claim.right))
+    seeds = tuple(seed for seed in lefts if seed in rights)
+    if not seeds:
+        raise _LeftOutError((backbone, task), "no seed for which both are defined")
+    paired = [side[side["seed"].isin(seeds)] for side in sides]
+    scored = claim.quantity == "score"
+    ranges = [_range(side) for side in paired] if scored and against else [None, None]
+    return Cell(
+        backbone, task, _scale(claim, backbone, (task,)), seeds,
+        tuple(lefts[seed] for seed in seeds), tuple(rights[seed] for seed in seeds), *ranges,
+        collapsed=sum(sum(side["collapsed"]) for side in paired) if scored else 0,
+    )  # fmt: skip
+
+
+def _group(evidence: Evidence, key: Key) -> pd.DataFrame:
+    if key not in evidence.groups:
+        raise _LeftOutError(key[:2], f"no run of {key[2]}")
+    return evidence.groups[key]
+
+
+def _values(quantity: str, runs: pd.DataFrame, reference: pd.DataFrame | None) -> dict[int, float]:
+    """Value by seed; a seed whose value is undefined is not there."""
+    found: Sequence[float | None]
+    match quantity:
+        case "score":
+            found = list(runs["score"])
+        case "inference-macs-saved":
+            found = saved_inference(runs)
+        case "backbone-macs-saved":
+            found = saved_inference(runs, without_update=True)
+        case "trained-share":
+            found = trained_shares(runs, reference)
+        case _:
+            unit = "seconds" if quantity == "seconds-saved" else "macs"
+            found = saved_shares(runs, reference, unit)
+    pairs = zip(runs["seed"], found, strict=True)
+    return {seed: 100 * value for seed, value in pairs if value is not None}
+
+
+def _range(runs: pd.DataFrame) -> Range | None:
+    """The primary metric with its interval over the examples, where every run recorded one.
+
+    Seeds answer the same examples, so their intervals are averaged: more seeds do not narrow them.
+    """
+    ranges = []
+    for value, metric, intervals in zip(
+        runs["score"], runs["metric"], runs["intervals"], strict=True
+    ):
+        found = intervals.get(metric)
+        if found is None:
+            return None
+        # Rounding may leave the value a hair outside.
+        low, high = found
+        ranges.append((100 * value, 100 * min(low, value), 100 * max(high, value)))
+    value, low, high = (statistics.fmean(part) for part in zip(*ranges, strict=True))
+    return value, low, high
+
+
+def _check_settings(claim: Claim, keys: Iterable[Key], evidence: Evidence) -> None:
+    for need in claim.requires:
+        for key in (key for key in keys if key[2] == need.method):
+            for found in evidence.groups[key]["settings"]:
+                for part in need.setting.split("."):
+                    found = found.get(part) if isinstance(found, Mapping) else None
+                if found != need.value:
+                    told = f"{need['setting']} is {found}, not {need['value']}"
+                    raise _LeftOutError(key[:2], f"{need['otherwise']} ({told})")
+
+
+def _check_devices(key: Key, sides: Iterable[pd.DataFrame]) -> None:
+    names = sorted({trained for side in sides for trained, _ in side["devices"]})
+    if len(names) > 1:
+        raise _LeftOutError(key[:2], f"timed on different devices: {', '.join(names)}")
+
+
+def _pretraining_cell(claim: Claim, backbone: str, evidence: Evidence) -> Cell:
+    macs, dense = evidence.pretraining_macs, (claim.twins or {})[backbone]
+    for name in (backbone, dense):
+        if name not in macs:
+            raise _LeftOutError((backbone,), f"{name} is not pre-trained in this suite")
+    saved = 100 * (1 - macs[backbone] / macs[dense])
+    scale = _scale(claim, backbone, ())
+    right = (float(claim.right),)
+    return Cell(backbone, "pre-training", scale, (0,), (saved,), right, one_task=False)
+
+
+def _tickets_cell(claim: Claim, backbone: str, evidence: Evidence) -> Cell:
+    """What the tickets of all tasks have in common, seed by seed."""
+    own = [key for key in evidence.groups if (key[0], key[2]) == (backbone, claim.left)]
+    _check_settings(claim, own, evidence)
+    recipes = {recipe for key in own for recipe in evidence.groups[key]["ticket"]}
+    tasks = [task for _, task, _ in own]
+    unit = claim.quantity.partition("-")[0]
+    kept: dict[int, list[Any]] = {}
+    for ticket in evidence.tickets:
+        if ticket.backbone == backbone and ticket.recipe in recipes and ticket.task in tasks:
+            kept.setdefault(ticket.seed, []).append(getattr(ticket, unit))
+    shares: dict[int, list[float]] = {}
+    for seed, masks in kept.items():
+        for one, other in combinations(masks, 2):
+            share, chance = share_in_common(one, other)
+            shares.setdefault(seed, []).append(100 * (share - chance))
+    if not shares:
+        raise _LeftOutError((backbone,), f"no tickets of {claim.left} on two tasks")
+    seeds = tuple(sorted(shares))
+    means = tuple(statistics.fmean(shares[seed]) for seed in seeds)
+    right = (float(claim.right),) * len(seeds)
+    told = f"between {len(tasks)} tasks"
+    return Cell(backbone, told, _scale(claim, backbone, tasks), seeds, means, right, one_task=False)
+
+
+def _scale(claim: Claim, backbone: str, tasks: Sequence[str]) -> Scale:
+    if backbone in claim.backbones and set(tasks) <= set(claim.tasks):
+        return "published"
+    return "generated" if is_generated((backbone, *tasks)) else "real"

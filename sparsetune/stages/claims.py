@@ -5,16 +5,19 @@ from pathlib import Path
 
 from sparsetune.config.claim import Claim, read_claims
 from sparsetune.config.load import Catalogue, Suite
-from sparsetune.records import Clock, make_record, read_record, sha256_of, write_record
-from sparsetune.reporting.collect import collect, group_runs
-from sparsetune.reporting.tables import REFERENCE_METHOD
-from sparsetune.stages.garbage import seldom_collected
+from sparsetune.records import (
+    BackboneRecord,
+    ClaimsRecord,
+    Clock,
+    read_record,
+    sha256_of,
+    write_record,
+)
 from sparsetune.stages.tables import record_paths, ticket_paths
 
 CLAIMS_FILE = "claims.yaml"
 
 
-@seldom_collected()
 def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources: Path) -> None:
     """Judge every claim and write ``claims.md``, ``.html``, ``.csv`` and ``.json``.
 
@@ -28,33 +31,33 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
         ConfigError: a claim breaks its schema or names something unknown.
         DataError: a record is missing or does not fit the others, by name.
     """
-    # Here and not above: they need numpy, and the workflow imports this module for names only.
+    # Here and not above: they need pandas, and the workflow imports this module for names only.
     from sparsetune.reporting.claims import as_data, counts, write_claims
-    from sparsetune.reporting.evidence import Evidence
-    from sparsetune.reporting.overlaps import read_kept
-    from sparsetune.reporting.verdicts import judge
+    from sparsetune.reporting.load import collect, finished
+    from sparsetune.reporting.tickets import read_kept
+    from sparsetune.reporting.verdicts import Evidence, judge
 
     clock = Clock()
     file = catalogue.root / CLAIMS_FILE
     claims = read_claims(file, catalogue)
     rows = collect(path for run in suite.runs for path in record_paths(results, run))
-    order = list(dict.fromkeys(run.key for run in suite.runs))
     evidence = Evidence(
-        groups={group.key: group for group in group_runs(rows, order)},
+        groups=finished(rows, [run.key for run in suite.runs]).groups,
         architectures={run.backbone.id: run.backbone.architecture for run in suite.runs},
         tickets=[read_kept(path) for path in _asked_about(claims, suite, results)],
         pretraining_macs=_pretraining_macs(suite, resources),
-        reference_method=REFERENCE_METHOD,
     )
     clock.ready()
     judgements = [judge(claim, evidence) for claim in claims]
     write_claims(suite.id, judgements, results / "claims")
-    measured = {"verdicts": counts(judgements), "claims": [as_data(one) for one in judgements]}
-    record = make_record(
-        "claims",
-        asked={"suite": suite.id},
+    record = ClaimsRecord.of(
+        {"suite": suite.id},
         inputs={str(file): sha256_of(file)},
-        measured={**measured, "runs_count": len(rows)},
+        measured={
+            "verdicts": counts(judgements),
+            "claims": [as_data(one) for one in judgements],
+            "runs_count": len(rows),
+        },
         where=clock.where(),
     )
     write_record(results / "claims.json", record)
@@ -78,9 +81,7 @@ def _asked_about(claims: Sequence[Claim], suite: Suite, results: Path) -> list[P
 def _pretraining_macs(suite: Suite, resources: Path) -> dict[str, int]:
     found = {}
     for backbone in pretrained(suite):
-        record = read_record(resources / "backbones" / backbone / "record.json", "backbone")
-        # Records of older versions have no pre-training cost; a claim about it then says so.
-        cost = record["measured"].get("pretraining") or {}
-        if "macs_total" in cost:
-            found[backbone] = cost["macs_total"]
+        record = read_record(resources / "backbones" / backbone / "record.json", BackboneRecord)
+        if record.measured.pretraining:
+            found[backbone] = record.measured.pretraining.macs_total
     return found

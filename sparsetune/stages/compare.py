@@ -20,13 +20,14 @@ from sparsetune.evaluation.predictions import (
     require_same_examples,
 )
 from sparsetune.evaluation.statistics import (
+    DEFAULT,
     McNemar,
     Resampled,
     mcnemar,
     paired_difference,
     resampled,
 )
-from sparsetune.reporting.collect import Key, RunGroup, RunRow, collect, group_runs
+from sparsetune.reporting.load import Key, RunGroup, RunRow, collect, group_runs
 from sparsetune.reporting.paired import Comparison, comparison_text
 
 _Pair = tuple[RunRow, RunRow]
@@ -60,7 +61,7 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
         told = f"{methods[0]}: {first.seeds}, {methods[1]}: {second.seeds}"
         raise ConfigError(f"{place}: no seed in common; {told}")
     metrics = [name for name in first.rows[0].metrics if name in second.rows[0].metrics]
-    return comparison_text(_compared(pairs, metrics, _Answers()))
+    return comparison_text(_compared(pairs, metrics, _Answers()), plan=DEFAULT)
 
 
 def headline_comparisons(
@@ -69,7 +70,7 @@ def headline_comparisons(
     """Compare every method of a suite with one of them, by each task's headline metric.
 
     Args:
-        rows: from :func:`sparsetune.reporting.collect.collect`.
+        rows: from :func:`sparsetune.reporting.load.collect`.
         order: (backbone, task, method) of the whole suite, in the order to print.
         against: the method that the others are compared with.
 
@@ -111,7 +112,7 @@ class _Answers:
     def of(self, row: RunRow) -> Predictions:
         """A run's predictions with their references."""
         if row.folder not in self._read:
-            count = row.measured("evaluate", "n_examples")
+            count = row.evaluate.measured.n_examples
             self._read[row.folder] = read_predictions(row.folder / NAME, count=count)
         return self._read[row.folder]
 

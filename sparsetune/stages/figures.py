@@ -1,26 +1,21 @@
 """Stage ``figures``: a suite's pictures, from records, training histories and searches."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sparsetune.config.load import Suite
-from sparsetune.records import read_record
-from sparsetune.reporting.collect import RunRow, collect, group_runs
-from sparsetune.reporting.tables import REFERENCE_METHOD
-from sparsetune.stages.garbage import seldom_collected
+from sparsetune.records import TicketRecord, read_record
+from sparsetune.records.parts import Stopping
+from sparsetune.reporting.contents import REFERENCE_METHOD
 from sparsetune.stages.tables import record_paths
 
-SCORES = "scores-against-savings.svg"
 INTERACTIVE = "pareto.html"
 _MOST_SEARCHES = 60
-_RULES = {"fixed": "fixed_step", "settled": "settled_step"}
 
 
 def figure_names(suite: Suite) -> list[str]:
     """Files that :func:`make_figures` writes, relative to its output folder."""
     pairs = suite.groups()
-    names = [SCORES, INTERACTIVE] if _has_reference(suite) else []
+    names = [INTERACTIVE] if _has_reference(suite) else []
     for backbone in dict.fromkeys(backbone for backbone, _ in pairs):
         names.append(f"layers-{backbone}.svg")
         if backbone in _compared(suite):
@@ -29,7 +24,6 @@ def figure_names(suite: Suite) -> list[str]:
     return names + [f"masks/{name}.svg" for name in _drawn_searches(suite)]
 
 
-@seldom_collected()
 def make_figures(suite: Suite, *, results: Path, output: Path) -> None:
     """Draw every figure of a suite.
 
@@ -42,61 +36,34 @@ def make_figures(suite: Suite, *, results: Path, output: Path) -> None:
         DataError: a record, a run's history or a search's history is missing or does not fit,
             by name.
     """
-    rows = collect(path for run in suite.runs for path in record_paths(results, run))
-    _draw_trade_offs(suite, rows, output)
-    _draw_runs(suite, rows, output)
-    _draw_searches(suite, results, output)
-
-
-def _draw_trade_offs(suite: Suite, rows: list[RunRow], output: Path) -> None:
     # Here and not above, since the workflow asks this module for names only.
-    from sparsetune.reporting.figures import write_scores_against_savings
-    from sparsetune.reporting.interactive import write_interactive
-    from sparsetune.reporting.pareto import write_pareto
-    from sparsetune.reporting.saved import write_saved
+    from sparsetune.reporting import figures
+    from sparsetune.reporting.load import collect, finished
+    from sparsetune.reporting.page import write_interactive
 
-    told: dict[str, Any] = {
-        "order": list(dict.fromkeys(run.key for run in suite.runs)),
-        "reference_method": REFERENCE_METHOD,
-    }
+    rows = collect(path for run in suite.runs for path in record_paths(results, run))
+    done = finished(rows, [run.key for run in suite.runs])
     if _has_reference(suite):
-        write_scores_against_savings(rows, output / SCORES, **told)
         title = f"Suite {suite.id}: what methods reach and what they cost"
-        write_interactive(rows, output / INTERACTIVE, title=title, **told)
-    for backbone in _compared(suite):
-        own = [row for row in rows if row.backbone == backbone]
-        write_pareto(own, output / f"pareto-{backbone}.svg", **told)
-        write_saved(own, output / f"saved-{backbone}.svg", **told)
-
-
-def _draw_runs(suite: Suite, rows: list[RunRow], output: Path) -> None:
-    from sparsetune.reporting.curves import write_curves
-    from sparsetune.reporting.layers import write_layers
-
-    order = list(dict.fromkeys(run.key for run in suite.runs))
-    groups = group_runs(rows, order)
+        write_interactive(done, output / INTERACTIVE, title=title)
+    compared = _compared(suite)
     for backbone in dict.fromkeys(backbone for backbone, _ in suite.groups()):
-        own = [row for row in rows if row.backbone == backbone]
-        write_layers(own, output / f"layers-{backbone}.svg", order=order)
+        own = done.only(backbone)
+        figures.write_layers(own, output / f"layers-{backbone}.svg")
+        if backbone in compared:
+            figures.write_pareto(own, output / f"pareto-{backbone}.svg")
+            figures.write_saved(own, output / f"saved-{backbone}.svg")
     for backbone, task in suite.groups():
-        write_curves(
-            [group for group in groups if group.key[:2] == (backbone, task)],
-            output / "curves" / backbone / f"{task}.svg",
-            reference_method=REFERENCE_METHOD,
-        )
-
-
-def _draw_searches(suite: Suite, results: Path, output: Path) -> None:
-    from sparsetune.reporting.figures import write_mask_distances
-
+        path = output / "curves" / backbone / f"{task}.svg"
+        figures.write_curves(done.only(backbone, task), path)
     for name in _drawn_searches(suite):
         folder = results / "tickets" / name
-        measured = read_record(folder / "record.json", "ticket")["measured"]
-        write_mask_distances(
+        stopping = read_record(folder / "record.json", TicketRecord).measured.stopping
+        figures.write_mask_distances(
             folder / "gates.npz",
             output / "masks" / f"{name}.svg",
             title=name,
-            stops=_stops_reached(measured["stopping"]),
+            stops=_stops_reached(stopping),
         )
 
 
@@ -111,10 +78,10 @@ def _drawn_searches(suite: Suite) -> list[str]:
     return list(first.values())
 
 
-def _stops_reached(stopping: Mapping[str, Any]) -> dict[str, int]:
+def _stops_reached(stopping: Stopping) -> dict[str, int]:
     """Rule -> step at which it stops, of the rules whose step the search came to."""
-    steps = {rule: stopping[key] for rule, key in _RULES.items()}
-    last = stopping["check_steps"][-1]
+    steps = {"fixed": stopping.fixed_step, "settled": stopping.settled_step}
+    last = stopping.check_steps[-1]
     return {rule: step for rule, step in steps.items() if step is not None and step <= last}
 
 

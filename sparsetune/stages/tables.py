@@ -1,22 +1,13 @@
 """Stage ``tables``: a suite's tables, from records; the paired tests also from predictions."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from sparsetune.config.files import read_checked
 from sparsetune.config.load import RunSpec, Suite
-from sparsetune.errors import ConfigError
-from sparsetune.reporting.collect import RUN_STAGES, collect
-from sparsetune.reporting.costs import write_costs
-from sparsetune.reporting.published import write_published
-from sparsetune.reporting.savings import write_savings
-from sparsetune.reporting.tables import REFERENCE_METHOD, write_headline, write_task_table
-from sparsetune.reporting.timings import write_timings
-from sparsetune.stages.garbage import seldom_collected
+from sparsetune.config.table import PublishedTable, read_tables
+from sparsetune.errors import ConfigError, refusal
+from sparsetune.reporting.contents import REFERENCE_METHOD, RUN_STAGES
 
 
-@seldom_collected()
 def make_tables(
     suite: Suite, *, results: Path, group: str | None, output: Path, definitions: Path
 ) -> None:
@@ -34,39 +25,40 @@ def make_tables(
         ConfigError: the suite has no such group.
         DataError: a record is missing or does not fit the others, by name.
     """
-    # Here and not above: they need numpy, and the workflow imports this module for names only.
-    from sparsetune.reporting.overlaps import write_overlaps
+    # Here and not above: they need pandas, and the workflow imports this module for names only.
+    from sparsetune.evaluation.statistics import DEFAULT
+    from sparsetune.reporting import tables
+    from sparsetune.reporting.load import collect, finished
     from sparsetune.reporting.paired import write_paired
+    from sparsetune.reporting.published import write_published
+    from sparsetune.reporting.savings import write_savings
+    from sparsetune.reporting.tickets import write_tickets
     from sparsetune.stages.compare import headline_comparisons
 
-    if group is not None and tuple(group.split("/")) not in suite.groups():
-        known = ", ".join("/".join(pair) for pair in suite.groups())
-        raise ConfigError(f"--group: got {group!r}; the suite has: {known}")
+    known = ["/".join(pair) for pair in suite.groups()]
+    if group not in (None, *known):
+        raise ConfigError(refusal("--group", suite.id, group, known))
     chosen = [run for run in suite.runs if group in (None, f"{run.backbone.id}/{run.task.id}")]
     rows = collect(path for run in chosen for path in record_paths(results, run))
-    order = list(dict.fromkeys(run.key for run in chosen))
+    order = [run.key for run in chosen]
     refusals = {(one.backbone, one.task, one.method): one.reason for one in suite.refusals}
-    if group is None:
-        write_headline(rows, output, order=order, refusals=refusals)
-        compared, left_out = headline_comparisons(rows, order=order, against=REFERENCE_METHOD)
-        write_paired(compared, output, against=REFERENCE_METHOD, left_out=left_out)
-        write_timings(rows, output, order=order, refusals=refusals)
-        write_costs(rows, output, order=order, refusals=refusals)
-        write_savings(rows, output, order=order, reference_method=REFERENCE_METHOD)
-        write_overlaps(ticket_paths(results, suite), output)
-        for name, table in published_tables(suite, definitions).items():
-            write_published(
-                table, rows, output / "published" / name,
-                order=order, reference_method=REFERENCE_METHOD,
-            )  # fmt: skip
+    done = finished(rows, order, refusals)
+    if group is not None:
+        backbone, task = group.split("/")
+        tables.write_task_table(done, output / backbone, backbone=backbone, task=task)
         return
-    backbone, task = group.split("/")
-    write_task_table(
-        rows, output / backbone, backbone=backbone, task=task, order=order, refusals=refusals
-    )
+    tables.write_headline(done, output)
+    compared, left_out = headline_comparisons(rows, order=done.order, against=REFERENCE_METHOD)
+    write_paired(compared, output, against=REFERENCE_METHOD, left_out=left_out, plan=DEFAULT)
+    tables.write_timings(done, output)
+    tables.write_costs(done, output)
+    write_savings(done, output)
+    write_tickets(ticket_paths(results, suite), output)
+    for name, table in published_tables(suite, definitions).items():
+        write_published(table, done, output / "published" / name)
 
 
-def published_tables(suite: Suite, definitions: Path) -> dict[str, Mapping[str, Any]]:
+def published_tables(suite: Suite, definitions: Path) -> dict[str, PublishedTable]:
     """The papers' tables of which the suite runs at least one cell.
 
     Args:
@@ -80,15 +72,14 @@ def published_tables(suite: Suite, definitions: Path) -> dict[str, Mapping[str, 
         ConfigError: a file breaks its schema.
     """
     asked = {run.key for run in suite.runs}
-    tables = {path.stem: read_checked(path, "table") for path in sorted(definitions.glob("*.yaml"))}
     return {
         name: table
-        for name, table in tables.items()
+        for name, table in read_tables(definitions).items()
         if any(
-            (row["backbone"], task, row["method"]) in asked
-            for row in table["rows"]
-            for column in table["columns"]
-            for task in column["tasks"]
+            (row.backbone, task, row.method) in asked
+            for row in table.rows
+            for column in table.columns
+            for task in column.tasks
         )
     }
 

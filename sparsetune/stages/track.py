@@ -21,10 +21,9 @@ from sparsetune.records import (
     sha256_of,
     write_record,
 )
-from sparsetune.reporting.collect import RunRow, collect
 from sparsetune.reporting.headline import Headline, RunId, columns_of, headlines, spread
-from sparsetune.reporting.layout import csv_text, markdown, markdown_lines
-from sparsetune.reporting.tables import REFERENCE_METHOD
+from sparsetune.reporting.load import RunRow, collect
+from sparsetune.reporting.render import markdown, rendered
 from sparsetune.stages.tables import record_paths
 from sparsetune.tracking import views
 from sparsetune.tracking.client import RunKey, one_line, prepare
@@ -85,7 +84,7 @@ def track_suite(
     clock.ready()
     folder = results / suite.id
     rows = {(*row.key, row.seed): row for row in _rows(suite, folder)}
-    numbers = headlines(rows.values(), reference_method=REFERENCE_METHOD)
+    numbers = headlines(rows.values())
     tasks = {run.task.id: run.task for run in suite.runs}
     data = {name: _task_data(task, resources / "datasets") for name, task in tasks.items()}
     entries = _Entries(suite, folder, resources, rows, numbers, data).all()
@@ -127,7 +126,7 @@ def _rows(suite: Suite, folder: Path) -> list[RunRow]:
         # by name.
         with suppress(SparsetuneError):
             (row,) = collect(record_paths(folder, run))
-            headlines([row], reference_method=REFERENCE_METHOD)
+            headlines([row])
             scale_of(row.headline_metric)
             rows.append(row)
     return rows
@@ -198,7 +197,7 @@ class _Entries:
             headline=self.numbers.get((*run.key, run.seed), {}),
             tags={"metric": scale_of(row.headline_metric).heading} if row else {},
             note=views.run_note(run, place),
-            data=self._data(run, row.records["tune"]["inputs"] if row else {}),
+            data=self._data(run, row.tune.inputs if row else {}),
         )
 
     def _backbone(self, run: RunSpec) -> Entry:
@@ -257,8 +256,8 @@ def _parent(suite: Suite, group: tuple[str, str], numbers: Mapping[RunId, Headli
             for method, told in spreads.items()
             if name in told
         },
-        note=views.group_note(runs, markdown_lines(columns)),
-        texts={"methods.md": markdown(title, columns, []), "methods.csv": csv_text(columns)},
+        note=views.group_note(runs, rendered(columns, "md").splitlines()),
+        texts={"methods.md": markdown(title, columns, []), "methods.csv": rendered(columns, "csv")},
     )
 
 

@@ -4,10 +4,9 @@ import asyncio
 
 import pytest
 from e2e.browser import CHROMIUM, opened
-from unit.reporting.runs import scoring, write_run
+from unit.reporting.runs import scoring, suite_of, write_run
 
-from sparsetune.reporting.collect import collect
-from sparsetune.reporting.interactive import write_interactive
+from sparsetune.reporting.page import write_interactive
 
 METHODS = ("full", "lora")
 ORDER = [("mini-bert", task, method) for task in ("mini-sst2", "mini-rte") for method in METHODS]
@@ -35,9 +34,7 @@ def page(tmp_path):
         for index, (_, task, method) in enumerate(ORDER)
     ]
     path = tmp_path / "pareto.html"
-    write_interactive(
-        collect(folders), path, order=ORDER, reference_method="full", title="Suite small"
-    )
+    write_interactive(suite_of(folders, ORDER), path, title="Suite small")
     return path
 
 

@@ -8,7 +8,7 @@ from e2e.browser import CHROMIUM, opened
 from mlflow.tracking import MlflowClient
 
 from sparsetune.records import read_record
-from sparsetune.reporting.layout import FORMS
+from sparsetune.reporting.contents import TABLE_FORMS
 
 METHODS = ("full", "dsee-unstructured", "earlybert")
 TABLES = (
@@ -77,7 +77,7 @@ def test_every_record_is_valid(built):
 
 def test_every_table_is_there_in_every_form(built):
     for table in TABLES:
-        for form in FORMS:
+        for form in TABLE_FORMS:
             path = built.folder / "results" / "small" / "tables" / f"{table}.{form}"
             assert path.stat().st_size > 0
     text = (built.folder / "results/small/tables/mini-bert/mini-sst2.md").read_text()

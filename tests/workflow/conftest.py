@@ -60,7 +60,7 @@ if command == "figures":
         for block in suite["runs"] for backbone in block["backbones"] for task in block["tasks"]
     ]
     kinds = ("layers", "pareto", "saved")
-    names = ["scores-against-savings.svg", "pareto.html"]
+    names = ["pareto.html"]
     names += [f"{kind}-{backbone}.svg" for kind in kinds for backbone, _ in groups]
     names += [f"curves/{backbone}/{task}.svg" for backbone, task in groups]
     names += [

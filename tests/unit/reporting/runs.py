@@ -1,9 +1,17 @@
 """Folders with the records of finished runs, as the stages write them."""
 
+import csv
 import hashlib
 import json
 
-from unit.made_records import made_record
+from unit.made_records import MACS, made_record
+
+from sparsetune.reporting.load import collect, finished
+
+LENGTHS = [
+    {"split": split, "padding": padding, "sequences": 400, "tokens_mean": 17.0, **MACS}
+    for split, padding in (("training", "none"), ("evaluation", "none"), ("evaluation", "batches"))
+]
 
 
 def write_run(
@@ -15,12 +23,15 @@ def write_run(
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(model)
     ids = {"backbone": backbone, "task": task, "method": method, "seed": seed}
+    settings = {"scoring": {"evaluation_split": "dev"}}
     records = {
-        stage: made_record(stage, **ids, stage_version=1) for stage in ("tune", "evaluate", "cost")
+        stage: made_record(stage, **ids, settings=settings, stage_version=1)
+        for stage in ("tune", "evaluate", "cost")
     }
     digest = hashlib.sha256(model).hexdigest()
     records["tune"]["measured"]["model_sha256"] = digest
     records["evaluate"]["inputs"] = {str(folder / "model.safetensors"): digest}
+    records["cost"]["measured"]["macs_over_lengths"] = LENGTHS
     if edit is not None:
         edit(records)
     for stage, record in records.items():
@@ -37,3 +48,25 @@ def scoring(value, **others):
         measured.update(others)
 
     return edit
+
+
+def changing(stage, **values):
+    """An edit that sets measured values of one stage."""
+    return lambda records: records[stage]["measured"].update(values)
+
+
+def suite_of(folders, order=("full", "lora"), refusals=None):
+    """The finished runs beside what was asked for: keys, or methods on one backbone and task."""
+    keys = [key if isinstance(key, tuple) else ("mini-bert", "mini-sst2", key) for key in order]
+    return finished(collect(folders) if folders else [], keys, refusals)
+
+
+def lines_of(paths):
+    """The lines of the CSV among the files of a table."""
+    (path,) = (path for path in paths if path.suffix == ".csv")
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def cells_of(line):
+    """The cells of a line of a Markdown table."""
+    return [cell.strip() for cell in line.strip("|").split("|")]

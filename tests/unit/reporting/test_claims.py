@@ -1,12 +1,12 @@
 import csv
 
 import pytest
+from unit.reporting.runs import cells_of
 
 from sparsetune.config.claim import Claim
 from sparsetune.reporting.claims import as_data, claimed, counts, measured, write_claims
-from sparsetune.reporting.evidence import Cell
 from sparsetune.reporting.intervals import Interval
-from sparsetune.reporting.verdicts import Judgement
+from sparsetune.reporting.verdicts import Cell, Judgement
 
 CLAIM = Claim(
     "a-claim", "A | claim.", "a paper", ("bert-base",), ("qnli",), "score", "earlybert", "full",
@@ -33,7 +33,7 @@ def pages(tmp_path):
 def test_page_opens_with_the_verdicts_and_then_tells_what_was_not_tested(pages):
     lines = pages[".md"].splitlines()
     assert lines[0] == "# Claims of the papers, in suite mini"
-    cells = [cell.strip() for cell in lines[4].replace("\\|", "").strip("|").split("|")]
+    cells = cells_of(lines[4].replace("\\|", ""))
     assert cells == [
         "[A  claim.](#a-claim)", "holds", "+1.5 [-1.2, +4.2] points",
         "earlybert less full ≥ -1.5 points", "spread of 2 seeds in one place", "a paper",
@@ -48,7 +48,7 @@ def test_every_claim_has_a_section_with_its_cells_and_what_is_left_out(pages):
     assert "at least `full` less 1.5 points, since noise. Published scale: bert-base" in section
     assert "small scale" in section
     row = next(line for line in section.splitlines() if line.startswith("| mini-bert"))
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    cells = cells_of(row)
     assert cells == [
         "mini-bert", "[mini-sst2](tables/mini-bert/mini-sst2.md)", "91.00", "89.50", "+1.50",
         "2", "1",

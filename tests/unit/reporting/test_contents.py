@@ -24,8 +24,8 @@ def test_other_files_are_not_shown(name):
 
 
 def test_every_caption_is_there_and_every_figure_has_one(repository):
-    from sparsetune.config.files import read_yaml
     from sparsetune.config.load import Catalogue
+    from sparsetune.config.reading import read_yaml
     from sparsetune.stages.figures import INTERACTIVE, figure_names
 
     config = read_yaml(repository / "config" / "config.yaml")

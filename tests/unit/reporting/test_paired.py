@@ -1,7 +1,9 @@
 import csv
 
-from sparsetune.evaluation.statistics import Difference, McNemar
-from sparsetune.reporting.layout import FORMS
+from unit.reporting.runs import cells_of
+
+from sparsetune.evaluation.statistics import DEFAULT, Difference, McNemar
+from sparsetune.reporting.contents import TABLE_FORMS
 from sparsetune.reporting.paired import Comparison, comparison_text, write_paired
 
 KEY = ("mini-bert", "mini-rte", "lora")
@@ -17,14 +19,16 @@ def comparison(**changes):
 
 
 def written(tmp_path, *comparisons, left_out=()):
-    paths = write_paired(list(comparisons), tmp_path, against="full", left_out=left_out)
-    assert [path.name for path in paths] == [f"paired.{form}" for form in FORMS]
+    paths = write_paired(
+        list(comparisons), tmp_path, against="full", left_out=left_out, plan=DEFAULT
+    )
+    assert [path.name for path in paths] == [f"paired.{form}" for form in TABLE_FORMS]
     return [path.read_text(encoding="utf-8") for path in paths]
 
 
 def test_line_has_points_interval_and_tests(tmp_path):
     text, content, *_ = written(tmp_path, comparison())
-    cells = [cell.strip() for cell in text.splitlines()[4].strip("|").split("|")]
+    cells = cells_of(text.splitlines()[4])
     assert cells == [
         *KEY, "accuracy_fraction", "2", "500", "-10.0", "[-12.5, +0.0]", "0.060", "80", "28",
         "< 0.001, 0.871",
@@ -36,7 +40,7 @@ def test_line_has_points_interval_and_tests(tmp_path):
 
 def test_what_is_undefined_is_absent(tmp_path):
     text, content, *_ = written(tmp_path, comparison(difference=None, right=(), scores=(None, 0.5)))
-    cells = [cell.strip() for cell in text.splitlines()[4].strip("|").split("|")]
+    cells = cells_of(text.splitlines()[4])
     assert cells[6:] == ["-"] * 6
     assert "McNemar's test" not in text
     (row,) = csv.DictReader(content.splitlines())
@@ -52,11 +56,13 @@ def test_notes_say_what_the_tests_do_not_tell(tmp_path):
 
 
 def test_one_pair_has_a_line_per_metric_and_a_note_per_seed():
-    text = comparison_text([comparison(), comparison(metric="f1_fraction", scores=(None, 0.5))])
+    text = comparison_text(
+        [comparison(), comparison(metric="f1_fraction", scores=(None, 0.5))], plan=DEFAULT
+    )
     lines = text.splitlines()
     assert lines[0] == "# lora against full: mini-bert on mini-rte"
-    assert [line.split("|")[1].strip() for line in lines[4:6]] == [
+    assert [cells_of(line)[0] for line in lines[4:6]] == [
         "accuracy_fraction", "f1_fraction",
     ]  # fmt: skip
-    assert lines[5].split("|")[2].strip() == "-"
+    assert cells_of(lines[5])[1] == "-"
     assert "- Seed 2: only full right on 20, only lora on 18, McNemar p 0.871." in lines

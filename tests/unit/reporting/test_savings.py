@@ -1,13 +1,12 @@
-import csv
+import statistics
 
 import pytest
-from unit.reporting.runs import write_run
+from unit.reporting.runs import cells_of, lines_of, scoring, suite_of, write_run
 
-from sparsetune.errors import DataError
-from sparsetune.reporting.collect import collect
+from sparsetune.reporting.headline import columns_of, headlines, spread
+from sparsetune.reporting.load import collect
+from sparsetune.reporting.render import rendered
 from sparsetune.reporting.savings import Effort, saving, write_savings
-
-ORDER = [("mini-bert", "mini-sst2", method) for method in ("full", "earlybert")]
 
 
 def searched(records):
@@ -19,13 +18,12 @@ def searched(records):
 
 def tables(tmp_path, *methods):
     edits = {"full": None, "earlybert": searched}
-    rows = collect([write_run(tmp_path, name, edit=edits[name]) for name in methods])
-    write_savings(rows, tmp_path, order=ORDER, reference_method="full")
-    found = {}
-    for name in ("savings", "savings-time"):
-        with (tmp_path / f"{name}.csv").open() as file:
-            found[name] = {line["method"]: line for line in csv.DictReader(file)}
-    return found
+    folders = [write_run(tmp_path, name, edit=edits[name]) for name in methods]
+    paths = write_savings(suite_of(folders, ("full", "earlybert")), tmp_path)
+    return {
+        name: {line["method"]: line for line in lines_of(paths[at : at + 4])}
+        for name, at in (("savings", 0), ("savings-time", 4))
+    }
 
 
 def test_saving_worked_by_hand():
@@ -63,9 +61,64 @@ def test_without_a_reference_nothing_is_saved(tmp_path):
     assert tables(tmp_path, "earlybert")["savings"]["earlybert"]["saved_whole_fraction"] == ""
 
 
-def test_a_record_without_the_seconds_is_named(tmp_path):
-    folder = write_run(
-        tmp_path, "full", edit=lambda records: records["tune"]["measured"].pop("loading_seconds")
-    )
-    with pytest.raises(DataError, match=r"tune.json: measured.loading_seconds: missing"):
-        write_savings(collect([folder]), tmp_path, order=ORDER, reference_method="full")
+def taking(seconds, *, search=0.0, score=0.8):
+    def edit(records):
+        scoring(score)(records)
+        records["tune"]["measured"].update(train_seconds=seconds, loading_seconds=1.0)
+        records["cost"]["measured"].update(search_seconds=search, parameters_trained=50)
+        records["cost"]["measured"].update(macs_effective_per_example=625)
+
+    return edit
+
+
+def headline(rows, method, seed=0):
+    return headlines(rows)["mini-bert", "mini-sst2", method, seed]
+
+
+def test_headline_worked_by_hand(tmp_path):
+    runs = [
+        write_run(tmp_path, seed=0, edit=taking(9.0)),
+        write_run(tmp_path, seed=1, edit=taking(13.0)),
+        write_run(tmp_path, "lora", edit=taking(6.0, search=2.0, score=0.81239)),
+    ]
+    rows = collect(runs)
+    # The reference takes 8 and 12 seconds without loading, 10 in the mean; the run 5 + 2.
+    assert headline(rows, "lora") == {
+        "score_percent": 81.24,
+        "macs_effective_percent": 62.5,
+        "parameters_trained": 50.0,
+        "time_saved_percent": 30.0,
+    }
+    assert "time_saved_percent" not in headline(rows, "full")
+
+
+def test_time_saved_is_that_of_the_savings_table(tmp_path):
+    runs = [write_run(tmp_path, edit=taking(7.7))]
+    runs += [write_run(tmp_path, "lora", seed=s, edit=taking(5.1 + s, search=0.3)) for s in (0, 1)]
+    rows = collect(runs)
+    printed = lines_of(write_savings(suite_of(runs), tmp_path)[4:])[1]
+    mean = spread([headline(rows, "lora", seed) for seed in (0, 1)])["time_saved_percent_mean"]
+    assert mean == pytest.approx(100 * float(printed["saved_whole_fraction"]), abs=0.01)
+
+
+def test_undefined_score_and_missing_reference_leave_gaps(tmp_path):
+    rows = collect([write_run(tmp_path, "lora", edit=taking(6.0, score=None))])
+    assert set(headline(rows, "lora")) == {"macs_effective_percent", "parameters_trained"}
+
+
+def test_spread_is_mean_and_sample_deviation():
+    values = [80.0, 82.5, 81.0]
+    told = spread([{"score_percent": value} for value in values])
+    assert told["score_percent_mean"] == round(statistics.fmean(values), 2)
+    assert told["score_percent_sd"] == round(statistics.stdev(values), 2)
+    assert told["seeds_count"] == 3
+    assert "score_percent_sd" not in spread([{"score_percent": 80.0}])
+
+
+def test_table_shows_spread_where_seeds_differ():
+    seeds = [
+        {"score_percent": 80.0, "macs_effective_percent": 75.0, "parameters_trained": 12345.0},
+        {"score_percent": 82.0, "macs_effective_percent": 75.0, "parameters_trained": 12345.0},
+    ]
+    line = rendered(columns_of({"lora": spread(seeds)}), "md").splitlines()[-1]
+    assert cells_of(line) == ["lora", "81.0 ± 1.4", "75.0 ± 0.0", "12,345", "-", "2"]

@@ -1,44 +1,46 @@
-import csv
-import io
 import statistics
 
 import pytest
-from unit.reporting.runs import scoring, write_run
+from unit.made_records import MACS, SPEED
+from unit.reporting.runs import cells_of, changing, lines_of, scoring, suite_of, write_run
 
 from sparsetune.errors import DataError
-from sparsetune.reporting.collect import collect
-from sparsetune.reporting.tables import write_headline, write_task_table
-from sparsetune.reporting.timings import write_timings
+from sparsetune.records.parts import EpochScore
+from sparsetune.reporting.tables import (
+    best_epoch,
+    macs_text,
+    write_costs,
+    write_headline,
+    write_task_table,
+    write_timings,
+)
 
-ORDER = [("mini-bert", "mini-sst2", method) for method in ("full", "lora", "dsee-unstructured")]
+METHODS = ("full", "lora", "dsee-unstructured")
 SCORES = {"full": [0.9, 0.86], "lora": [0.85], "dsee-unstructured": [0.5]}
 
 
 @pytest.fixture
-def rows(tmp_path):
-    folders = [
+def folders(tmp_path):
+    return [
         write_run(
             tmp_path, method, seed=seed, edit=scoring(value, collapsed=method.startswith("dsee"))
         )
         for method, values in SCORES.items()
         for seed, value in enumerate(values)
     ]
-    return collect(folders)
 
 
-def task_table(rows, directory, order=ORDER):
-    paths = write_task_table(rows, directory, backbone="mini-bert", task="mini-sst2", order=order)
-    return {path.suffix[1:]: path.read_text(encoding="utf-8") for path in paths}
+def task_table(folders, directory, methods=METHODS, refusals=None):
+    """The table of one task: its Markdown, and the lines of its CSV by method."""
+    suite = suite_of(folders, methods, refusals)
+    paths = write_task_table(suite, directory, backbone="mini-bert", task="mini-sst2")
+    return paths[0].read_text(), {line["method"]: line for line in lines_of(paths)}
 
 
-def records(text):
-    return {line["method"]: line for line in csv.DictReader(io.StringIO(text))}
-
-
-def test_task_table_prints_percentages_spread_and_difference(rows, tmp_path):
-    lines = task_table(rows, tmp_path)["md"].splitlines()
+def test_task_table_prints_percentages_spread_and_difference(folders, tmp_path):
+    lines = task_table(folders, tmp_path)[0].splitlines()
     assert lines[0] == "# mini-bert on mini-sst2"
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:7]]
+    cells = list(map(cells_of, lines[2:7]))
     # Sample standard deviation of 90 and 86: 4 / sqrt(2) = 2.83; lora: 85 - 88 = -3.
     assert cells[2][:5] == ["full", "88.0 ± 2.8", "-", "75.0 ± 0.0", "2"]
     assert cells[3][:5] == ["lora", "85.0", "-3.0", "75.0", "1"]
@@ -56,25 +58,18 @@ def test_single_seed_has_its_interval_and_several_have_their_deviation(tmp_path)
         write_run(tmp_path, method, seed=seed, edit=scoring(0.85, **told))
         for method, seed in (("full", 0), ("full", 1), ("lora", 0))
     ]
-    texts = task_table(collect(folders), tmp_path)
-    assert "85.0 ± 0.0 " in texts["md"]
-    assert "85.0 [81.2, 88.8]" in texts["md"]
-    assert "with one seed, its 95 % bootstrap interval" in texts["md"]
-    lines = records(texts["csv"])
+    text, lines = task_table(folders, tmp_path)
+    assert "85.0 ± 0.0 " in text
+    assert "85.0 [81.2, 88.8]" in text
+    assert "with one seed, its 95 % bootstrap interval" in text
     assert (lines["lora"]["accuracy_fraction_low"], lines["full"]["accuracy_fraction_low"]) == (
         "0.8125", "",
     )  # fmt: skip
     assert lines["lora"]["f1_fraction_high"] == ""
 
 
-def test_markdown_columns_are_aligned(rows, tmp_path):
-    lines = [line for line in task_table(rows, tmp_path)["md"].splitlines() if line[:1] == "|"]
-    bars = {tuple(i for i, c in enumerate(line) if c == "|") for line in lines}
-    assert len(bars) == 1
-
-
-def test_csv_keeps_full_precision_fractions(rows, tmp_path):
-    lines = records(task_table(rows, tmp_path)["csv"])
+def test_csv_keeps_full_precision_fractions(folders, tmp_path):
+    _, lines = task_table(folders, tmp_path)
     full = lines["full"]
     assert float(full["accuracy_fraction_mean"]) == statistics.fmean(SCORES["full"])
     assert float(full["accuracy_fraction_sd"]) == statistics.stdev(SCORES["full"])
@@ -85,36 +80,17 @@ def test_csv_keeps_full_precision_fractions(rows, tmp_path):
     assert lines["lora"]["parameters_trained"] == "12345"
 
 
-def test_latex_is_escaped_booktabs(rows, tmp_path):
-    text = task_table(rows, tmp_path)["tex"]
-    for piece in (
-        r"\toprule",
-        r"\midrule",
-        r"\bottomrule",
-        r"88.0 $\pm$ 2.8",
-        r"MACs \%",
-        "$-3.0$",
-    ):
-        assert piece in text
-    assert all(
-        line.startswith("%") or "%" not in line.replace(r"\%", "") for line in text.split("\n")
-    )
-    assert text.count(r"\\") == 1 + 3 + text.count(r"\footnotesize")
+def test_tables_are_byte_identical_whatever_the_order_of_folders(folders, tmp_path):
+    def written(given, name):
+        suite = suite_of(given, METHODS)
+        paths = write_task_table(suite, tmp_path / name, backbone="mini-bert", task="mini-sst2")
+        return [path.read_bytes() for path in (*paths, *write_headline(suite, tmp_path / name))]
+
+    assert written(folders, "a") == written(folders[::-1], "b")
 
 
-def test_tables_are_byte_identical_whatever_the_order_of_rows(rows, tmp_path):
-    first, second = task_table(rows, tmp_path / "a"), task_table(rows[::-1], tmp_path / "b")
-    assert first == second
-    headlines = [
-        [path.read_bytes() for path in write_headline(given, tmp_path / name, order=ORDER)]
-        for given, name in ((rows, "a"), (rows[::-1], "b"))
-    ]
-    assert headlines[0] == headlines[1]
-
-
-def test_lines_follow_the_suites_order(rows, tmp_path):
-    text = task_table(rows, tmp_path, order=ORDER[::-1])["csv"]
-    assert list(records(text)) == ["dsee-unstructured", "lora", "full"]
+def test_lines_follow_the_suites_order(folders, tmp_path):
+    assert list(task_table(folders, tmp_path, METHODS[::-1])[1]) == list(METHODS[::-1])
 
 
 def test_notes_tell_of_generated_tasks_missing_seeds_dirty_trees_and_devices(tmp_path):
@@ -123,8 +99,7 @@ def test_notes_tell_of_generated_tasks_missing_seeds_dirty_trees_and_devices(tmp
         recorded["tune"]["where"]["device"] = {"kind": "cuda", "name": "H200"}
 
     folders = [write_run(tmp_path, "full", seed=seed) for seed in (0, 1)]
-    rows = collect([*folders, write_run(tmp_path, "lora", edit=elsewhere)])
-    text = task_table(rows, tmp_path)["md"]
+    text, _ = task_table([*folders, write_run(tmp_path, "lora", edit=elsewhere)], tmp_path)
     assert "not the published benchmarks" in text
     assert "- Missing seeds: mini-bert/mini-sst2/lora (1)." in text
     assert "- Not run: mini-bert/mini-sst2/dsee-unstructured." in text
@@ -133,9 +108,9 @@ def test_notes_tell_of_generated_tasks_missing_seeds_dirty_trees_and_devices(tmp
 
 
 def test_undefined_metric_is_a_dash_with_a_note(tmp_path):
-    text = task_table(collect([write_run(tmp_path, edit=scoring(None))]), tmp_path)
-    assert "Undefined for at least one seed: accuracy of full." in text["md"]
-    assert records(text["csv"])["full"]["accuracy_fraction_mean"] == ""
+    text, lines = task_table([write_run(tmp_path, edit=scoring(None))], tmp_path)
+    assert "Undefined for at least one seed: accuracy of full." in text
+    assert lines["full"]["accuracy_fraction_mean"] == ""
 
 
 def test_texts_are_scored_on_their_own_scales_and_an_absent_metric_tells_why(tmp_path):
@@ -143,86 +118,241 @@ def test_texts_are_scored_on_their_own_scales_and_an_absent_metric_tells_why(tmp
     scores = {"accuracy_fraction": 0.5, "e2e_nist_score": 8.7128, "ter_fraction": 0.4,
               "meteor_1_5_fraction": None}  # fmt: skip
     edit = scoring(0.5, metrics=scores, metric_notes={"meteor_1_5_fraction": why})
-    text = task_table(collect([write_run(tmp_path, edit=edit)]), tmp_path)
-    assert " 8.71 |" in text["md"]
-    assert "- Not percentages: NIST (E2E script)." in text["md"]
-    assert "- Lower is better: TER." in text["md"]
-    assert f"- No METEOR 1.5 for at least one seed of full: {why}." in text["md"]
-    assert records(text["csv"])["full"]["e2e_nist_score_mean"] == "8.7128"
+    text, lines = task_table([write_run(tmp_path, edit=edit)], tmp_path)
+    assert " 8.71 |" in text
+    assert "- Not percentages: NIST (E2E script)." in text
+    assert "- Lower is better: TER." in text
+    assert f"- No METEOR 1.5 for at least one seed of full: {why}." in text
+    assert lines["full"]["e2e_nist_score_mean"] == "8.7128"
 
 
-def test_headline_is_a_matrix_of_methods_and_tasks(rows, tmp_path):
-    rows = [*rows, *collect([write_run(tmp_path, "lora", task="rte", edit=scoring(0.7))])]
-    order = [*ORDER, ("mini-bert", "rte", "lora")]
-    markdown, table, *_ = write_headline(rows, tmp_path, order=order)
-    lines = records(table.read_text())
-    assert list(lines) == ["full", "lora", "dsee-unstructured"]
+def test_headline_is_a_matrix_of_methods_and_tasks(folders, tmp_path):
+    folders.append(write_run(tmp_path, "lora", task="rte", edit=scoring(0.7)))
+    paths = write_headline(suite_of(folders, [*METHODS, ("mini-bert", "rte", "lora")]), tmp_path)
+    lines = {line["method"]: line for line in lines_of(paths)}
+    assert list(lines) == list(METHODS)
     assert lines["lora"] == {
-        "method": "lora",
-        "mini-bert/mini-sst2": "0.85",
-        "mini-bert/rte": "0.7",
-    }
+        "method": "lora", "mini-bert/mini-sst2": "0.85", "mini-bert/rte": "0.7",
+    }  # fmt: skip
     assert lines["full"]["mini-bert/rte"] == ""
-    assert "50.0 *" in markdown.read_text()
-    assert "A star marks" in markdown.read_text()
+    text = paths[0].read_text()
+    assert "50.0 *" in text
+    assert "A star marks" in text
 
 
-def test_timings_hold_every_timing_and_no_other_table_does(rows, tmp_path):
-    markdown, table, *_ = write_timings(rows, tmp_path, order=ORDER)
-    line = records(table.read_text())["full"]
-    assert (line["train_seconds"], line["start_up_seconds"]) == ("5.25", "4.0")
-    assert (line["evaluate_seconds"], line["examples_per_second"]) == ("0.5", "800.0")
-    assert (line["peak_memory_bytes"], line["device"]) == ("512000000", "cpu")
-    assert "512.0" in markdown.read_text()
-    assert "second" not in "".join(task_table(rows, tmp_path).values())
-
-
-def test_task_without_runs_and_mixed_headlines_are_refused(tmp_path):
+def test_task_without_runs_and_mixed_metrics_are_refused(tmp_path):
     edit = scoring(0.5, headline_metric="f1_fraction")
-    rows = collect([write_run(tmp_path, "full"), write_run(tmp_path, "lora", edit=edit)])
+    folders = [write_run(tmp_path, "full"), write_run(tmp_path, "lora", edit=edit)]
     with pytest.raises(DataError, match="headline metric is 'f1_fraction'"):
-        task_table(rows, tmp_path)
+        task_table(folders, tmp_path)
     with pytest.raises(DataError, match="mini-bert/mini-sst2: no finished run"):
         task_table([], tmp_path)
     with pytest.raises(DataError, match="is not in the suite"):
-        write_timings(rows, tmp_path, order=ORDER[1:])
+        suite_of(folders, METHODS[1:])
 
 
 REASON = "the library takes other matrices only"
 REFUSED = {("mini-bert", "mini-sst2", "supra"): REASON, ("mini-gpt2", "mini-e2e", "supra"): REASON}
 
 
-def test_a_refused_method_has_a_line_without_numbers_and_a_reason(rows, tmp_path):
-    paths = write_task_table(
-        rows, tmp_path, backbone="mini-bert", task="mini-sst2", order=ORDER, refusals=REFUSED
-    )
-    text = {path.suffix: path.read_text() for path in paths}
-    line = next(line for line in text[".md"].splitlines() if line.startswith("| supra"))
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
+def test_a_refused_method_has_a_line_without_numbers_and_a_reason(folders, tmp_path):
+    text, lines = task_table(folders, tmp_path, refusals=REFUSED)
+    cells = cells_of(next(line for line in text.splitlines() if line.startswith("| supra")))
     assert set(cells[1:-1]) == {"-"}
     assert cells[-1] == "not run"
     note = f"supra on mini-bert: not run: {REASON}."
-    assert f"- {note}" in text[".md"]
-    assert note in text[".tex"]
-    assert "mini-gpt2" not in text[".md"]
-    found = records(text[".csv"])
-    assert {key for key, value in found["supra"].items() if value} == {"method"}
-    assert found["full"] == records(task_table(rows, tmp_path)["csv"])["full"]
+    assert f"- {note}" in text
+    assert note in (tmp_path / "mini-sst2.tex").read_text()
+    assert "mini-gpt2" not in text
+    assert {key for key, value in lines["supra"].items() if value} == {"method"}
+    assert lines["full"] == task_table(folders, tmp_path)[1]["full"]
 
 
-def test_refusals_are_in_the_headline_and_below_the_timings(rows, tmp_path):
-    markdown, table, *_ = write_headline(rows, tmp_path, order=ORDER, refusals=REFUSED)
-    text = markdown.read_text()
+def test_refusals_are_in_the_headline_and_below_the_timings(folders, tmp_path):
+    refused = {**REFUSED, ("mini-bert", "rte", "supra"): REASON}
+    suite = suite_of(folders, METHODS, refused)
+    paths = write_headline(suite, tmp_path)
+    text = paths[0].read_text()
     assert next(line for line in text.splitlines() if line.startswith("| supra")).count("not run")
-    assert f"- supra on mini-bert: not run: {REASON}." in text
+    assert text.count(f"- supra on mini-bert: not run: {REASON}.") == 1  # for both tasks
     assert f"- supra on mini-gpt2: not run: {REASON}." in text
-    assert records(table.read_text())["supra"]["mini-bert/mini-sst2"] == ""
-    markdown, table, *_ = write_timings(rows, tmp_path, order=ORDER, refusals=REFUSED)
-    assert f"supra on mini-gpt2: not run: {REASON}." in markdown.read_text()
-    assert "supra" not in records(table.read_text())
+    assert lines_of(paths)[-1] == {"method": "supra", "mini-bert/mini-sst2": ""}
+    paths = write_timings(suite, tmp_path)
+    assert f"supra on mini-gpt2: not run: {REASON}." in paths[0].read_text()
+    assert "supra" not in {line["method"] for line in lines_of(paths)}
 
 
-def test_one_note_tells_of_all_tasks_of_a_backbone(rows, tmp_path):
-    refusals = {("mini-bert", task, "supra"): REASON for task in ("mini-sst2", "rte", "cola")}
-    markdown, *_ = write_headline(rows, tmp_path, order=ORDER, refusals=refusals)
-    assert markdown.read_text().count(REASON) == 1
+def test_timings_hold_every_timing_and_no_other_table_does(folders, tmp_path):
+    suite = suite_of(folders, METHODS)
+    paths = write_timings(suite, tmp_path)
+    line = lines_of(paths)[0]
+    assert (line["train_seconds"], line["start_up_seconds"]) == ("5.25", "4.0")
+    assert (line["evaluate_seconds"], line["examples_per_second"]) == ("0.5", "800.0")
+    assert (line["peak_memory_bytes"], line["device"]) == ("512000000", "cpu")
+    assert "512.0" in paths[0].read_text()
+    names = [*task_table(folders, tmp_path)[1]["full"]]
+    names += [
+        name for at in (0, 4) for name in lines_of(write_costs(suite, tmp_path)[at : at + 4])[0]
+    ]
+    assert not any("second" in name for name in names)
+
+
+def test_speed_is_in_the_timings_with_threads_and_a_note_on_devices(tmp_path):
+    def faster(records):
+        records["evaluate"]["measured"] |= {
+            "latency_seconds_batch_1": 0.0125, "sequences_per_second_batch_64": None,
+            "inference_peak_memory_bytes": 600_000_000, "speed": [{**SPEED, "threads": 2}],
+        }  # fmt: skip
+        records["evaluate"]["where"]["device"]["name"] = "H200"
+
+    suite = suite_of([write_run(tmp_path), write_run(tmp_path, "lora", edit=faster)])
+    paths = write_timings(suite, tmp_path)
+    line = lines_of(paths)[1]
+    assert line["latency_seconds_batch_1"] == "0.0125"
+    assert (line["threads"], line["inference_peak_memory_bytes"]) == ("2", "600000000")
+    assert line["sequences_per_second_batch_64"] == ""
+    text = paths[0].read_text()
+    assert "| 12.5 |" in " ".join(text.split())
+    assert "Run on different devices: H200, cpu." in text
+
+
+def costing(**changes):
+    """An edit: counts of a model whose 1,000 dense MACs are at its mean length."""
+    over = [(2_000_000, 1_500_000, 1_000_000), (2_200_000, 1_650_000, 1_100_000)]
+    macs = [dict(zip(MACS, numbers, strict=True)) for numbers in over]
+    operators = {"linear": 600, "attention": 100, "low_rank": 0}
+    modules = {"query": 400, "scores": 300, "pooler": 0}
+    life = {"search": 500, "train": 2000, "recover": 1500, "inference": 9, "total": 9}
+    return changing("cost", **{
+        "parameters_trained_with_head": 12_545, "macs_whole_life": 3_000_000_000,
+        "macs_at_128_tokens": {"dense": 11_174_000_000, "executed": 8_380_500_000,
+                               "effective": 5_587_000_000},
+        "macs_over_lengths": [
+            {"split": "evaluation", "padding": padding, "sequences": 1, "tokens_mean": 17.0, **one}
+            for padding, one in zip(("none", "batches"), macs, strict=True)
+        ],
+        "macs_by_operator": [
+            {"operator": name, "executed": 900, "effective": n} for name, n in operators.items()
+        ],
+        "breakdown": {"executed": modules, "effective": modules, "whole_life": life}, **changes,
+    })  # fmt: skip
+
+
+def costs(tmp_path, **changes):
+    paths = write_costs(suite_of([write_run(tmp_path, edit=costing(**changes))]), tmp_path)
+    return lines_of(paths[:4])[0], lines_of(paths[4:])[0], paths[0].read_text()
+
+
+def test_counts_over_lengths_and_at_128_stand_side_by_side(tmp_path):
+    line, modules, text = costs(tmp_path)
+    assert (line["macs_executed_share"], line["macs_effective_share"]) == ("0.75", "0.5")
+    assert float(line["macs_executed_padding_share"]) == pytest.approx(0.1)
+    assert line["macs_executed_share_at_128_tokens"] == "0.75"
+    assert (line["macs_search"], line["macs_training"]) == ("500", "3500")
+    for told in (" 12,345 |", " 11.2 G |", "100,000 effective forward passes", "is 1 MAC"):
+        assert told in text
+    # Of 1,000 MACs of the dense model; a module without any is left out.
+    assert {name: value for name, value in modules.items() if name.endswith("_share")} == {
+        "linear_share": "0.6", "attention_share": "0.1", "low_rank_share": "0.0",
+        "query_share": "0.4", "scores_share": "0.3",
+    }  # fmt: skip
+
+
+def test_a_generated_text_costs_its_prompt_and_its_steps(tmp_path):
+    parts = {"prefill": (300, 200, 100), "decode": (700, 600, 400)}
+    texts = [{"part": part, **dict(zip(MACS, macs, strict=True))} for part, macs in parts.items()]
+    line, *_ = costs(tmp_path, macs_per_text=texts)
+    assert line["macs_dense_per_example"] == "1000"
+    assert (line["macs_executed_share"], line["macs_effective_share"]) == ("0.8", "0.5")
+    assert line["macs_executed_padding_share"] == ""
+
+
+@pytest.mark.parametrize(
+    ("macs", "text"),
+    [(512, "512"), (1_000, "1 k"), (11_174_016_000, "11.2 G"), (4.56e12, "4.56 T"),
+     (999_999, "1 M"), (2e18, "2 E"), (0, "0")],
+)  # fmt: skip
+def test_macs_have_a_unit(macs, text):
+    assert macs_text(macs) == text
+
+
+METRIC = "accuracy_fraction"
+
+
+def entries(*values, metric=METRIC):
+    return [
+        {"epoch": float(number), "step": 10 * number, "metrics": {metric: value}}
+        for number, value in enumerate(values, start=1)
+    ]
+
+
+def run_with(root, method="full", *, seed=0, epochs=None, note=None):
+    """A run whose last model scores what its last epoch did, or 0.8."""
+
+    def edit(records):
+        if epochs is not None:
+            records["tune"]["measured"]["epoch_scores"] = epochs
+        if epochs:
+            records["evaluate"]["measured"]["metrics"] = epochs[-1]["metrics"]
+        if note:
+            records["tune"]["measured"]["epoch_scores_note"] = note
+
+    return write_run(root, method, seed=seed, edit=edit)
+
+
+@pytest.mark.parametrize(
+    ("values", "metric", "expected"),
+    [
+        ([0.5, 0.75, 0.7], METRIC, (2.0, 0.75)),
+        ([0.75, 0.75, 0.7], METRIC, (1.0, 0.75)),
+        ([None, 0.25], METRIC, (2.0, 0.25)),
+        ([-0.5, -0.75], "matthews_correlation", (1.0, -0.5)),
+        ([0.5, 0.25, 0.3], "ter_fraction", (2.0, 0.25)),  # an error rate
+        ([None], METRIC, None),
+        ([], METRIC, None),
+    ],
+)
+def test_the_best_epoch_is_the_earliest_of_the_best_defined_scores(values, metric, expected):
+    epochs = [EpochScore.model_validate(one) for one in entries(*values, metric=metric)]
+    assert best_epoch(epochs, metric) == expected
+
+
+def test_the_table_has_best_and_last_side_by_side_and_says_that_the_best_flatters(tmp_path):
+    text, lines = task_table(
+        [
+            run_with(tmp_path, seed=0, epochs=entries(0.7, 0.9, 0.8)),
+            run_with(tmp_path, seed=1, epochs=entries(0.86, 0.82, 0.84)),
+            run_with(tmp_path, "lora", seed=0, epochs=entries(0.5, 0.6)),
+        ],
+        tmp_path,
+    )
+    cells = list(map(cells_of, text.splitlines()[2:6]))
+    # full: the last are 80 and 84, the best 90 and 86: means 82 and 88, deviation 4 / sqrt(2).
+    assert cells[0][1:3] == ["accuracy", "best epoch"]
+    assert cells[2][1:3] == ["82.0 ± 2.8", "88.0 ± 2.8 (2, 1)"]
+    assert cells[3][1:3] == ["60.0", "60.0 (2)"]
+    assert cells[3][3] == "-22.0"  # still last against last
+    assert "which flatters. All other scores are those of the last model." in text
+    assert "- Scored on 400 examples of the split dev." in text
+    assert float(lines["full"][f"{METRIC}_best_epoch_mean"]) == statistics.fmean([0.9, 0.86])
+    assert float(lines["full"][f"{METRIC}_best_epoch_sd"]) == statistics.stdev([0.9, 0.86])
+    assert [line["best_epochs"] for line in lines.values()] == ["2;1", "2"]
+    assert lines["lora"][f"{METRIC}_best_epoch_sd"] == ""
+
+
+def test_a_line_without_epoch_scores_has_a_dash_and_a_suite_without_no_such_column(tmp_path):
+    folders = [
+        run_with(tmp_path, "full", epochs=entries(0.7)),
+        run_with(tmp_path, "lora", seed=0, epochs=entries(0.7)),
+        run_with(tmp_path, "lora", seed=1),
+    ]
+    lora = task_table(folders, tmp_path)[1]["lora"]
+    assert lora[f"{METRIC}_best_epoch_mean"] == lora["best_epochs"] == ""
+    text, lines = task_table([run_with(tmp_path / "b")], tmp_path)
+    assert "epoch" not in text + "".join(lines["full"])
+
+
+def test_why_epochs_were_not_scored_is_told(tmp_path):
+    text, lines = task_table([run_with(tmp_path, epochs=[], note="too slow")], tmp_path)
+    assert "- Epochs: too slow." in text
+    assert "best_epochs" not in lines["full"]

@@ -2,14 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from unit.reporting.runs import scoring, write_run
+from unit.reporting.runs import changing, scoring, suite_of, write_run
 
-from sparsetune.config.claim import Claim
-from sparsetune.reporting.collect import collect, group_runs
-from sparsetune.reporting.evidence import Evidence, cells_of
+from sparsetune.config.claim import Claim, Requirement
 from sparsetune.reporting.intervals import Interval
-from sparsetune.reporting.overlaps import KeptUnits
-from sparsetune.reporting.verdicts import decide, judge
+from sparsetune.reporting.tickets import KeptUnits
+from sparsetune.reporting.verdicts import Evidence, cells_of, decide, judge
 
 BASE = {
     "id": "a-claim", "says": "A claim.", "source": "a paper", "backbones": ("bert-base",),
@@ -39,11 +37,10 @@ def suite(tmp_path):
                 folders.append(
                     write_run(tmp_path, method, backbone=backbone, task=task, seed=seed, edit=edit)
                 )
-        groups = group_runs(collect(folders), list(runs))
         given = {
-            "groups": {group.key: group for group in groups},
+            "groups": suite_of(folders, list(runs)).groups,
             "architectures": {backbone: "bert" for backbone, *_ in runs},
-            "tickets": [], "pretraining_macs": {}, "reference_method": "full",
+            "tickets": [], "pretraining_macs": {},
         }  # fmt: skip
         return Evidence(**{**given, **more})
 
@@ -162,12 +159,14 @@ def test_what_is_not_there_is_named(suite, changes, reason):
 def test_runs_with_other_settings_are_left_out_with_their_value(suite):
     def searched(epochs):
         def edit(records):
-            records["tune"]["asked"]["settings"] = {"ticket": {"search": {"stop_epochs": epochs}}}
+            records["tune"]["asked"]["settings"]["ticket"] = {"search": {"stop_epochs": epochs}}
 
         return edit
 
-    need = {"method": "earlybert", "setting": "ticket.search.stop_epochs", "value": 0.2,
-            "otherwise": "another search"}  # fmt: skip
+    need = Requirement(
+        method="earlybert", setting="ticket.search.stop_epochs", value=0.2,
+        otherwise="another search",
+    )  # fmt: skip
     runs = {**pair([searched(0.2)], [0.8]), **pair([searched(1.0)], [0.8], task="mini-rte")}
     cells, left_out = cells_of(claim(requires=(need,)), suite(runs))
     assert [cell.task for cell in cells] == ["mini-sst2"]
@@ -197,17 +196,12 @@ def test_timings_of_different_devices_are_not_compared(suite):
     assert found.reason == "timed on different devices: H200, cpu"
 
 
-def counted(**changes):
-    def edit(records):
-        records["cost"]["measured"].update(changes)
-
-    return edit
-
-
 def test_counted_quantities_have_no_noise(suite):
     modules = {"query": 750, "update": 50}
     breakdown = {"executed": modules, "effective": modules, "whole_life": {}}
-    edit = counted(macs_effective_per_example=800, parameters_trained=5_000, breakdown=breakdown)
+    edit = changing(
+        "cost", macs_effective_per_example=800, parameters_trained=5_000, breakdown=breakdown
+    )
     evidence = suite(pair([edit], [0.8]))
     # Of 1,000: 800 done, 50 of them the update's; 5,000 of 1,000,000 parameters trained.
     for quantity, value in (

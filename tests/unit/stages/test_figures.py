@@ -2,10 +2,15 @@ import pytest
 from unit.stages.tiny_catalogue import ROOT, suite_config
 
 from sparsetune.config.load import Catalogue
+from sparsetune.records.parts import Stopping
 from sparsetune.stages.figures import _stops_reached, figure_names
 
 # The search looked at its masks up to step 40.
-STOPPING = {"fixed_step": 20, "settled_step": 30, "check_steps": [10, 20, 30, 40]}
+STOPPING = {
+    "rule": "fixed", "steps_per_epoch": 10, "last_step_allowed": 40, "window": 5, "epsilon": 0.1,
+    "head_distances": [], "neuron_distances": [],
+    "fixed_step": 20, "settled_step": 30, "check_steps": [10, 20, 30, 40],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -19,7 +24,7 @@ STOPPING = {"fixed_step": 20, "settled_step": 30, "check_steps": [10, 20, 30, 40
     ],
 )
 def test_only_rules_that_the_search_came_to_are_drawn(change, stops):
-    assert _stops_reached({**STOPPING, **change}) == stops
+    assert _stops_reached(Stopping.model_validate({**STOPPING, **change})) == stops
 
 
 def names_of(*methods, seeds=(1,)):

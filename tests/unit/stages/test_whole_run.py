@@ -14,7 +14,7 @@ from sparsetune.config.load import Catalogue, Refusal
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import DataError
 from sparsetune.records import read_json, read_record, sha256_of, write_json
-from sparsetune.reporting.layout import FORMS
+from sparsetune.reporting.contents import TABLE_FORMS
 from sparsetune.stages.backbone import make_backbone
 from sparsetune.stages.context import Context
 from sparsetune.stages.cost import count_cost
@@ -300,7 +300,7 @@ def test_tables_are_written_from_the_records(world, tmp_path):
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     stems = ("headline", "paired", "timings", "savings", "savings-time", "tickets")
     names = (*stems, "costs", "costs-by-module", "mini-bert/mini-sst2")
-    assert found == {f"{name}.{form}" for name in names for form in FORMS}
+    assert found == {f"{name}.{form}" for name in names for form in TABLE_FORMS}
     for name in ("mini-bert/mini-sst2", "paired"):
         text = (tmp_path / f"{name}.md").read_text()
         assert all(method in text for method in METHODS)
@@ -348,7 +348,7 @@ def test_figures_are_drawn_from_records_and_searches(world, tmp_path):
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     search = "mini-bert/mini-sst2/earlybert/seed-1"
     assert found == set(figure_names(world.suite))
-    assert {"scores-against-savings.svg", "pareto.html", f"masks/{search}.svg"} <= found
+    assert {"pareto.html", f"masks/{search}.svg"} <= found
     ticket = Ticket.load(world.folder / "tickets" / search / "ticket.json")
     with np.load(world.folder / "tickets" / search / "gates.npz") as gates:
         for name, mask in zip(("head_masks", "neuron_masks"), ticket.masks(), strict=True):

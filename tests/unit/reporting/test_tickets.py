@@ -1,14 +1,10 @@
-import csv
-import io
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from unit.reporting.runs import lines_of
 
 from sparsetune.errors import DataError
 from sparsetune.records import write_json
-from sparsetune.reporting.overlaps import read_kept, share_in_common, write_overlaps
+from sparsetune.reporting.tickets import read_kept, share_in_common, write_tickets
 
 WIDTH = 6
 
@@ -25,9 +21,8 @@ def write_ticket(root, heads, neurons, *, task="rte", recipe="earlybert", seed=1
     return path
 
 
-def lines_of(paths, folder):
-    _, table, *_ = write_overlaps(paths, folder)
-    rows = csv.DictReader(io.StringIO(table.read_text()))
+def compared(paths, folder):
+    rows = lines_of(write_tickets(paths, folder))
     return {(row["compared"], row["tickets"]): row for row in rows}
 
 
@@ -61,7 +56,7 @@ def test_seeds_tasks_and_recipes_are_compared_apart(tmp_path):
         write_ticket(tmp_path, first, every, task="cola"),
         write_ticket(tmp_path, second, every, recipe="settled"),
     ]
-    found = lines_of(paths, tmp_path)
+    found = compared(paths, tmp_path)
     assert set(found) == {
         ("seeds", "earlybert"), ("tasks", "earlybert"), ("recipes", "earlybert, settled"),
     }  # fmt: skip
@@ -78,7 +73,7 @@ def test_random_tickets_are_not_compared_between_tasks(tmp_path):
         write_ticket(tmp_path, kept, kept, task=task, seed=seed, recipe="random", origin="random")
         for task in ("rte", "cola") for seed in (1, 2)
     ]  # fmt: skip
-    assert {key[0]: row["pairs_count"] for key, row in lines_of(paths, tmp_path).items()} == {
+    assert {key[0]: row["pairs_count"] for key, row in compared(paths, tmp_path).items()} == {
         "seeds": "2"
     }
 
@@ -91,7 +86,7 @@ def test_units_of_dropped_layers_are_not_kept(tmp_path):
 
 
 def test_a_suite_without_tickets_says_so(tmp_path):
-    markdown, table, *_ = write_overlaps([], tmp_path)
+    markdown, table, *_ = write_tickets([], tmp_path)
     assert "No two tickets of this suite can be compared." in markdown.read_text()
     assert len(table.read_text().splitlines()) == 1
 
@@ -111,9 +106,3 @@ def test_a_ticket_that_is_not_what_its_folder_says_is_named(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match=r"seed-1/ticket\.json"):
         read_kept(path)
-
-
-def test_reading_tickets_needs_no_torch():
-    code = "import sys, sparsetune.reporting.overlaps; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

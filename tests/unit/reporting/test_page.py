@@ -3,13 +3,10 @@ import json
 import re
 
 import pytest
-from unit.reporting.runs import scoring, write_run
+from unit.reporting.runs import scoring, suite_of, write_run
 
 from sparsetune.errors import DataError
-from sparsetune.reporting.collect import collect
-from sparsetune.reporting.interactive import write_interactive
-
-ORDER = [("mini-bert", "mini-sst2", method) for method in ("full", "lora")]
+from sparsetune.reporting.page import write_interactive
 
 
 def tracked(records):
@@ -19,11 +16,9 @@ def tracked(records):
 
 @pytest.fixture
 def page(tmp_path):
-    rows = collect([write_run(tmp_path, "full"), write_run(tmp_path, "lora", edit=tracked)])
+    suite = suite_of([write_run(tmp_path, "full"), write_run(tmp_path, "lora", edit=tracked)])
     for name in ("a.html", "b.html"):
-        write_interactive(
-            rows, tmp_path / name, order=ORDER, reference_method="full", title="Suite <small>"
-        )
+        write_interactive(suite, tmp_path / name, title="Suite <small>")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     return html.unescape((tmp_path / "a.html").read_text(encoding="utf-8"))
 
@@ -45,8 +40,6 @@ def test_every_run_tells_who_it_is_and_where_its_record_is(page, tmp_path):
 
 
 def test_scores_need_a_reference(tmp_path):
-    rows = collect([write_run(tmp_path, "lora")])
+    suite = suite_of([write_run(tmp_path, "lora")])
     with pytest.raises(DataError, match="no task of this suite has a score of 'full'"):
-        write_interactive(
-            rows, tmp_path / "x.html", order=ORDER, reference_method="full", title="t"
-        )
+        write_interactive(suite, tmp_path / "x.html", title="t")

@@ -2,12 +2,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from unit.reporting.runs import write_run
+from unit.reporting.runs import suite_of, write_run
 
-from sparsetune.reporting.collect import collect
-from sparsetune.reporting.columns import Column, RunLink, way
-from sparsetune.reporting.html import html_table
-from sparsetune.reporting.layout import name_columns, number_column, text_column, write_table
+from sparsetune.reporting.contents import TABLE_FORMS
+from sparsetune.reporting.render import (
+    Column,
+    RunLink,
+    number_column,
+    rendered,
+    text_column,
+    way,
+    write_table,
+)
 from sparsetune.reporting.tables import write_headline, write_task_table
 
 RUN_ID = "0123456789abcdef0123456789abcdef"
@@ -77,9 +83,8 @@ def test_rows_lead_to_their_runs(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "names"),
     [
-        (name_columns([("bert", "rte", "full")]), ["bert, rte, full"]),
-        (name_columns([("bert", "rte", "full"), ("bert", "rte", "lora")]),
-         ["bert, rte, full", "bert, rte, lora"]),
+        ([text_column("a", "a", ["bert", "bert"]), text_column("b", "b", ["full", "lora"])],
+         ["bert, full", "bert, lora"]),
         ([text_column("backbone", "backbone", ["bert", "bert"])], []),  # which of the two?
         ([number_column("seeds", "seeds", [1])], []),
     ],
@@ -94,21 +99,52 @@ def test_markdown_leads_to_runs_by_the_text_that_names_their_rows(tmp_path, colu
 
 def test_the_way_is_relative_and_within_a_page_too():
     assert way(Path("r/runs/x.json"), Path("r/tables/bert")) == "../../runs/x.json"
-    columns = [Column("a", ["b"], [], targets=["#b"])]
-    assert '<a href="#b">b</a>' in html_table(columns, Path())
+    columns = [Column("a", ["b"], targets=["#b"], strong=True)]
+    assert '<b><a href="#b">b</a></b>' in rendered(columns, "html")
+
+
+def test_csv_keeps_every_value_as_it_is():
+    values = [0.1 + 0.2, 2**60 + 1, None, "a, b"]
+    columns = [text_column("name", "name", list("abcd")), number_column("x", "x", values)]
+    assert rendered(columns, "csv") == (
+        'name,x\na,0.30000000000000004\nb,1152921504606846977\nc,\nd,"a, b"\n'
+    )
+
+
+def test_markdown_is_aligned_and_a_bar_divides_no_cell():
+    columns = [text_column("a|b", "a", ["x|y", "z"]), number_column("n", "n", [1, 10_000])]
+    lines = rendered(columns, "md").replace("\\|", "..").splitlines()
+    assert len({tuple(i for i, c in enumerate(line) if c == "|") for line in lines}) == 1
+    assert lines[1].startswith("|:-")
+    assert lines[1].endswith("-:|")
+
+
+def test_latex_is_escaped_booktabs():
+    texts = ["88.0 ± 2.8", "-3.0", "50 % of a_b & c"]
+    lines = rendered([text_column("Δ full", "x", texts)], "tex").splitlines()
+    assert lines == [
+        r"\begin{tabular}{l}", r"\toprule", r"$\Delta$ full \\", r"\midrule",
+        r"88.0 $\pm$ 2.8 \\", r"$-3.0$ \\", r"50 \% of a\_b \& c \\",
+        r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", TABLE_FORMS)
+def test_headings_may_be_alike_and_a_table_without_lines(form):
+    columns = [text_column("a", "a", []), Column("ours", []), Column("ours", [])]
+    assert "a" in rendered(columns, form)
+    columns = [text_column("", "a", ["x"]), Column("ours", ["1"]), Column("ours", ["2"])]
+    assert "x" in rendered(columns, form)
 
 
 def test_tables_lead_from_the_headline_to_the_runs(tmp_path):
     def published(records):
         records["tune"]["where"]["tracking"] = {"mlflow_run_id": RUN_ID, "problem": None}
 
-    rows = collect([write_run(tmp_path, "full", edit=published), write_run(tmp_path, "lora")])
-    order = [("mini-bert", "mini-sst2", method) for method in ("full", "lora")]
+    suite = suite_of([write_run(tmp_path, "full", edit=published), write_run(tmp_path, "lora")])
     tables = tmp_path / "tables"
-    *_, headline = write_headline(rows, tables, order=order)
-    *_, task = write_task_table(
-        rows, tables / "mini-bert", backbone="mini-bert", task="mini-sst2", order=order
-    )
+    *_, headline = write_headline(suite, tables)
+    *_, task = write_task_table(suite, tables / "mini-bert", backbone="mini-bert", task="mini-sst2")
     assert Reader(headline).links[:2] == ["mini-bert/mini-sst2.html"] * 2
     found = Reader(task)
     run = "../../runs/mini-bert/mini-sst2/full/seed-0/evaluate.json"

@@ -5,7 +5,7 @@ would have in common.
 """
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsetune.errors import DataError
 from sparsetune.records import read_json
-from sparsetune.reporting.layout import Column, number_column, percent, text_column, write_table
+from sparsetune.reporting.render import Column, number_column, percent, text_column, write_table
 
 _UNITS = ("heads", "neurons")
 _IDENTITY = ("backbone", "task", "recipe")
@@ -49,14 +49,7 @@ class KeptUnits:
     neurons: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """Tickets compared in one line of the table: (share, chance) by unit, pair by pair."""
-
-    backbone: str
-    compared: str
-    tickets: str
-    pairs: list[dict[str, tuple[float, float]]]
+_Pair = tuple[KeptUnits, KeptUnits]
 
 
 def read_kept(path: Path) -> KeptUnits:
@@ -108,7 +101,7 @@ def share_in_common(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return int((one & other).sum()) / mean, sizes[0] * sizes[1] / one.size / mean
 
 
-def write_overlaps(tickets: Iterable[Path], directory: Path) -> list[Path]:
+def write_tickets(tickets: Iterable[Path], directory: Path) -> list[Path]:
     """Write how much the tickets of a suite have in common.
 
     Args:
@@ -123,7 +116,12 @@ def write_overlaps(tickets: Iterable[Path], directory: Path) -> list[Path]:
         DataError: as :func:`read_kept`.
     """
     found = [read_kept(path) for path in tickets]
-    lines = [line for line in _comparisons(found) if line.pairs]
+    lines = [
+        (*names, pairs)
+        for backbone in dict.fromkeys(ticket.backbone for ticket in found)
+        for *names, pairs in _comparisons([one for one in found if one.backbone == backbone])
+        if pairs
+    ]
     notes = _NOTES if lines else ("No two tickets of this suite can be compared.",)
     return write_table(directory / "tickets", "Tickets in common", _columns(lines), notes)
 
@@ -135,68 +133,47 @@ def _mask(kept: Sequence[Sequence[int]], width: int, layers: Sequence[int] | Non
     return mask
 
 
-def _comparisons(tickets: Sequence[KeptUnits]) -> Iterator[_Comparison]:
-    for backbone in dict.fromkeys(ticket.backbone for ticket in tickets):
-        own = [ticket for ticket in tickets if ticket.backbone == backbone]
-        recipes = list(dict.fromkeys(ticket.recipe for ticket in own))
-        for kind, fixed in (("seeds", "task"), ("tasks", "seed")):
-            for recipe in recipes:
-                alike = [t for t in own if t.recipe == recipe and _tells(t, kind)]
-                yield _Comparison(backbone, kind, recipe, _pairs(alike, fixed))
-        for first, second in combinations(recipes, 2):
-            sides = ([t for t in own if t.recipe == name] for name in (first, second))
-            yield _Comparison(backbone, "recipes", f"{first}, {second}", _crossed(*sides))
+def _comparisons(own: Sequence[KeptUnits]) -> Iterator[tuple[str, str, str, list[_Pair]]]:
+    """Backbone, what differs, the recipes, and every pair of tickets that differ so."""
+    backbone = own[0].backbone
+    by_recipe: dict[str, list[KeptUnits]] = {}
+    for ticket in own:
+        by_recipe.setdefault(ticket.recipe, []).append(ticket)
+    for differing, same in (("seeds", "task"), ("tasks", "seed")):
+        # Drawn tickets do not look at the task; those of whole layers neither at the seed.
+        origins = ("search", "random") if differing == "seeds" else ("search",)
+        for recipe, tickets in by_recipe.items():
+            alike = [ticket for ticket in tickets if ticket.origin in origins]
+            pairs = combinations(alike, 2)
+            yield backbone, differing, recipe, [
+                pair for pair in pairs if getattr(pair[0], same) == getattr(pair[1], same)
+            ]  # fmt: skip
+    for first, second in combinations(by_recipe, 2):
+        others = {(ticket.task, ticket.seed): ticket for ticket in by_recipe[second]}
+        places = [(ticket, others.get((ticket.task, ticket.seed))) for ticket in by_recipe[first]]
+        pairs_there = [(one, other) for one, other in places if other is not None]
+        yield backbone, "recipes", f"{first}, {second}", pairs_there
 
 
-def _tells(ticket: KeptUnits, kind: str) -> bool:
-    """Whether tickets of this origin can differ at all between seeds, or between tasks."""
-    return ticket.origin == "search" or (ticket.origin == "random" and kind == "seeds")
-
-
-def _pairs(tickets: Sequence[KeptUnits], fixed: str) -> list[dict[str, tuple[float, float]]]:
-    """Every two tickets that agree in one attribute."""
-    return [
-        _shares(one, other)
-        for one, other in combinations(tickets, 2)
-        if getattr(one, fixed) == getattr(other, fixed)
-    ]
-
-
-def _crossed(
-    ones: Sequence[KeptUnits], others: Sequence[KeptUnits]
-) -> list[dict[str, tuple[float, float]]]:
-    """Every ticket of one recipe with the other recipe's of the same task and seed."""
-    by_place = {(other.task, other.seed): other for other in others}
-    return [
-        _shares(one, by_place[one.task, one.seed])
-        for one in ones
-        if (one.task, one.seed) in by_place
-    ]
-
-
-def _shares(one: KeptUnits, other: KeptUnits) -> dict[str, tuple[float, float]]:
-    return {unit: share_in_common(getattr(one, unit), getattr(other, unit)) for unit in _UNITS}
-
-
-def _columns(lines: Sequence[_Comparison]) -> list[Column]:
+def _columns(lines: Sequence[tuple[str, str, str, list[_Pair]]]) -> list[Column]:
     columns = [
-        text_column(name, name, [getattr(line, name) for line in lines])
-        for name in ("backbone", "compared", "tickets")
+        text_column(name, name, [str(line[place]) for line in lines])
+        for place, name in enumerate(("backbone", "compared", "tickets"))
     ]
-    columns.append(number_column("pairs", "pairs_count", [len(line.pairs) for line in lines]))
+    columns.append(number_column("pairs", "pairs_count", [len(pairs) for *_, pairs in lines]))
     for unit in _UNITS:
-        shares = [[pair[unit][0] for pair in line.pairs] for line in lines]
-        chances = [statistics.fmean(pair[unit][1] for pair in line.pairs) for line in lines]
-        columns.append(_share_column(unit, shares))
+        found = [
+            [share_in_common(getattr(one, unit), getattr(other, unit)) for one, other in pairs]
+            for *_, pairs in lines
+        ]
+        shares = [[share for share, _ in pairs] for pairs in found]
+        means = [statistics.fmean(values) for values in shares]
+        fields = {
+            f"{unit}_common_fraction_mean": means,
+            f"{unit}_common_fraction_lowest": [min(values) for values in shares],
+            f"{unit}_common_fraction_highest": [max(values) for values in shares],
+        }
+        chances = [statistics.fmean(chance for _, chance in pairs) for pairs in found]
+        columns.append(Column(f"{unit} in common %", list(map(percent, means)), fields))
         columns.append(number_column("chance %", f"{unit}_chance_fraction", chances, percent))
     return columns
-
-
-def _share_column(unit: str, shares: Sequence[Sequence[float]]) -> Column:
-    means = [statistics.fmean(values) for values in shares]
-    fields: Mapping[str, Sequence[float]] = {
-        f"{unit}_common_fraction_mean": means,
-        f"{unit}_common_fraction_lowest": [min(values) for values in shares],
-        f"{unit}_common_fraction_highest": [max(values) for values in shares],
-    }
-    return Column(f"{unit} in common %", list(map(percent, means)), list(fields.items()))

@@ -2,11 +2,11 @@ import subprocess
 import sys
 
 import pytest
-from unit.reporting.runs import write_run
+from unit.reporting.runs import changing, scoring, suite_of, write_run
 
 from sparsetune.errors import DataError
-from sparsetune.reporting import collect as collect_module
-from sparsetune.reporting.collect import collect, group_runs
+from sparsetune.reporting import load
+from sparsetune.reporting.load import collect, group_runs, mean_of
 
 
 def test_records_of_a_run_are_joined_and_runs_sorted(tmp_path):
@@ -15,15 +15,15 @@ def test_records_of_a_run_are_joined_and_runs_sorted(tmp_path):
     dense = write_run(tmp_path, "full", seed=0)
     rows = collect([late / "cost.json", early / "tune.json", early / "evaluate.json", dense])
     assert [(row.method, row.seed) for row in rows] == [("full", 0), ("lora", 2), ("lora", 10)]
-    assert rows[0].measured("cost", "parameters_trained") == 12_345
+    assert rows[0].cost.measured.parameters_trained == 12_345
     assert rows[0].headline_metric == "accuracy_fraction"
 
 
 def test_each_record_is_read_once_however_many_runs(tmp_path, monkeypatch):
     read = []
-    reader = collect_module.read_record
+    reader = load.read_record
     monkeypatch.setattr(
-        collect_module, "read_record", lambda path, stage: read.append(path) or reader(path, stage)
+        load, "read_record", lambda path, stage: read.append(path) or reader(path, stage)
     )
     folders = [write_run(tmp_path, seed=seed) for seed in range(12)]
     collect([folder / f"{stage}.json" for folder in folders for stage in ("tune", "evaluate")])
@@ -80,10 +80,13 @@ def test_folders_that_are_no_run_are_refused(tmp_path):
         collect([tmp_path / "tune.json"])
 
 
-def test_missing_measured_value_is_named(tmp_path):
-    (row,) = collect([write_run(tmp_path)])
-    with pytest.raises(DataError, match=r"cost\.json: measured.latency: missing; rerun"):
-        row.measured("cost", "latency")
+def test_a_record_without_a_value_is_named(tmp_path):
+    edit = lambda records: records["tune"]["measured"].pop("loading_seconds")  # noqa: E731
+    with pytest.raises(DataError, match=r"tune\.json: measured.loading_seconds"):
+        collect([write_run(tmp_path, edit=edit)])
+    edit = scoring(0.5, headline_metric="matthews_correlation")
+    with pytest.raises(DataError, match=r"evaluate\.json: measured.metrics.matthews_correlation"):
+        collect([write_run(tmp_path, seed=1, edit=edit)])
 
 
 def test_groups_follow_the_given_order_and_sort_seeds(tmp_path):
@@ -96,6 +99,34 @@ def test_groups_follow_the_given_order_and_sort_seeds(tmp_path):
         group_runs(rows, order[:1])
 
 
+def test_the_frame_keeps_counts_whole_and_what_is_undefined_none(tmp_path):
+    folders = [
+        write_run(tmp_path, "lora", seed=1, edit=scoring(None)),
+        write_run(tmp_path, edit=changing("cost", stored_bytes=2**60 + 1)),
+    ]
+    runs = suite_of(folders).runs
+    assert list(runs["method"]) == ["full", "lora"]
+    assert list(runs["score"]) == [0.8, None]
+    assert runs["stored_bytes"].iloc[0] == 2**60 + 1
+    assert list(suite_of([]).groups) == []
+
+
+def test_a_part_of_a_suite_has_its_own_order_and_refusals(tmp_path):
+    keys = [("mini-bert", "mini-sst2", "full"), ("mini-bert", "mini-rte", "full")]
+    refusals = {("mini-bert", "mini-rte", "supra"): "no", ("bert", "rte", "supra"): "no"}
+    whole = suite_of([write_run(tmp_path), write_run(tmp_path, task="mini-rte")], keys, refusals)
+    part = whole.only("mini-bert", "mini-rte")
+    assert (list(part.groups), part.order) == (keys[1:], keys[1:])
+    assert list(part.refusals) == [("mini-bert", "mini-rte", "supra")]
+
+
+def test_mean_is_exact_where_all_agree_and_undefined_with_a_gap():
+    assert mean_of([2**60 + 1] * 3) == 2**60 + 1
+    assert mean_of([1, 2]) == 1.5
+    assert mean_of([1, None]) is None
+
+
 def test_reporting_imports_no_torch():
-    code = "import sys, sparsetune.reporting.tables; sys.exit('torch' in sys.modules)"
+    names = ", ".join(f"sparsetune.reporting.{name}" for name in ("tables", "claims", "page"))
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
