@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from sparsetune.config.load import Catalogue
-from sparsetune.config.files import read_checked
+from sparsetune.config.suite import read_suite
 from sparsetune.errors import SparsetuneError
 from sparsetune.stages.figures import figure_names
 from sparsetune.stages.tables import published_tables, record_paths, ticket_paths
@@ -20,7 +20,7 @@ CATALOGUE = Catalogue(Path("config"), mirror=config.get("mirror"))
 SUITE_FILE = (workflow.config_settings.configfiles or workflow.configfiles)[-1]
 try:
     # Snakemake lays the file over the default suite and lets keys repeat: a suite stands alone.
-    given = {**read_checked(Path(SUITE_FILE), "suite"), **workflow.config_settings.config}
+    given = {**read_suite(Path(SUITE_FILE)), **workflow.config_settings.config}
     for inherited in config.keys() - given.keys():
         del config[inherited]
     SUITE = CATALOGUE.suite(config, origin=str(SUITE_FILE))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from sparsetune import __version__
-from sparsetune.config.files import suite_content
 from sparsetune.config.load import Catalogue, RunSpec, Suite
+from sparsetune.config.reading import suite_content
 from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
 from sparsetune.records import STAGES, digest_of
 

@@ -49,7 +49,7 @@ class HubSource(Settings):
     repository: Repository
     revision: Revision
     subset: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]*$", description="configuration of the data set"
+        default=None, pattern=r"^[A-Za-z0-9._-]*$", description="configuration of the data set"
     )
 
 
@@ -140,8 +140,10 @@ class PretrainingPhase(OptimizerSettings):
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", description="of the phase")
     block_tokens: int = Field(ge=8, description="tokens in one training block")
-    steps: Count | None = Field(None, description="optimizer steps; this or epochs")
-    epochs: Positive | None = Field(None, description="passes over the blocks; this or steps")
+    steps: Count | None = Field(default=None, description="optimizer steps; this or epochs")
+    epochs: Positive | None = Field(
+        default=None, description="passes over the blocks; this or steps"
+    )
 
     def rules(self) -> Iterator[Rule]:
         """A length is told in one way."""
@@ -176,7 +178,7 @@ class Pretraining(Settings):
         "cut into full blocks"
     )
     masked_fraction: Share | None = Field(
-        None, description="share of tokens predicted (masked objective), in [0, 1)"
+        default=None, description="share of tokens predicted (masked objective), in [0, 1)"
     )
     optimizer: Literal["adamw", "lamb"] = Field(description="of all phases and of the search")
     phases: Items[PretrainingPhase] = Field(description="trained in order")
@@ -228,12 +230,12 @@ class Backbone(Settings):
     source: BackboneSource = Field(discriminator="kind")
     pretraining: Pretraining | None = None
     tuned_as: Id | None = Field(
-        None,
+        default=None,
         description="id of the backbone whose overrides in methods and tickets hold here too",
     )
     expected: ExpectedSizes | None = None
     tokenizer_source: HubSource | MirrorSource | None = Field(
-        None, description="where a published tokenizer comes from"
+        default=None, description="where a published tokenizer comes from"
     )
 
     @property

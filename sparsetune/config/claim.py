@@ -156,9 +156,9 @@ class Right(Settings):
     """With what left is compared: exactly one of both."""
 
     method: Id | None = Field(
-        None, description="method id, on the same backbone and task, seed by seed"
+        default=None, description="method id, on the same backbone and task, seed by seed"
     )
-    value: float | None = Field(None, description="in the quantity's unit")
+    value: float | None = Field(default=None, description="in the quantity's unit")
 
     def rules(self) -> Iterator[Rule]:
         """One of both."""
@@ -181,17 +181,17 @@ class ClaimEntry(Settings):
         description="left above right; at least right less tolerance; at most right plus "
         "tolerance; within tolerance of right"
     )
-    tolerance: Penalty | None = Field(None, description="in the quantity's unit")
-    because: Text | None = Field(None, description="why this tolerance")
+    tolerance: Penalty | None = Field(default=None, description="in the quantity's unit")
+    because: Text | None = Field(default=None, description="why this tolerance")
     twins: Annotated[dict[Id, Id], Field(min_length=1)] | None = Field(
-        None, description="backbone of left -> backbone of right"
+        default=None, description="backbone of left -> backbone of right"
     )
     architectures: UniqueItems[Architecture] = Field(
-        (), description="that the claim is about; left out = all"
+        default=(), description="that the claim is about; left out = all"
     )
     requires: Items[Requirement] = ()
     only_there: Text | None = Field(
-        None,
+        default=None,
         description="why no other backbone or task can decide it; left out = any can, at its own "
         "scale",
     )
@@ -237,7 +237,7 @@ class ClaimEntry(Settings):
 
     def claim(self) -> Claim:
         """The claim."""
-        right = self.right.value if self.right.method is None else self.right.method
+        right: str | float = self.right.method or self.right.value or 0.0
         return Claim(
             self.id, self.says, self.source, self.published.backbones, self.published.tasks,
             self.quantity, self.left, right, self.relation, self.tolerance or 0.0,

@@ -293,7 +293,7 @@ class TicketMask(Settings):
     kind: Literal["ticket"]
     ticket: Id = Field(description="file in config/tickets: which heads and neurons to keep")
     vary: Annotated[dict[str, Any], Field(min_length=1)] | None = Field(
-        None, description="keys laid over the ticket's own, after the ticket's overrides"
+        default=None, description="keys laid over the ticket's own, after the ticket's overrides"
     )
 
 
@@ -309,7 +309,7 @@ class TrainPhase(OptimizerSettings):
     kind: Literal["train"]
     epochs: Positive = Field(description="passes over the training examples")
     label_smoothing: Share = Field(
-        0.0,
+        default=0.0,
         description="share of each target spread evenly over all classes or tokens, in [0, 1)",
     )
 
@@ -320,9 +320,14 @@ class PrunePhase(Settings):
     name: Id = Field(description="unique in the method")
     kind: Literal["prune"]
     share: float = Field(
-        1.0, gt=0, le=1, description="share of the mask's zeros reached in this phase, in (0, 1]"
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the mask's zeros reached in this phase, in (0, 1]",
     )
-    rewind: bool = Field(False, description="trained values go back to the run's start, masks stay")
+    rewind: bool = Field(
+        default=False, description="trained values go back to the run's start, masks stay"
+    )
 
 
 Phase = TrainPhase | PrunePhase

@@ -2,12 +2,14 @@
 
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sparsetune.config.backbone import Backbone
 from sparsetune.config.method import Method
+from sparsetune.config.reading import read_yaml, validated
 from sparsetune.config.settings import Count, Id, Items, Settings, Text, UniqueItems
 from sparsetune.config.support import SupportSettings
 from sparsetune.config.task import Task
@@ -41,12 +43,26 @@ class SuiteFile(Settings):
     mirror: Text | None = Field(description="folder that serves every hub source; null = the hub")
     limits: Limits
     score_epochs: bool = Field(
-        False,
+        default=False,
         description="true = score the evaluation split after each epoch of the last training "
         "phase, beside the last model's score",
     )
     seeds: UniqueItems[Annotated[int, Field(ge=0, le=2**31 - 1)]]
     runs: Items[Block]
+
+
+def read_suite(path: Path) -> dict[str, Any]:
+    """Read the file of a suite.
+
+    Returns:
+        Its content as it stands, which is a whole suite.
+
+    Raises:
+        ConfigError: it is none; the ids that it names are not looked up.
+    """
+    content = read_yaml(path)
+    validated(SuiteFile, content, origin=path)
+    return dict(content)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class TableRow(Settings):
         description="percent; text where a range is printed; null = not known"
     )
     against: Id | None = Field(
-        None,
+        default=None,
         description="backbone id that a relative change is measured from, with the row's method",
     )
 

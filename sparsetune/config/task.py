@@ -59,7 +59,7 @@ class SyntheticSizes(Settings):
 
     train: Count = Field(description="examples")
     evaluation: Count = Field(description="examples (for e2e: meaning representations)")
-    test: int | None = Field(None, ge=0, description="examples")
+    test: int | None = Field(default=None, ge=0, description="examples")
 
 
 class SyntheticTask(Settings):
@@ -77,24 +77,26 @@ class Columns(Settings):
     """Which column of a table holds what."""
 
     texts: UniqueItems[Text] | None = Field(
-        None, max_length=2, description="classification, regression: one text or a pair"
+        default=None, max_length=2, description="classification, regression: one text or a pair"
     )
     label: Text | None = Field(
-        None,
+        default=None,
         description="classification: a label's text or number from 0; regression: a number",
     )
-    id: Text | None = Field(None, description="span: question id; left out: its place")
-    question: Text | None = Field(None, description="span")
-    context: Text | None = Field(None, description="span: the text that holds the answers")
+    id: Text | None = Field(default=None, description="span: question id; left out: its place")
+    question: Text | None = Field(default=None, description="span")
+    context: Text | None = Field(default=None, description="span: the text that holds the answers")
     answers: Text | None = Field(
-        None,
+        default=None,
         description="span: text and answer_start, in characters, of each answer; JSON and parquet "
         "only",
     )
     source: Text | None = Field(
-        None, description="generation: a text, or a list of texts that are joined by ' | '"
+        default=None, description="generation: a text, or a list of texts that are joined by ' | '"
     )
-    references: Text | None = Field(None, description="generation: a text, or a list of them")
+    references: Text | None = Field(
+        default=None, description="generation: a text, or a list of them"
+    )
 
 
 FileName = Annotated[
@@ -126,9 +128,9 @@ class Generation(Settings):
 class ExpectedExamples(Settings):
     """Sizes that an estimate uses before the files are there; nothing else reads them."""
 
-    train_examples: Count | None = Field(None, description="published")
+    train_examples: Count | None = Field(default=None, description="published")
     evaluation_examples: Count | None = Field(
-        None, description="published; for generation: prompts"
+        default=None, description="published; for generation: prompts"
     )
     tokens: Positive = Field(description="mean length of a training example")
 
@@ -145,21 +147,23 @@ class Task(Settings):
     )
     kind: Kind = Field(description="what is predicted")
     labels: UniqueItems[str] = Field(
-        (), min_length=2, description="classification: label texts in the order of their numbers"
+        default=(),
+        min_length=2,
+        description="classification: label texts in the order of their numbers",
     )
     source: TaskSource = Field(discriminator="kind")
     evaluation_split: Split = Field(description="split that is scored")
     evaluation_part: Literal["all", "seen", "unseen"] | None = Field(
-        None,
+        default=None,
         description="webnlg: entries of every category, or of those that are, or are not, in the "
         "train file",
     )
-    columns: Columns | None = Field(None, description="table: which column holds what")
-    splits: Splits | None = Field(None, description="table: which file holds which split")
+    columns: Columns | None = Field(default=None, description="table: which column holds what")
+    splits: Splits | None = Field(default=None, description="table: which file holds which split")
     maximum_tokens: int = Field(
         ge=8, description="longer inputs are cut (span: split into windows)"
     )
-    window_stride_tokens: Count | None = Field(None, description="span: overlap of windows")
+    window_stride_tokens: Count | None = Field(default=None, description="span: overlap of windows")
     metrics: UniqueItems[Metric] = Field(description="the first is the primary metric")
     generation: Generation | None = None
     expected: ExpectedExamples | None = None

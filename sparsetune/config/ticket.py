@@ -28,9 +28,9 @@ class SearchTraining(OptimizerSettings):
 class Settling(Settings):
     """When masks count as settled."""
 
-    window: int = Field(5, ge=2, description="checks whose masks must agree")
+    window: int = Field(default=5, ge=2, description="checks whose masks must agree")
     epsilon: Penalty = Field(
-        0.1, description="how far they may differ, relative to independent masks, 0 or more"
+        default=0.1, description="how far they may differ, relative to independent masks, 0 or more"
     )
 
 
@@ -38,31 +38,35 @@ class SearchSettings(Settings):
     """EarlyBERT's search for coefficients of heads and neurons."""
 
     objective: Literal["task", "mlm"] = Field(
-        "task",
+        default="task",
         description="loss of the search: the task's own, or masked language modelling on the "
         "task's training texts (bert and roberta)",
     )
     masked_fraction: float | None = Field(
-        None, gt=0, lt=1, description="share of tokens to predict, in (0, 1); for objective mlm"
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of tokens to predict, in (0, 1); for objective mlm",
     )
     train: SearchTraining
     head_penalty: Penalty = Field(description="lambda of the l1 term on heads")
     neuron_penalty: Penalty = Field(description="lambda of the l1 term on neurons")
     stop: Literal["fixed", "settled"] = Field(
-        "fixed",
+        default="fixed",
         description="the search ends after a fixed length, or when its masks have settled",
     )
     stop_epochs: Positive | None = Field(
-        None, description="length of a fixed search, as a share of an epoch; this or stop_steps"
+        default=None,
+        description="length of a fixed search, as a share of an epoch; this or stop_steps",
     )
     stop_steps: Count | None = Field(
-        None, description="length of a fixed search in optimizer steps; this or stop_epochs"
+        default=None, description="length of a fixed search in optimizer steps; this or stop_epochs"
     )
     cap_epochs: Positive | None = Field(
-        None, description="a settled search ends here at the latest, in epochs"
+        default=None, description="a settled search ends here at the latest, in epochs"
     )
     checks_per_epoch: Count = Field(
-        100, description="how often in an epoch masks are drawn and compared"
+        default=100, description="how often in an epoch masks are drawn and compared"
     )
     settle: Settling = Settling()
 
@@ -108,11 +112,13 @@ class DrawnTicket(TicketSettings):
     """Base of the tickets that keep some heads and neurons of every layer."""
 
     head_sparsity: Share = Field(description="share of heads dropped, in [0, 1)")
-    head_scope: Scope = Field("layer", description="heads compete over all layers or in each")
+    head_scope: Scope = Field(
+        default="layer", description="heads compete over all layers or in each"
+    )
     neuron_sparsity: Share = Field(description="share of FFN neurons dropped, in [0, 1)")
     neuron_scope: Scope = Field(description="neurons compete over all layers or in each")
     neuron_multiple: Count = Field(
-        1,
+        default=1,
         description="neurons kept in a layer are rounded to the nearest multiple of this; 1 = as "
         "drawn",
     )

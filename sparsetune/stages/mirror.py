@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsetune.architectures.loading import check_folder
-from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Backbone, Catalogue, Suite, Task
+from sparsetune.config.reading import read_yaml
 from sparsetune.data.backbones import HUB_PATTERNS
 from sparsetune.data.examples import files_of
 from sparsetune.data.hub import HubRepository, NothingArrivesError

@@ -329,7 +329,7 @@ def test_check_accepts_every_shipped_suite(repository, capsys, name, runs):
 
 
 def test_suite_may_be_given_as_json(catalogue, capsys):
-    from sparsetune.config.files import read_yaml
+    from sparsetune.config.reading import read_yaml
 
     content = json.dumps(read_yaml(catalogue / "config.yaml"))
     assert main(["check", "--config", content, "--catalogue", str(catalogue)]) == 0

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from sparsetune import cli
-from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Catalogue
+from sparsetune.config.reading import read_yaml
 from sparsetune.records import digest_of
 
 SUITES = (

@@ -43,8 +43,8 @@ def test_deleted_cost_reruns_no_training(finished):
 
 
 def test_learning_rate_of_one_method_and_task_reruns_exactly_those_runs(finished, edit):
-    with (finished.config / "methods" / "dsee.yaml").open("a", encoding="utf-8") as file:
-        file.write("  - {where: {tasks: [mini-rte]}, phases: {train: {learning_rate: 4e-3}}}\n")
+    override = "  - {where: {tasks: [mini-rte]}, phases: {train: {learning_rate: 4e-3}}}\n"
+    edit(finished.config / "methods" / "dsee.yaml", "variants:", f"{override}variants:")
     runs = ["mini-bert/mini-rte/dsee", "mini-roberta/mini-rte/dsee"]
     assert finished.run() == whole(runs)
     assert finished.run() == []

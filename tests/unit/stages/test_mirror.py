@@ -13,8 +13,8 @@ import yaml
 from unit.data.hub_server import COMMIT, hub  # noqa: F401
 
 from sparsetune.cli import main
-from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Catalogue
+from sparsetune.config.reading import read_yaml
 from sparsetune.data.manifests import MANIFEST
 from sparsetune.records import read_record, sha256_of
 from sparsetune.stages.mirror import parts_of

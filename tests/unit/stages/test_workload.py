@@ -5,8 +5,8 @@ import pytest
 from unit.made_records import PHASE, write_made
 from unit.reporting.runs import write_run
 
-from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Catalogue
+from sparsetune.config.reading import read_yaml
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.stages.workload import finished_jobs, frame_of, jobs_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from sparsetune.config.files import read_yaml
+from sparsetune.config.reading import read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 SHAPE = {"hidden_size": 24, "layers": 2, "heads": 4, "feed_forward_size": 40,
