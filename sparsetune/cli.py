@@ -46,6 +46,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "--thing": {"help": "backbone, task, method, support, ticket, suite, table or claim"},
     "--task": {"help": "task id"},
     "--backbone": {"help": "backbone id"},
     "--support": {"help": "support id"},
@@ -413,6 +414,13 @@ def _track(arguments: argparse.Namespace) -> None:
 
 
 # --- beside the stages ---------------------------------------------------------------------------
+
+
+@command("schema", "print the JSON Schema of a file of the catalogue, for editors", "--thing")
+def _schema(arguments: argparse.Namespace) -> None:
+    from sparsetune.config.schema import schema_of
+
+    print(json.dumps(schema_of(arguments.thing), indent=1))
 
 
 @command("check", "validate a suite and everything it names", "--config")

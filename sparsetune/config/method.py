@@ -87,6 +87,12 @@ class UpdateSettings(Settings):
             raise none_of("type", given, types)
         return cls.known[kind, given].model_validate(raw)
 
+    @classmethod
+    def classes(cls) -> list[type["UpdateSettings"]]:
+        """The settings class of every kind."""
+        _load_kinds()
+        return list(cls.known.values())
+
     def rules_with(self, phases: "tuple[Phase, ...]") -> Iterator[Rule]:
         """What must hold between the update and the method's phases."""
         yield from ()

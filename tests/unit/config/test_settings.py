@@ -1,9 +1,13 @@
+import json
 from typing import Literal
 
+import jsonschema
 import pytest
 
+from sparsetune.cli import main
 from sparsetune.config.method import UpdateSettings
-from sparsetune.config.reading import validated
+from sparsetune.config.reading import read_yaml, validated
+from sparsetune.config.schema import THINGS, schema_of
 from sparsetune.config.suite import SuiteFile
 from sparsetune.config.table import PublishedTable, read_tables
 from sparsetune.errors import ConfigError, nearest
@@ -99,3 +103,26 @@ def test_a_table_has_a_cell_for_each_column():
     assert told(PublishedTable, table) == (
         "rows.0.published: received 1 cells; allowed: one for each of 2 columns"
     )
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_every_thing_has_a_schema_of_its_keys(capsys, thing):
+    assert main(["schema", "--thing", thing]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["additionalProperties"] is False
+    assert "id" not in schema["properties"] or thing == "claim"
+
+
+def test_shipped_files_satisfy_their_schema(repository):
+    for thing in ("backbone", "task", "method", "support", "ticket", "table"):
+        validator = jsonschema.Draft202012Validator(schema_of(thing))
+        for path in (repository / "config" / f"{thing}s").glob("*.yaml"):
+            content = read_yaml(path)
+            if "base" not in content:  # half a recipe would be told to lack the rest
+                assert [error.message for error in validator.iter_errors(content)] == [], path
+
+
+def test_an_unknown_thing_has_no_schema(capsys):
+    assert main(["schema", "--thing", "metod"]) == 2
+    assert "received 'metod'; allowed: backbone, task, method" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""JSON Schema of the catalogue's files and of suites, for editors; nothing here validates."""
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from sparsetune.config.backbone import Backbone
+from sparsetune.config.claim import ClaimEntry
+from sparsetune.config.folder import Place
+from sparsetune.config.method import Method, UpdateSettings
+from sparsetune.config.settings import Settings
+from sparsetune.config.suite import SuiteFile
+from sparsetune.config.support import SUPPORTS
+from sparsetune.config.table import PublishedTable
+from sparsetune.config.task import Task
+from sparsetune.config.ticket import TICKETS
+from sparsetune.errors import ConfigError, refusal
+
+_CATALOGUE: dict[str, tuple[type[Settings], ...]] = {
+    "backbone": (Backbone,),
+    "task": (Task,),
+    "method": (Method,),
+    "support": tuple(SUPPORTS.values()),
+    "ticket": tuple(TICKETS.values()),
+}
+_OTHERS: dict[str, type[Settings]] = {
+    "suite": SuiteFile,
+    "table": PublishedTable,
+    "claim": ClaimEntry,
+}
+THINGS = (*_CATALOGUE, *_OTHERS)
+"""What there are schemas of; ``claim`` is one entry of ``claims.yaml``."""
+
+
+def schema_of(thing: str) -> dict[str, Any]:
+    """The JSON Schema of a file.
+
+    A file with a base, a variant and what an override changes hold a part of the keys, so that no
+    key of the catalogue is required by the schema; ``sparsetune check`` finds what is missing.
+
+    Args:
+        thing: one of :data:`THINGS`.
+
+    Raises:
+        ConfigError: another name.
+
+    Example:
+        >>> schema_of("suite")["properties"]["device"]["enum"]
+        ['auto', 'cpu', 'cuda']
+    """
+    if thing in _OTHERS:
+        return _OTHERS[thing].model_json_schema()
+    if thing not in _CATALOGUE:
+        raise ConfigError(refusal("schema", "THING", thing, THINGS))
+    updates = UpdateSettings.classes() if thing == "method" else []
+    models = [*_CATALOGUE[thing], *updates, Place]
+    references, whole = models_json_schema([(model, "validation") for model in models])
+    definitions: dict[str, Any] = whole["$defs"]
+    properties: dict[str, Any] = {}
+    for model in _CATALOGUE[thing]:
+        properties |= definitions.pop(model.__name__)["properties"]
+    if thing == "method":
+        properties["update"] = {"anyOf": [references[model, "validation"] for model in updates]}
+        phases = properties["phases"]["items"]
+        phases["anyOf"] = [*phases.pop("oneOf"), {"required": ["name", "as"]}]
+        phases.pop("discriminator")
+    for key in ("origin", "recipe"):
+        if key in properties:
+            properties[key] = {"enum": list(TICKETS if key == "origin" else SUPPORTS)}
+    for model in _CATALOGUE[thing]:
+        for key in model.not_written:
+            properties.pop(key, None)
+    where = {"where": {"$ref": "#/$defs/Place"}}
+    return {
+        "title": thing,
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            **properties,
+            "base": {"type": "string", "description": "file that this one is laid over"},
+            "overrides": {
+                "type": "array",
+                "items": {"type": "object", "properties": where, "required": ["where"]},
+            },
+            "variants": {"type": "object", "description": "id -> description and what differs"},
+        },
+        "$defs": definitions,
+    }
