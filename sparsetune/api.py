@@ -158,7 +158,7 @@ def _load_update(
     supports = {key: one.long() for key, one in part_of(tensors, SUPPORT).items()}
     config = _config(path, manifest.update, supports)
     trained = part_of(tensors, "")
-    check_tensors(path, trained, _expected(model, config, trained))
+    check_tensors(path, trained, _expected(model, config, supports, trained))
     masks = masks_of(tensors, model)
     if check_frozen and manifest.base:
         check_base(path, manifest.base, model, trained.keys(), masks)
@@ -187,24 +187,26 @@ def _settings(model: nn.Module) -> dict[str, Any]:
         )
     rank, scale = kinds.pop()
     # No float is nearer to scale * rank than this product, so divided it gives that scale again.
-    return {"kind": "dsee", "rank": rank, "alpha": scale * rank, "targets": targets}
+    return {"kind": "dsee", "rank": rank, "alpha": scale * rank}
 
 
 def _config(
     path: Path, update: Mapping[str, Any] | None, supports: Mapping[str, Tensor]
 ) -> DseeConfig | None:
     """The update that is attached before the trained values are written; None = nothing is."""
-    kind = (update or {}).get("kind", "full")
+    update = update or {"kind": "full"}
+    kind = update.get("kind")
     if kind in _UNATTACHED:
         return None
     if kind != "dsee":
         raise ModelError(refusal(path, "update.kind", kind, ("dsee", *_UNATTACHED)))
+    adapted = {key.rpartition(".")[2] for key in supports}
     try:
         return DseeConfig(
             rank=update["rank"],
             alpha=update["alpha"],
             n_sparse=max((one.numel() for one in supports.values()), default=0),
-            targets=update["targets"],
+            targets=[name for name in PROJECTIONS if name in adapted],
             support=supports,
         )
     except (ConfigError, KeyError) as error:
@@ -212,7 +214,10 @@ def _config(
 
 
 def _expected(
-    model: nn.Module, config: DseeConfig | None, trained: Mapping[str, Tensor]
+    model: nn.Module,
+    config: DseeConfig | None,
+    supports: Mapping[str, Tensor],
+    trained: Mapping[str, Tensor],
 ) -> dict[str, tuple[int, ...]]:
     """Shapes that the saved parameters must have: of the update, the head and what else trained."""
     own = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -222,8 +227,7 @@ def _expected(
     expected |= {name: own[name] for name in task_head_parameters(model)}
     for site in Anatomy.of(model).sites(config.targets):
         branch = f"{site.path}.branches.{site.projection}"
-        places = config.support[site.key] if site.key in config.support else torch.empty(0)
         expected[f"{branch}.U"] = (site.shape[0], config.rank)
         expected[f"{branch}.V"] = (config.rank, site.shape[1])
-        expected[f"{branch}.S2"] = (places.numel(),)
+        expected[f"{branch}.S2"] = (supports[site.key].numel() if site.key in supports else 0,)
     return expected

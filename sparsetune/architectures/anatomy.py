@@ -30,7 +30,7 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         ModelError: if its architecture is none of ``FAMILIES``.
     """
-    kind = getattr(getattr(model, "config", None), "model_type", None)
+    kind: Any = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in FAMILIES:
         raise ModelError(
             f"model type {kind!r} of {type(model).__name__} is not supported; "

@@ -167,7 +167,7 @@ def _smaller(found: Any, directory: Path, config: Any) -> Any:
         (NEURONS_BY_LAYER, [anatomy.ffn_width(n) for n in layers], 1),
     )
     for key, most, features in sizes:
-        counts = getattr(config, key, None)
+        counts: Any = getattr(config, key, None)
         fits = isinstance(counts, list) and len(counts) == len(most)
         if not fits or not all(type(n) is int and 1 <= n <= m for n, m in zip(counts, most)):  # noqa: B905
             raise ModelError(

@@ -207,7 +207,7 @@ class DseeLinear(nn.Module):
         self.stored_in_by_out = sites[0].stored_in_by_out
         self.scale = config.scale
         self.training = base.training
-        self.branches = nn.ModuleDict(
+        self.branches: Any = nn.ModuleDict(  # projection -> DseeBranch
             {
                 site.projection: DseeBranch(site, config, positions)
                 for site, positions in zip(sites, supports, strict=True)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ def _plain(layer: DseeLinear, weight: Tensor) -> nn.Module:
         from transformers.pytorch_utils import Conv1D
 
         with torch.device("meta"):  # no draw from the global generator for values thrown away
-            module: nn.Module = Conv1D(weight.shape[1], weight.shape[0])
+            module: Any = Conv1D(weight.shape[1], weight.shape[0])
     else:
         module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     module.weight = nn.Parameter(weight, requires_grad=False)

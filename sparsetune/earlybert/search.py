@@ -154,8 +154,9 @@ class TicketSearch:
             steps = state[_STEPS].tolist()
             heads, neurons = state[_HEADS].numpy(), state[_NEURONS].numpy()
             self.points = list(zip(steps, heads, neurons, strict=True))
-        for point in self.points if self.watch else ():
-            self.watch.show(*point)
+        if self.watch:
+            for point in self.points:
+                self.watch.show(*point)
 
     def detach(self) -> None:
         """Take the coefficients off the model."""

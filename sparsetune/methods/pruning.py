@@ -1,12 +1,12 @@
-"""A method's ``mask`` settings turned into masks on weights, or into heads to keep."""
+"""A method's mask settings turned into masks on weights, or into heads to keep."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.config.method import HeadsMask, Mask, NOfMMask, UnstructuredMask
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ModelError
 from sparsetune.pruning.masks import (
@@ -23,38 +23,31 @@ from sparsetune.pruning.masks import (
 from sparsetune.pruning.structured import head_scores, heads_left, heads_to_keep
 
 
-def check_mask(model: nn.Module, mask: Mapping[str, Any]) -> None:
+def check_mask(model: nn.Module, mask: Mask) -> None:
     """Check before training that a method's mask can be drawn for a model.
 
     Args:
         model: the run's model, with the update attached.
-        mask: the method's ``mask`` settings.
+        mask: the method's.
 
     Raises:
         ModelError: an N:M mask, and a matrix whose inputs are not whole groups of M; heads that
             go, and a matrix that keeps fewer rows than DSEE's rank.
     """
-    if mask["kind"] == "n-of-m":
-        _check_groups(model, mask)
-    elif mask["kind"] == "heads":
-        _check_rows_left(model, mask["head_sparsity"])
-
-
-def _check_groups(model: nn.Module, mask: Mapping[str, Any]) -> None:
-    for site in Anatomy.of(model).sites():
-        if site.shape[1] % mask["m"]:
-            raise ModelError(
-                f"mask {mask['n']}:{mask['m']}: {site.key} has {site.shape[1]} inputs; "
-                f"needed: a multiple of {mask['m']}"
-            )
-
-
-def _check_rows_left(model: nn.Module, head_sparsity: float) -> None:
-    # A model with a larger rank would train, but be refused when it is loaded again.
     anatomy = Anatomy.of(model)
+    if isinstance(mask, NOfMMask):
+        for site in anatomy.sites():
+            if site.shape[1] % mask.m:
+                raise ModelError(
+                    f"mask {mask.n}:{mask.m}: {site.key} has {site.shape[1]} inputs; "
+                    f"needed: a multiple of {mask.m}"
+                )
+    if not isinstance(mask, HeadsMask):
+        return
+    # A model with a larger rank would train, but be refused when it is loaded again.
     for _, branch in dsee_branches(model):
         heads = anatomy.heads(anatomy.site_of(branch.key).layer)
-        rows, rank = heads_left(heads, head_sparsity) * anatomy.head_size, branch.U.shape[1]
+        rows, rank = heads_left(heads, mask.head_sparsity) * anatomy.head_size, branch.U.shape[1]
         if rank > rows:
             raise ModelError(
                 f"mask heads: {branch.key} keeps {rows} rows of {branch.U.shape[0]}; "
@@ -64,7 +57,7 @@ def _check_rows_left(model: nn.Module, head_sparsity: float) -> None:
 
 def masks_for(
     model: nn.Module,
-    mask: Mapping[str, Any],
+    mask: UnstructuredMask | NOfMMask,
     *,
     seed: int,
     share: float = 1.0,
@@ -76,7 +69,7 @@ def masks_for(
 
     Args:
         model: as trained so far; with DSEE attached where the score needs the update.
-        mask: the method's ``mask`` settings, ``kind: unstructured`` or ``n-of-m``.
+        mask: the method's.
         seed: of the score ``random``.
         share: how much of the final sparsity is reached now, in (0, 1].
         earlier: masks drawn with a smaller share; what they drop stays dropped.
@@ -89,47 +82,38 @@ def masks_for(
         :func:`sparsetune.pruning.masks.two_pool_masks`. Shares: Chen et al. 2020,
         arXiv:2007.12223, iterative magnitude pruning.
     """
-    earlier, choice = earlier or {}, mask["score"]
+    earlier = earlier or {}
     generator = torch.Generator().manual_seed(seed)
-    if mask["kind"] == "unstructured" and mask["pools"] == "two":
+    if isinstance(mask, UnstructuredMask) and mask.pools == "two":
         return two_pool_masks(
             model,
-            share * mask["rest_sparsity"],
-            adapted_ratio=share * mask["adapted_sparsity"],
-            choice=choice,
+            share * mask.rest_sparsity,
+            adapted_ratio=share * mask.adapted_sparsity,
+            choice=mask.score,
             generator=generator,
             earlier=earlier,
         )
-    adapted = site_scores(model, ADAPTED_POOL, choice=choice, generator=generator)
-    others = site_scores(model, OTHER_POOL, choice="weight")
-    return _cut(demote(adapted, earlier), demote(others, earlier), mask, share)
-
-
-def _cut(
-    adapted: Mapping[str, Tensor],
-    others: Mapping[str, Tensor],
-    mask: Mapping[str, Any],
-    share: float,
-) -> dict[str, Tensor]:
-    """Prune by scores in any way but in two pools."""
-    if mask["kind"] == "n-of-m":
-        kept = mask["m"] - pruned_count(share, mask["m"] - mask["n"])
+    adapted = site_scores(model, ADAPTED_POOL, choice=mask.score, generator=generator)
+    adapted = demote(adapted, earlier)
+    others = demote(site_scores(model, OTHER_POOL, choice="weight"), earlier)
+    if isinstance(mask, NOfMMask):
+        kept = mask.m - pruned_count(share, mask.m - mask.n)
         scores = {**adapted, **others}
-        return {key: mask_n_of_m(score, kept, mask["m"]) for key, score in scores.items()}
-    if mask["pools"] == "matrix":
+        return {key: mask_n_of_m(score, kept, mask.m) for key, score in scores.items()}
+    if mask.pools == "matrix":
         return {
-            **mask_per_layer(adapted, share * mask["adapted_sparsity"]),
-            **mask_per_layer(others, share * mask["rest_sparsity"]),
+            **mask_per_layer(adapted, share * mask.adapted_sparsity),
+            **mask_per_layer(others, share * mask.rest_sparsity),
         }
-    return mask_pool({**adapted, **others}, share * mask["rest_sparsity"])
+    return mask_pool({**adapted, **others}, share * mask.rest_sparsity)
 
 
-def heads_for(model: nn.Module, mask: Mapping[str, Any], *, seed: int) -> list[list[int]]:
+def heads_for(model: nn.Module, mask: HeadsMask, *, seed: int) -> list[list[int]]:
     """Choose the heads that a method keeps.
 
     Args:
         model: with DSEE attached and trained.
-        mask: the method's ``mask`` settings, ``kind: heads``.
+        mask: the method's.
         seed: of the score ``random``.
 
     Returns:
@@ -140,5 +124,5 @@ def heads_for(model: nn.Module, mask: Mapping[str, Any], *, seed: int) -> list[l
         :func:`sparsetune.pruning.structured.head_scores`.
     """
     generator = torch.Generator().manual_seed(seed)
-    scores = head_scores(model, choice=mask["score"], generator=generator)
-    return heads_to_keep(scores, mask["head_sparsity"])
+    scores = head_scores(model, choice=mask.score, generator=generator)
+    return heads_to_keep(scores, mask.head_sparsity)

@@ -188,7 +188,8 @@ def save_whole(model: nn.Module, folder: Path) -> None:
     dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
     if len(dtypes) > 1:
         raise ModelError(f"weights of {', '.join(dtypes)}; needed: one dtype")
-    config = json.loads(model.config.to_json_string(use_diff=False))
+    own: Any = model.config
+    config = json.loads(own.to_json_string(use_diff=False))
     config["architectures"] = [kind.__name__]
     config["dtype"] = dtypes[0].removeprefix("torch.")
     manifest = Manifest(
@@ -287,7 +288,7 @@ def _sha256(tensors: Iterator[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda item: item[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -163,13 +163,16 @@ def head_scores(
         counts = [anatomy.heads(layer) for layer in layers]
         return [torch.rand(n, generator=generator, dtype=torch.float64) for n in counts]
     parts = [site_scores(model, ADAPTED_POOL, choice=part) for part in _SUMMED[choice]]
+
+    def of_heads(rows: Tensor) -> Tensor:
+        return rows.double().sum(1).view(-1, anatomy.head_size).sum(1)
+
     return [
         sum(
-            part[f"layer.{layer}.{projection}"].double().sum(1).view(-1, anatomy.head_size).sum(1)
-            for part in parts
-            for projection in ADAPTED_POOL
+            (of_heads(part[f"layer.{n}.{name}"]) for part in parts for name in ADAPTED_POOL),
+            start=torch.zeros((), dtype=torch.float64),
         )
-        for layer in layers
+        for n in layers
     ]
 
 

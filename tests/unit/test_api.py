@@ -185,7 +185,7 @@ def test_other_kept_heads_of_the_same_number_are_refused(tmp_path):
     refused(models[1], tmp_path, "other kept heads")
 
 
-UPDATE = {"kind": "dsee", "rank": 3, "alpha": 7, "targets": ["query", "value"]}
+UPDATE = {"kind": "dsee", "rank": 3, "alpha": 7}
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,6 @@ UPDATE = {"kind": "dsee", "rank": 3, "alpha": 7, "targets": ["query", "value"]}
         ({"update": {**UPDATE, "rank": 0}}, "update: dsee rank: received 0"),
         ({"update": {**UPDATE, "rank": 4}}, r"\.U is"),
         ({"update": {"kind": "peft"}}, "update.kind: received 'peft'; allowed: dsee, full, bitfit"),
-        ({"update": {**UPDATE, "targets": ["query"]}}, "branches.value.S2 is .* needs nothing"),
     ],
 )
 def test_a_damaged_manifest_is_refused(changes, message, tmp_path):
@@ -215,6 +214,7 @@ PLACES, BRANCHES = "support/layer.0.query", "bert.encoder.layer.0.attention.self
         (lambda t: t.pop(f"{BRANCHES}.query.S2"), r"query.S2 is nothing in the file"),
         (lambda t: t.update({"layer.9.query.U": torch.ones(2)}), "the model needs nothing"),
         (lambda t: t.pop(PLACES), r"query.S2 is \(11,\) in the file"),
+        (lambda t: [t.pop(f"support/layer.{n}.value") for n in (0, 1)], "the model needs nothing"),
         (lambda t: t[PLACES].fill_(3), "a position occurs twice"),
         (lambda t: cut(t, PLACES), r"S2 is \(11,\) in the file, .* \(10,\)"),
         (lambda t: cut(t, f"{BRANCHES}.query.S2"), r"S2 is \(10,\) in the file, .* \(11,\)"),

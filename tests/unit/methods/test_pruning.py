@@ -1,15 +1,16 @@
 import pytest
 import torch
 from unit.tiny import KINDS, adapted, attach, tiny_model
-from unit.training.tiny_jobs import MASK
+from unit.training.tiny_jobs import MASK, changed
 
 from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.config.method import HeadsMask, NOfMMask
 from sparsetune.dsee.layer import DseeConfig, dsee_branches
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 
 ALL = ("query", "value", "key", "attention_output", "ffn_in", "ffn_out")
-N_OF_M = {"kind": "n-of-m", "n": 2, "m": 4, "score": "delta"}
+N_OF_M = NOfMMask(kind="n-of-m", n=2, m=4, score="delta")
 TOTAL = 8 * 576 + 4 * 960  # two layers: 4 matrices of 24 x 24 and 2 of 24 x 40 each
 
 
@@ -26,7 +27,7 @@ def test_two_pools_are_pruned_apart_with_exact_counts(kind):
 
 
 def test_one_pool_shares_its_ratio_over_all_matrices():
-    masks = masks_for(adapted("bert"), {**MASK, "pools": "one"}, seed=0)
+    masks = masks_for(adapted("bert"), changed(MASK, pools="one"), seed=0)
     assert zeros(masks, ALL) == TOTAL // 2
 
 
@@ -49,7 +50,7 @@ def test_the_other_pool_drops_the_smallest_weights():
 
 
 def test_random_scores_follow_the_seed():
-    random = {**MASK, "score": "random"}
+    random = changed(MASK, score="random")
     one, two, other = (masks_for(adapted("bert"), random, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
@@ -61,7 +62,7 @@ def test_a_model_without_an_update_has_no_delta_scores():
 
 
 def test_each_matrix_by_itself_loses_its_own_share():
-    masks = masks_for(adapted("bert"), {**MASK, "pools": "matrix"}, seed=0)
+    masks = masks_for(adapted("bert"), changed(MASK, pools="matrix"), seed=0)
     for key, mask in masks.items():
         ratio = 4 if key.endswith(("query", "value")) else 2
         assert int((~mask).sum()) == mask.numel() // ratio
@@ -70,7 +71,7 @@ def test_each_matrix_by_itself_loses_its_own_share():
 @pytest.mark.parametrize("pools", ["two", "one", "matrix"])
 @pytest.mark.parametrize("score", ["delta", "random", "inverse"])
 def test_shares_are_nested_and_end_at_the_exact_counts(pools, score):
-    mask = {**MASK, "pools": pools, "score": score, "adapted_sparsity": 0.3, "rest_sparsity": 0.3}
+    mask = changed(MASK, pools=pools, score=score, adapted_sparsity=0.3, rest_sparsity=0.3)
     model, earlier = adapted("bert"), {}
     for share in (0.25, 0.7, 1.0):
         masks = masks_for(model, mask, seed=0, share=share, earlier=earlier)
@@ -84,7 +85,7 @@ def test_shares_are_nested_and_end_at_the_exact_counts(pools, score):
 
 
 def test_a_share_prunes_that_part_of_the_final_count():
-    masks = masks_for(adapted("bert"), {**MASK, "pools": "one"}, seed=0, share=0.2)
+    masks = masks_for(adapted("bert"), changed(MASK, pools="one"), seed=0, share=0.2)
     assert zeros(masks, ALL) == round(0.2 * 0.5 * TOTAL)  # 844.8 -> 845
 
 
@@ -105,7 +106,7 @@ def test_two_of_every_four_inputs_are_kept_and_they_are_the_largest(kind):
 def test_shares_of_n_of_m_keep_more_first():
     model = adapted("bert")
     first = masks_for(model, N_OF_M, seed=0, share=0.5)
-    last = masks_for(model, {**N_OF_M, "score": "random"}, seed=0, earlier=first)
+    last = masks_for(model, changed(N_OF_M, score="random"), seed=0, earlier=first)
     assert all((mask.view(-1, 4).sum(1) == 3).all() for mask in first.values())
     assert all((mask.view(-1, 4).sum(1) == 2).all() for mask in last.values())
     assert all(not (last[key] & ~first[key]).any() for key in last)
@@ -116,16 +117,16 @@ def test_a_pattern_that_does_not_divide_a_matrix_is_refused_by_name():
     check_mask(model, N_OF_M)
     check_mask(model, MASK)
     with pytest.raises(ModelError, match=r"mask 2:5: layer\.0\.query has 24 inputs; needed: a mul"):
-        check_mask(model, {**N_OF_M, "m": 5})
+        check_mask(model, changed(N_OF_M, m=5))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_heads_may_not_go_until_fewer_rows_than_the_rank_are_left(kind):
-    heads = {"kind": "heads", "score": "delta", "head_sparsity": 0.9}
+    heads = HeadsMask(kind="heads", score="delta", head_sparsity=0.9)
     check_mask(adapted(kind), heads)  # of rank 3
     rows = Anatomy.of(tiny_model(kind)).head_size  # of the one head that always stays
     model = attach(tiny_model(kind), DseeConfig(rows + 1, 6.0, 11, ("query", "value"), "normal"))
-    check_mask(model, {**heads, "head_sparsity": 0.3})
+    check_mask(model, changed(heads, head_sparsity=0.3))
     told = rf"layer\.0\.query keeps {rows} rows of 24; dsee rank: received {rows + 1}, allowed"
     with pytest.raises(ModelError, match=told):
         check_mask(model, heads)
@@ -133,7 +134,7 @@ def test_heads_may_not_go_until_fewer_rows_than_the_rank_are_left(kind):
 
 def test_full_training_is_pruned_by_magnitude():
     model = tiny_model("bert")
-    mask = {**MASK, "pools": "one", "adapted_sparsity": 0.5, "score": "weight"}
+    mask = changed(MASK, pools="one", adapted_sparsity=0.5, score="weight")
     masks = masks_for(model, mask, seed=0)
     weights = {site.key: site.weight_view().detach().abs() for site in Anatomy.of(model).sites()}
     dropped = torch.cat([weights[key][~masks[key]] for key in masks])
@@ -143,14 +144,14 @@ def test_full_training_is_pruned_by_magnitude():
 
 def test_heads_are_chosen_in_each_layer_by_the_seed_or_the_update():
     model = adapted("bert")
-    heads = {"kind": "heads", "head_sparsity": 0.25, "score": "delta"}
+    heads = HeadsMask(kind="heads", score="delta", head_sparsity=0.25)
     assert [len(kept) for kept in heads_for(model, heads, seed=0)] == [3, 3]
     with torch.no_grad():
         for _, branch in dsee_branches(model):
             branch.U[6:12] = 0.0  # head 1 is moved by S2 alone
             branch.S2.zero_()
     assert heads_for(model, heads, seed=0) == [[0, 2, 3], [0, 2, 3]]
-    random = {**heads, "score": "random"}
+    random = changed(heads, score="random")
     drawn = [heads_for(model, random, seed=seed) for seed in range(6)]
     assert drawn[0] == heads_for(model, random, seed=0)
     assert any(one != drawn[0] for one in drawn)

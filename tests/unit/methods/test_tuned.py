@@ -5,18 +5,27 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from unit.tiny import KINDS, tiny_batch, tiny_model
-from unit.training.tiny_jobs import HEADS, KEPT, MASK, UPDATES, build_tiny, save_backbone
+from unit.training.tiny_jobs import (
+    HEADS,
+    KEPT,
+    MASK,
+    UPDATES,
+    build_tiny,
+    changed,
+    save_backbone,
+)
 
 import sparsetune
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.loading import load_model
+from sparsetune.config.method import NOfMMask
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import heads_for, masks_for
 from sparsetune.methods.tuned import Structure, build, load_tuned
 from sparsetune.pruning.manifest import read_counts
 
 EVERY = {"kept_heads": [[0, 1, 2, 3]] * 2, "kept_neurons": [list(range(40))] * 2}
-N_OF_M = {"kind": "n-of-m", "n": 2, "m": 4, "score": "delta"}
+N_OF_M = NOfMMask(kind="n-of-m", n=2, m=4, score="delta")
 CASES = {
     "full": ("full", None, None),
     "lora": ("lora", None, None),
@@ -25,7 +34,7 @@ CASES = {
     "dsee-unstructured": ("dsee", None, MASK),
     "dsee-2to4": ("dsee", None, N_OF_M),
     "dsee-structured-delta": ("dsee", None, HEADS),
-    "magnitude": ("full", None, {**MASK, "score": "weight"}),
+    "magnitude": ("full", None, changed(MASK, score="weight")),
     "earlybert": ("full", KEPT, None),
     "dsee-structured": ("dsee", KEPT, None),
     "layerdrop": ("full", {**EVERY, "kept_layers": [1]}, None),

@@ -10,6 +10,7 @@ from unit.training.tiny_jobs import (
     PHASES,
     Interrupted,
     build_tiny,
+    changed,
     features,
     save_backbone,
     stop_at,
@@ -17,6 +18,7 @@ from unit.training.tiny_jobs import (
 )
 
 from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.config.method import NOfMMask
 from sparsetune.errors import ModelError
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.training import phases as module
@@ -30,7 +32,7 @@ IMP = [
     {"name": "prune-2", "kind": "prune", "share": 1, "rewind": True},
     SHORT[2],
 ]
-MAGNITUDE = {**MASK, "pools": "one", "adapted_sparsity": 0.5, "score": "weight"}
+MAGNITUDE = changed(MASK, pools="one", adapted_sparsity=0.5, score="weight")
 # Case -> update, phases, mask.
 CASES = {
     "full": ("full", SHORT[:1], {"kind": "none"}),
@@ -156,7 +158,7 @@ def test_iterative_pruning_rewinds_and_its_zeros_stay(bert, uninterrupted, tmp_p
 
 
 def test_a_mask_that_does_not_fit_stops_before_training(bert, tmp_path):
-    mask = {"kind": "n-of-m", "n": 1, "m": 7, "score": "delta"}
+    mask = NOfMMask(kind="n-of-m", n=1, m=7, score="delta")
     with pytest.raises(ModelError, match=r"mask 1:7: layer\.0\.query has 24 inputs"):
         run(build_tiny(bert, "dsee"), workplace(tmp_path), mask=mask)
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import numpy as np
 from unit.tiny import VOCAB, tiny_model
 
 from sparsetune.architectures.loading import load_model
+from sparsetune.config.method import HeadsMask, UnstructuredMask
 from sparsetune.data.encoding import collate
 from sparsetune.dsee.support import model_supports
 from sparsetune.methods.tuned import Structure, build
@@ -20,11 +21,10 @@ PHASE = {
     "schedule": "linear", "maximum_gradient_norm": 1.0,
 }  # fmt: skip
 PHASES = [PHASE, {"name": "prune", "kind": "prune"}, {**PHASE, "name": "recover", "epochs": 1.0}]
-MASK = {
-    "kind": "unstructured", "pools": "two", "adapted_sparsity": 0.25, "rest_sparsity": 0.5,
-    "score": "delta",
-}  # fmt: skip
-HEADS = {"kind": "heads", "head_sparsity": 0.25, "score": "delta"}
+MASK = UnstructuredMask(
+    kind="unstructured", pools="two", adapted_sparsity=0.25, rest_sparsity=0.5, score="delta"
+)
+HEADS = HeadsMask(kind="heads", head_sparsity=0.25, score="delta")
 UPDATES = {
     "full": {"kind": "full"},
     "lora": {
@@ -53,6 +53,11 @@ UPDATES = {
 }  # fmt: skip
 KEPT = {"kept_heads": [[0, 2, 3], [1, 2, 3]], "kept_neurons": [list(range(30)), list(range(5, 40))]}
 COLLATE = partial(collate, pad_token_id=0)
+
+
+def changed(mask, **changes):
+    """The same settings with some others."""
+    return mask.model_copy(update=changes)
 
 
 class Interrupted(Exception):
