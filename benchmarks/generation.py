@@ -29,11 +29,10 @@ from sparsetune.evaluation.inference import generate_all
 
 from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import Catalogue
-from sparsetune.data.encoding import collate, encode
 from sparsetune.data.examples import read_examples
-from sparsetune.data.feature_cache import FOLDER
+from sparsetune.data.features import FOLDER, training_features
+from sparsetune.data.tokenization import collate, encode
 from sparsetune.methods.tuned import load_tuned
-from sparsetune.stages.features import training_features
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = {"maximum_new_tokens": 64, "length_penalty": 0.8, "no_repeat_ngram": 4}

@@ -1,5 +1,5 @@
 # Which files on this machine a backbone is pre-trained on.
-from sparsetune.data.text_files import planned_inputs
+from sparsetune.data.sources import planned_inputs
 
 
 def corpus_files(wildcards):

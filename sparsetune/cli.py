@@ -485,7 +485,7 @@ def _show(arguments: argparse.Namespace) -> None:
 @command("mirror", "write a folder that replaces the hub for a suite",
          "--config|--suite --to [--only] [--dry-run]")  # fmt: skip
 def _mirror(arguments: argparse.Namespace) -> None:
-    from sparsetune.stages.mirror import mirror_suite, parts_of, plan_mirror, suite_file
+    from sparsetune.stages.mirror import mirror_suite, parts_of, suite_file
 
     given = arguments.config or str(suite_file(arguments.catalogue, arguments.suite))
     content, origin = suite_content(given)
@@ -493,12 +493,12 @@ def _mirror(arguments: argparse.Namespace) -> None:
     catalogue = Catalogue(arguments.catalogue)
     suite = catalogue.suite(content, origin=origin)
     parts = parts_of(catalogue, suite, only=arguments.only)
-    lock_file = arguments.catalogue / LOCK_FILE
-    use = f"snakemake --cores all --configfile {shlex.quote(given)}"
-    lines = (
-        plan_mirror(parts, arguments.to, lock_file=lock_file)
-        if arguments.dry_run
-        else mirror_suite(parts, arguments.to, lock_file=lock_file, use=use)
+    lines = mirror_suite(
+        parts,
+        arguments.to,
+        lock_file=arguments.catalogue / LOCK_FILE,
+        use=f"snakemake --cores all --configfile {shlex.quote(given)}",
+        dry_run=arguments.dry_run,
     )
     for line in lines:
         print(line, flush=True)

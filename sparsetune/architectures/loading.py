@@ -1,4 +1,4 @@
-"""Backbones: checked and loaded; where they come from is in ``sparsetune.data.backbones``.
+"""Backbones: checked and loaded; where they come from is in ``sparsetune.data.sources``.
 
 A backbone is a Hugging Face folder with safetensors weights and a tokenizer. Pickle checkpoints
 are refused by name and code that comes with a checkpoint is never run.

@@ -1,27 +1,35 @@
-"""Running text for pre-training: blocks of tokens, and the two objectives on them.
+"""Running text for pre-training: gathered into one file, cut into blocks of tokens, two objectives.
 
 Masks are a pure function of seed and item, so a run that is resumed sees what it would have seen.
 """
 
+import gzip
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from sparsetune.errors import ConfigError, DataError
+from sparsetune.data.hub import HubRepository
+from sparsetune.data.sources import matching_files, text_files
+from sparsetune.data.synthetic.tasks import write_corpus
+from sparsetune.data.tokenization import IGNORED_LABEL
+from sparsetune.errors import ConfigError, DataError, first_line, refusal
 from sparsetune.randomness import derive
-from sparsetune.records import replacing
+from sparsetune.records import replacing, sha256_of
 
 Layout = Literal["documents", "stream"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
-IGNORED_LABEL = -100
+COLUMN = "text"  # of parquet files
 # Of the chosen tokens 80 % become the mask token and 10 % a random one; the rest stay.
 MASKED_SHARE = 0.8
 RANDOM_SHARE = 0.1
@@ -31,26 +39,96 @@ _TOKENS, _ENDS = "tokens.bin", "ends.npy"
 _TOKEN_TYPE = np.int32
 
 
+def gather_corpus(
+    source: Mapping[str, Any], destination: Path, *, lock_file: Path
+) -> dict[str, Any]:
+    """Write a backbone's running text to one file, a document on each line.
+
+    White space within a document becomes single blanks; documents without words are left out.
+    Files are read one row at a time: ``datasets`` would keep a second copy of the whole corpus.
+
+    Args:
+        source: of kind ``world``, ``text`` or ``hub-text``.
+        destination: UTF-8 file; appears only when complete.
+        lock_file: YAML file that keeps the commits of hub branches.
+
+    Returns:
+        ``documents``, ``sha256`` and ``stored_bytes`` of the file, ``revision`` (hub commit; None
+        for other sources) and, of the hub's text alone, ``files`` (path -> sha256).
+
+    Raises:
+        DataError: the source cannot be reached or read, or holds no document.
+    """
+    revision, listed = None, dict[str, Any]()
+    if source["kind"] == "world":
+        documents = source["documents"]
+        with replacing(destination) as partial:
+            write_corpus(partial, seed=source["seed"], documents=documents)
+    elif source["kind"] == "hub-text":
+        name, patterns = source["repository"], source["files"]
+        advice = f"with these files in PATH/datasets/{name.rpartition('/')[2]}/"
+        hub = HubRepository(name, "dataset", f"use a mirror: --config mirror=PATH {advice}")
+        revision = hub.commit_of(source["revision"], lock_file)
+        folder = hub.snapshot(revision, patterns)
+        files = matching_files(patterns, folder, f"{name}@{revision[:12]}/")
+        listed["files"] = {str(path.relative_to(folder)): sha256_of(path) for path in files}
+        documents = _write(destination, files, source.get("documents"))
+    else:
+        documents = _write(destination, text_files(source), source.get("documents"))
+    return {
+        "documents": documents,
+        **listed,
+        "revision": revision,
+        "sha256": sha256_of(destination),
+        "stored_bytes": destination.stat().st_size,
+    }
+
+
+def _write(destination: Path, files: Sequence[Path], most: int | None) -> int:
+    texts = itertools.chain.from_iterable(_texts(path) for path in files)
+    folded = (" ".join(text.split()) for text in texts)
+    count = 0
+    with replacing(destination) as partial, partial.open("w", encoding="utf-8") as file:
+        for text in itertools.islice(filter(None, folded), most):
+            file.write(text + "\n")
+            count += 1
+        if not count:
+            raise DataError(f"{files[0]}: the corpus has no document")
+    return count
+
+
+def _texts(path: Path) -> Iterator[str]:
+    try:
+        if path.suffix == ".parquet":
+            yield from _column(path)
+        else:
+            open_text = gzip.open if path.suffix == ".gz" else open
+            with open_text(path, "rt", encoding="utf-8") as file:
+                yield from file
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: not readable text: {first_line(error)}") from None
+
+
+def _column(path: Path) -> Iterator[str]:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if COLUMN not in names:
+            raise DataError(f"{path}: columns: received {', '.join(names)}; need {COLUMN}")
+        for batch in file.iter_batches(columns=[COLUMN]):
+            yield from (text for text in batch.column(0).to_pylist() if text)
+
+
 class Blocks(Sequence[list[int]]):
     """Token ids of many blocks in two files, so that a corpus may be larger than the memory."""
 
     def __init__(self, folder: Path) -> None:
-        """Open what ``write`` wrote.
-
-        Args:
-            folder: with ``tokens.bin`` and ``ends.npy``.
-        """
+        """Open what ``write`` wrote in a folder."""
         self._ends = np.load(folder / _ENDS)
         self._tokens = np.memmap(folder / _TOKENS, dtype=_TOKEN_TYPE, mode="r")
 
     @classmethod
     def write(cls, folder: Path, blocks: Iterable[Sequence[int]]) -> "Blocks":
-        """Write blocks, at least one, none empty; what is complete there already is kept.
-
-        Args:
-            folder: made if missing.
-            blocks: taken one by one.
-        """
+        """Write blocks, at least one, none empty; what is complete there already is kept."""
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / _ENDS).exists():
             sizes = []
@@ -112,7 +190,7 @@ def encode_corpus(
         stream: documents are cut anywhere, not between sentences only.
     """
     if layout not in LAYOUTS:
-        raise ConfigError(f"corpus: layout {layout!r}, allowed: {', '.join(LAYOUTS)}")
+        raise ConfigError(refusal("corpus", "layout", layout, LAYOUTS))
     if not _FEWEST_TOKENS <= block_tokens <= tokenizer.model_max_length:
         limit = tokenizer.model_max_length
         raise ConfigError(
@@ -221,7 +299,7 @@ def _item_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, "item", index))
 
 
-class MaskedBlocks(Dataset):
+class MaskedBlocks(Dataset[dict[str, Tensor]]):
     """Blocks for masked language modelling, each with several fixed ways of hiding tokens.
 
     Item ``copy * N + block`` is a pure function of the seed and its index: order, workers and
@@ -236,6 +314,7 @@ class MaskedBlocks(Dataset):
         fraction: float = 0.15,
         copies: int = 1,
         seed: int,
+        segments: Sequence[list[int] | None] | None = None,
     ) -> None:
         """Keep the blocks; nothing is masked before it is asked for.
 
@@ -245,19 +324,21 @@ class MaskedBlocks(Dataset):
             fraction: see ``mask_tokens``.
             copies: how often each block appears, differently masked, >= 1.
             seed: >= 0.
+            segments: ``token_type_ids`` of each block, where the tokenizer makes them.
 
         Raises:
             ConfigError: if ``copies`` is below 1 or ``seed`` below 0.
         """
         if copies < 1 or seed < 0:
             raise ConfigError(
-                f"masked LM: copies {copies}, seed {seed}; allowed: copies >= 1, seed >= 0"
+                f"masked LM: received copies {copies}, seed {seed}; allowed: copies >= 1, seed >= 0"
             )
         self._blocks = blocks
         self._tokenizer = tokenizer
         self._fraction = fraction
         self._copies = copies
         self._seed = seed
+        self._segments = segments
 
     def __len__(self) -> int:
         """Number of items: blocks times copies."""
@@ -269,28 +350,26 @@ class MaskedBlocks(Dataset):
         return _lengths(self._blocks) * self._copies
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and ``labels``, int64, shape ``(T,)``."""
+        """Input ids, attention mask, labels and, if there are any, token types: int64, ``(T,)``."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        tokens = torch.tensor(self._blocks[index % len(self._blocks)])
+        block = index % len(self._blocks)
         inputs, labels = mask_tokens(
-            tokens,
+            torch.tensor(self._blocks[block]),
             self._tokenizer,
             fraction=self._fraction,
             generator=_item_generator(self._seed, index),
         )
-        return {"input_ids": inputs, "attention_mask": torch.ones_like(inputs), "labels": labels}
+        item = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs), "labels": labels}
+        segment = self._segments[block] if self._segments else None
+        return item if segment is None else {**item, "token_type_ids": torch.tensor(segment)}
 
 
-class CausalBlocks(Dataset):
+class CausalBlocks(Dataset[dict[str, Tensor]]):
     """Blocks for next-token prediction; the model shifts the labels itself."""
 
     def __init__(self, blocks: Sequence[list[int]]) -> None:
-        """Keep the blocks.
-
-        Args:
-            blocks: token ids of each document.
-        """
+        """Keep the token ids of each document."""
         self._blocks = blocks
 
     def __len__(self) -> int:

@@ -1,25 +1,26 @@
-"""Files of the hub at a pinned commit: which commit a branch stands for, what it holds, its files.
+"""Repositories of the hub at a pinned commit, through the library's cache and offline mode.
 
-Every file is checked against what the hub lists. Fetched ones are kept in the folder that the hub's
-library gives to its users, so that a second call needs no network.
+``snapshot_download`` checks by commit that everything wanted is there, with a network or without.
+``datasets.load_dataset(repository, revision=...)`` does not: without a network it takes the newest
+revision in its cache, whatever was asked for (5.2, ``CachedDatasetModuleFactory``). So data sets
+are brought here as files too, and ``datasets`` reads those.
 """
 
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from sparsetune.data.downloads import HubFile, download, is_whole, patiently
 from sparsetune.errors import DataError, first_line
-from sparsetune.records import read_json, replacing, write_json, write_text_atomically
+from sparsetune.records import write_text_atomically
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
@@ -62,9 +63,9 @@ class HubRepository:
             return revision
         section, key = f"{self.kind}s", f"{self.name}@{revision}"
         if not keep:
-            return locked_commit(lock_file, section, key) or self._resolved(revision)
+            return _locked_commit(lock_file, section, key) or self._resolved(revision)
         with _exclusive(lock_file):
-            commit = locked_commit(lock_file, section, key)
+            commit = _locked_commit(lock_file, section, key)
             if commit is None:
                 commit = self._resolved(revision)
                 locked = _read_lock(lock_file)
@@ -72,116 +73,63 @@ class HubRepository:
                 _write_lock(lock_file, locked)
         return commit
 
-    def files(self, commit: str, patterns: Sequence[str]) -> list[HubFile]:
-        """List the files at a commit that have one of the names wanted; asks the hub only once.
+    def snapshot(self, commit: str, patterns: Sequence[str]) -> Path:
+        """Bring files to the library's cache; what is all there needs no network.
 
         Args:
             commit: 40 hex digits.
-            patterns: as the shell's, where ``*`` also matches ``/``.
-
-        Raises:
-            DataError: no network, no such repository or commit, or a path that leads out of it.
-        """
-        from huggingface_hub.utils import filter_repo_objects
-
-        kept = self._room(commit) / "listing.json"
-        listed = _read_listing(kept)
-        if listed is None:
-            with self._told():
-                listed = [
-                    HubFile(one.path, one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
-                    for one in self._tree(commit)
-                ]
-            with self._told():
-                write_json(kept, [vars(file) for file in listed])
-        wanted = filter_repo_objects(listed, allow_patterns=list(patterns), key=lambda f: f.path)
-        return sorted(wanted, key=lambda file: file.path)
-
-    def obtain(
-        self, file: HubFile, commit: str, destination: Path, *, older: Path | None = None
-    ) -> bool:
-        """Bring a file to a place, from this machine if it is there, else from the hub.
-
-        Args:
-            file: one of :meth:`files`.
-            commit: 40 hex digits.
-            destination: left alone if it is that file; else replaced, by a whole file only.
-            older: where an older copy may lie.
+            patterns: of the files wanted, as the shell's, where ``*`` also matches ``/``.
 
         Returns:
-            Whether it had to be downloaded.
+            The folder of the commit, with the files at their own paths.
 
         Raises:
-            DataError: no network, no room, refused, or what arrives is not what the hub lists.
+            DataError: no network, no room, refused, or no file has such a name.
         """
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
+        folder = Path(self._download(commit, patterns))
+        if not matching(folder, patterns):
+            wanted = " or ".join(patterns)
+            raise DataError(f"hub source {self.name}@{commit[:12]}: has no file {wanted}")
+        return folder
 
-        with self._told(file.path):
-            if is_whole(destination, file):
-                return False
-            for place in filter(None, (older, *self._cached(file, commit))):
-                if is_whole(place, file):
-                    with replacing(destination) as partial:
-                        shutil.copyfile(place, partial)
-                    return False
-            url = hf_hub_url(self.name, file.path, repo_type=self.kind, revision=commit)
-            headers = build_hf_headers(library_name="sparsetune")
-            try:
-                download(file, destination, url=url, headers=headers)
-            except DataError as error:
-                raise DataError(f"hub source {self.name}: {error}") from None
-        return True
+    def planned(self, commit: str, patterns: Sequence[str]) -> list[tuple[str, int, bool]]:
+        """Say what :meth:`snapshot` would bring; nothing is downloaded.
 
-    def store(self, commit: str) -> Path:
-        """Folder of this machine in which files of a commit are kept, under their own paths."""
-        return self._room(commit) / "files"
+        Args:
+            commit: as there.
+            patterns: as there.
 
-    def _room(self, commit: str) -> Path:
-        from huggingface_hub import cached_assets_path
+        Returns:
+            Path, bytes, and whether it would be downloaded, of each file.
 
-        with self._told():
-            return cached_assets_path("sparsetune", f"{self.kind}s--{self.name}", commit)
+        Raises:
+            DataError: as there.
+        """
+        planned = self._download(commit, patterns, dry_run=True)
+        return sorted((file.filename, file.file_size, file.will_download) for file in planned)
 
-    def _cached(self, file: HubFile, commit: str) -> Iterator[Path]:
-        from huggingface_hub import try_to_load_from_cache
-
-        yield self.store(commit) / file.path
-        found = try_to_load_from_cache(self.name, file.path, revision=commit, repo_type=self.kind)
-        if isinstance(found, str):
-            yield Path(found)
-
-    def _tree(self, commit: str) -> Iterator[Any]:
+    def _download(self, commit: str, patterns: Sequence[str], *, dry_run: bool = False) -> Any:
         import huggingface_hub
-        from huggingface_hub.errors import CachedRepoTreeNotFoundError
-        from huggingface_hub.hf_api import RepoFile
+        from huggingface_hub.utils import disable_progress_bars
 
-        try:  # another program may have asked the hub before
-            tree = huggingface_hub.get_cached_repo_tree(
-                self.name, repo_type=self.kind, revision=commit
-            )
-        except CachedRepoTreeNotFoundError:
-            tree = huggingface_hub.HfApi().list_repo_tree(
-                self.name, repo_type=self.kind, revision=commit, recursive=True
-            )
-        for one in tree:
-            if not isinstance(one, RepoFile):
-                continue
-            place = PurePosixPath(one.path)
-            if place.is_absolute() or ".." in place.parts:
-                raise DataError(f"hub source {self.name}: unsafe path {one.path!r}")
-            yield one
+        disable_progress_bars()
+        with self._told():
+            return huggingface_hub.snapshot_download(
+                self.name, repo_type=self.kind, revision=commit,
+                allow_patterns=list(patterns), dry_run=dry_run,
+            )  # fmt: skip
 
     def _resolved(self, branch: str) -> str:
         import huggingface_hub
 
-        api = huggingface_hub.HfApi()
-        ask = api.dataset_info if self.kind == "dataset" else api.model_info
         with self._told():
-            return patiently(lambda: ask(self.name, revision=branch)).sha
+            info = huggingface_hub.HfApi().repo_info(
+                self.name, repo_type=self.kind, revision=branch
+            )
+        return str(info.sha)
 
     @contextlib.contextmanager
-    def _told(self, path: str | None = None) -> Iterator[None]:
+    def _told(self) -> Iterator[None]:
         """Tell what the library raises in one line."""
         from huggingface_hub import errors
 
@@ -201,78 +149,36 @@ class HubRepository:
             # Without a valid token the hub answers 401 for both, so as not to tell which.
             unknown = isinstance(problem, errors.RepositoryNotFoundError)
             if unknown or problem.response.status_code == 401:
-                raise DataError(
-                    f"{what}: no such repository on the hub, or it is private"
-                ) from None
-            told = f"{path}: {first_line(problem)}" if path else first_line(problem)
-            raise DataError(f"{what}: the hub refused: {told}") from None
+                told = "no such repository on the hub, or it is private"
+            else:
+                told = f"the hub refused: {first_line(problem)}"
+            raise DataError(f"{what}: {told}") from None
         except (OSError, errors.HTTPError) as problem:
+            refusal = problem.__cause__
             if getattr(problem, "errno", None) in _DISK_ERRORS:
                 told = f"{what}: cannot be stored: {first_line(problem)}"
+            elif isinstance(refusal, errors.HfHubHTTPError):
+                raise DataError(f"{what}: the hub refused: {first_line(refusal)}") from None
             else:
                 told = f"no network for {what}: {first_line(problem)}; {self.advice}"
             raise NothingArrivesError(told) from None
+        except ValueError as problem:  # a path that leads out of the folder
+            raise DataError(f"{what}: {first_line(problem)}") from None
 
 
-def hub_snapshot(
-    source: Mapping[str, Any],
-    *,
-    kind: Literal["dataset", "model"],
-    patterns: Sequence[str],
-    lock_file: Path,
-    advice: str,
-) -> tuple[str, Path]:
-    """Bring files of a hub repository at its pinned commit to this machine, each of them checked.
-
-    What was fetched before needs no network; a download that was stopped goes on.
-
-    Args:
-        source: ``repository`` and ``revision`` (40 hex digits, or a branch that is resolved
-            once and then kept in ``lock_file``).
-        kind: what the repository holds.
-        patterns: names of the files wanted.
-        lock_file: YAML file that keeps resolved commits.
-        advice: ends the message when there is no network.
-
-    Returns:
-        The commit and the folder that holds the files.
-
-    Raises:
-        DataError: no network, no such repository or revision, or wrong bytes.
-    """
-    repository = HubRepository(source["repository"], kind, advice)
-    commit = repository.commit_of(source["revision"], lock_file)
-    folder = repository.store(commit)
-    for file in repository.files(commit, patterns):
-        repository.obtain(file, commit, folder / file.path)
-    return commit, folder
+def matching(folder: Path, patterns: Sequence[str]) -> list[str]:
+    """Name the files below a folder, with ``/``, that fit one of the patterns of a snapshot."""
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if any(fnmatch.fnmatchcase(name, one) for one in patterns))
 
 
-def locked_commit(lock_file: Path, section: str, key: str) -> str | None:
-    """Look up the commit that a branch was resolved to at its first fetch.
-
-    Args:
-        lock_file: YAML file; may be absent.
-        section: ``datasets`` or ``models``.
-        key: ``repository@branch``.
-
-    Returns:
-        40 hex digits, or None.
-
-    Raises:
-        DataError: the file is not as this module writes it.
-    """
+def _locked_commit(lock_file: Path, section: str, key: str) -> str | None:
     commit = _read_lock(lock_file).get(section, {}).get(key)
     if commit is not None and not _COMMIT.fullmatch(str(commit)):
-        raise DataError(f"{lock_file}: {section}.{key}: got {commit!r}, need 40 hex digits")
+        raise DataError(
+            f"{lock_file}: {section}.{key}: received {commit!r}; allowed: 40 hex digits"
+        )
     return commit
-
-
-def _read_listing(path: Path) -> list[HubFile] | None:
-    try:
-        return [HubFile(**one) for one in read_json(path, what="listing")]
-    except (DataError, TypeError):  # absent, or not as this module writes it
-        return None
 
 
 def _write_lock(lock_file: Path, locked: dict[str, dict[str, str]]) -> None:

@@ -1,18 +1,21 @@
-"""The three kinds of example, and how a file of a published layout is found and opened.
+"""How a file of a published layout is found and opened: plain, gzip, or parquet shards.
 
-Plain files, gzip files and parquet shards; every fault is a one-line DataError that names the
-file and the row. What the columns mean is told by the layouts' own modules.
+Every fault is a one-line DataError that names the file and the row. What the columns mean is told
+by the layouts' own modules.
 """
 
 import gzip
+import itertools
 import json
 import re
+import tempfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsetune.config.load import Task
+from sparsetune.data.examples import GenerationExample, Split
 from sparsetune.errors import DataError, first_line
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
@@ -21,56 +24,9 @@ _CONVERTED = re.compile(r"\d{4}\.parquet")
 _LISTED_NAMES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class TextExample:
-    """One sentence or sentence pair.
-
-    Attributes:
-        id: ``<split>-<n>``, n counted from 0 in file order.
-        text: the (first) sentence, as published.
-        second_text: the second sentence; None for single-sentence tasks.
-        label: class number, score (regression), or None if unlabelled.
-    """
-
-    id: str
-    text: str
-    second_text: str | None
-    label: int | float | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpanExample:
-    """One question about a paragraph.
-
-    Attributes:
-        id: the published question id.
-        question: as published.
-        context: the paragraph that holds the answers.
-        answers: ``(text, start)`` pairs, start in characters of ``context``; at least one.
-    """
-
-    id: str
-    question: str
-    context: str
-    answers: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationExample:
-    """One input of data-to-text generation.
-
-    Attributes:
-        id: ``<split>-<n>``, n counted from 0 in file order.
-        source: the linearised input.
-        references: acceptable outputs, at least one.
-    """
-
-    id: str
-    source: str
-    references: tuple[str, ...]
-
-
-Example = TextExample | SpanExample | GenerationExample
+def stem_of(task: Task, split: Split) -> str:
+    """Name a split of a task as its publisher does: ``train``, ``dev``, ``test`` or another."""
+    return "train" if split == "train" else task.evaluation_split
 
 
 def find_files(directory: Path, names: Sequence[str], shards: str | None = None) -> list[Path]:
@@ -96,30 +52,16 @@ def find_files(directory: Path, names: Sequence[str], shards: str | None = None)
         for candidate in (directory / name, directory / f"{name}.gz"):
             if candidate.is_file():
                 return [candidate]
-    found = sorted(directory.glob(f"{shards}-*-of-*.parquet")) if shards else []
-    if found:
-        _check_shards(found)
-        return found
-    found = _converted_shards(directory, shards) if shards else []
+    found = _shards(directory, shards) if shards else []
     if found:
         return found
     wanted = next(iter(names), f"{shards}-00000-of-00001.parquet")
+    there = sorted(entry.name for entry in directory.iterdir())
+    more = f" and {len(there) - _LISTED_NAMES} more" if len(there) > _LISTED_NAMES else ""
     raise DataError(
         f"{directory / wanted}: no such file (accepted: {_accepted(names, shards)}); "
-        f"the folder holds: {_listing(directory)}"
+        f"the folder holds: {(', '.join(there[:_LISTED_NAMES]) + more) or 'nothing'}"
     )
-
-
-def stored_name(path: Path) -> str:
-    """Name under which a file can lie in one folder with the files of the other splits.
-
-    Args:
-        path: a file that :func:`find_files` found.
-
-    Returns:
-        Its own name; ``train-0000.parquet`` for ``train/0000.parquet``.
-    """
-    return f"{path.parent.name}-{path.name}" if _CONVERTED.fullmatch(path.name) else path.name
 
 
 def read_text(path: Path) -> str:
@@ -155,7 +97,7 @@ def read_lines(path: Path) -> list[str]:
     Published sentences hold Unicode line separators, so ``str.splitlines`` would cut rows.
 
     Args:
-        path: a name that ends in ``.gz`` is unpacked.
+        path: see :func:`read_text`.
 
     Returns:
         At least one line; the empty piece after the last line end is left out.
@@ -173,7 +115,7 @@ def read_json_file(path: Path) -> Any:
     """Value of a plain or gzip JSON file.
 
     Args:
-        path: a name that ends in ``.gz`` is unpacked.
+        path: see :func:`read_text`.
 
     Returns:
         What the JSON holds; its shape is for the caller to check.
@@ -191,37 +133,93 @@ def read_json_file(path: Path) -> Any:
         raise DataError(f"{path}: not JSON that can be read: {first_line(error)}") from None
 
 
-def read_parquet(path: Path, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Rows of one parquet file, the named columns in the given order.
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Values of a file with JSON on each line, and the numbers of their rows, from 1.
+
+    Args:
+        path: see :func:`read_text`.
+
+    Raises:
+        DataError: as :func:`read_text`, or a row is not JSON.
+    """
+    for row, line in enumerate(read_lines(path), start=1):
+        try:
+            yield row, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: row {row}: not JSON: {error}") from None
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Rows of one parquet file, through ``datasets``, and their numbers from 1.
 
     Args:
         path: one shard.
         columns: names of the columns wanted.
 
-    Returns:
-        One tuple a row, at least one.
+    Yields:
+        Row number, and the named columns in the given order; at least one row.
 
     Raises:
         DataError: unreadable, empty, or a column is missing.
     """
-    # pyarrow takes a tenth of a second to import and most tasks do not need it.
+    # The library takes a second to import, and most jobs of this stage do not need it.
+    import datasets
     import pyarrow
-    import pyarrow.parquet
 
+    datasets.disable_progress_bars()
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            there = file.schema_arrow.names
-            missing = [name for name in columns if name not in there]
-            if missing:
-                raise DataError(
-                    f"{path}: missing column {missing[0]!r}; the columns are: {', '.join(there)}"
-                )
-            table = file.read(columns=list(columns))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file: {first_line(error)}") from None
-    if table.num_rows == 0:
+        # It copies what it reads; nobody needs the copy after this.
+        with tempfile.TemporaryDirectory() as scratch:
+            table = datasets.Dataset.from_parquet(str(path), cache_dir=scratch, keep_in_memory=True)
+    except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError) as e:
+        reason = first_line(e.__cause__ or e)
+        raise DataError(f"{path}: not a readable parquet file: {reason}") from None
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        there = ", ".join(table.column_names)
+        raise DataError(f"{path}: missing column {missing[0]!r}; the columns are: {there}")
+    if not len(table):
         raise DataError(f"{path}: the file is empty; it must hold at least one example")
-    return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
+    rows = zip(*(table.data.column(name).to_pylist() for name in columns), strict=True)
+    yield from enumerate(rows, start=1)
+
+
+def group_references(
+    rows: Iterable[tuple[Hashable, str, str]], split: Split, *, stem: str
+) -> list[GenerationExample]:
+    """Make examples of rows that each have one reference.
+
+    Args:
+        rows: (key, source, reference) in file order; rows of one input share its key.
+        split: ``train`` gives one example a row; ``evaluation`` makes the references of
+            consecutive rows with one key those of one example, in file order, repetitions kept.
+        stem: begins the examples' ids.
+
+    Returns:
+        Examples in file order; the source is that of the key's first row.
+
+    Source:
+        Novikova et al. 2017, arXiv:1706.09254 and its scorer: consecutive instances of one input.
+    Differs:
+        Nothing. A key that comes back after another one starts a new example.
+
+    Example:
+        >>> rows = [(1, "a", "One."), (1, "a", "Two."), (2, "b", "Three.")]
+        >>> [example.references for example in group_references(rows, "evaluation", stem="dev")]
+        [('One.', 'Two.'), ('Three.',)]
+    """
+    if split == "train":
+        grouped = [(source, (reference,)) for _, source, reference in rows]
+    else:
+        grouped = [
+            (group[0][1], tuple(reference for _, _, reference in group))
+            for _, grouper in itertools.groupby(rows, key=lambda row: row[0])
+            for group in [list(grouper)]
+        ]
+    return [
+        GenerationExample(f"{stem}-{number}", source, references)
+        for number, (source, references) in enumerate(grouped)
+    ]
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -238,7 +236,8 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _check_shards(found: Sequence[Path]) -> None:
+def _shards(directory: Path, split: str) -> list[Path]:
+    found = sorted(directory.glob(f"{split}-*-of-*.parquet"))
     for number, path in enumerate(found):
         match = _SHARD.search(path.name)
         if match is None or int(match[1]) != number or int(match[2]) != len(found):
@@ -246,9 +245,8 @@ def _check_shards(found: Sequence[Path]) -> None:
                 f"{path}: shard {number + 1} of {len(found)} found; need all shards, "
                 "numbered from 00000 and with one total"
             )
-
-
-def _converted_shards(directory: Path, split: str) -> list[Path]:
+    if found:
+        return found
     inside = sorted((directory / split).glob("*.parquet"))
     found = [path for path in inside if _CONVERTED.fullmatch(path.name)]
     found = found or sorted(directory.glob(f"{split}-[0-9][0-9][0-9][0-9].parquet"))
@@ -265,9 +263,3 @@ def _accepted(names: Sequence[str], shards: str | None) -> str:
     if shards:
         forms += [f"{shards}-*-of-*.parquet", f"{shards}/0000.parquet"]
     return ", ".join(forms)
-
-
-def _listing(directory: Path) -> str:
-    names = sorted(entry.name for entry in directory.iterdir())
-    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
-    return (", ".join(names[:_LISTED_NAMES]) + more) or "nothing"

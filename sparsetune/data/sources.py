@@ -1,66 +1,154 @@
-"""Where files come from: the hub at a pinned commit, a mirror folder, or the generated world.
+"""Where files come from: the hub at a pinned commit, a mirror, or this machine; and where they go.
 
-A fetch is checked in a temporary sibling folder and moved into place only when everything was
-read; an older good copy survives a failed fetch.
+A folder of ours is filled in a temporary sibling and moved into place only when everything in it is
+whole; an older good copy survives a failure. Nothing heavy is imported: the Snakefile needs this.
 """
 
 import contextlib
+import glob
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsetune.data.examples import check, files_of
-from sparsetune.data.hub import hub_snapshot
-from sparsetune.data.layouts import glue
-from sparsetune.data.manifests import checked_commit
-from sparsetune.data.published import stored_name
-from sparsetune.data.submissions import unlabelled_files
-from sparsetune.errors import DataError
-from sparsetune.records import sha256_of
+from sparsetune.config.load import Backbone, Task
+from sparsetune.data.hub import HubRepository
+from sparsetune.errors import DataError, ModelError
+from sparsetune.records import read_json, sha256_of, write_json
 
-# Folders of the layouts' hub repositories, where the catalogue names none.
-_HUB_SUBSETS = {**{layout: layout for layout in glue.LAYOUTS}, "squad": "plain_text"}
-_HUB_ENDINGS = ("parquet", "tsv", "csv", "json", "jsonl", "gz")
+ORIGIN = "mirror.json"
+"""What a mirror's folder was filled with; folders that somebody filled by hand have none."""
+DATA_ENDINGS = ("parquet", "tsv", "csv", "json", "jsonl", "gz")
+TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+BACKBONE_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    *TOKENIZER_PATTERNS,
+)
+"""Files of a backbone, on the hub and in a mirror."""
 
 
-def fetch_dataset(task: Any, directory: Path, *, lock_file: Path) -> dict[str, Any]:
-    """Make a checked local copy of a task's files in its published layout.
+def hub_place(task: Task) -> tuple[str, list[str]]:
+    """Say where a task's files are in its hub repository.
 
     Args:
-        task: catalogue entry; ``source`` says where the files come from.
+        task: catalogue entry; ``source`` and ``layout`` are read.
+
+    Returns:
+        The folder with its ``/`` (empty for the top), and patterns of the files' paths.
+    """
+    usual = {"squad": "plain_text", "table": ""}
+    subset = task.source.get("subset") or usual.get(task.layout, task.layout)
+    prefix = f"{subset}/" if subset else ""
+    return prefix, [f"{prefix}*.{ending}" for ending in DATA_ENDINGS]
+
+
+def published_files(task: Task, *, lock_file: Path) -> tuple[Path, str, str | None]:
+    """Bring a task's files to this machine, unless a mirror has them.
+
+    Args:
+        task: catalogue entry; ``source`` is of kind ``hub`` or ``mirror``.
+        lock_file: YAML file that keeps the commits of hub branches.
+
+    Returns:
+        The folder in the published layout, how messages call it, and the commit of the hub (None
+        for a mirror that somebody filled by hand).
+
+    Raises:
+        DataError: the hub is not reachable, or a file of the mirror is damaged.
+    """
+    if task.source["kind"] == "mirror":
+        folder = Path(task.source["path"])
+        return folder, str(folder), mirrored_commit(folder)
+    prefix, patterns = hub_place(task)
+    name = task.source["repository"]
+    advice = f"with the published files in PATH/datasets/{task.id}/"
+    repository = HubRepository(name, "dataset", f"use a mirror: --config mirror=PATH {advice}")
+    commit = repository.commit_of(task.source["revision"], lock_file)
+    return repository.snapshot(commit, patterns) / prefix, f"{name}@{commit[:12]}", commit
+
+
+def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> dict[str, Any]:
+    """Make a checked local copy of a backbone's folder.
+
+    Args:
+        backbone: catalogue entry; ``id``, ``architecture`` and ``source`` (hub or mirror) are
+            read.
         directory: the copy; replaced as a whole, and only on success.
         lock_file: YAML file that keeps the commits of hub branches.
 
     Returns:
-        The counts of :func:`sparsetune.data.examples.check`, ``files`` (name -> sha256),
-        ``stored_bytes`` and ``revision`` (commit of the hub, or of the hub's files in a mirror
-        that was filled from it; None for other sources).
+        ``files`` (name -> sha256), ``stored_bytes``, ``parameters_stored`` (weights in the
+        safetensors files) and ``revision`` (commit of the hub, or of the hub's files in a mirror
+        that was filled from it; None for other mirrors).
 
     Raises:
-        DataError: the source is not reachable, or a file is missing, damaged or bad.
+        ModelError: not reachable, no safetensors, no tokenizer, damaged, or of another
+            architecture.
     """
-    source = task.source
-    with replaced_directory(directory) as partial:
-        revision = None
-        if source["kind"] == "hub":
-            revision, folder = _dataset_snapshot(task, lock_file)
-            origin = f"{source['repository']}@{revision[:12]}"
-            copy_files(_files_in(folder, task, origin), partial)
-        elif source["kind"] == "mirror":
-            origin = source["path"]
-            copy_files(_wanted(Path(origin), task), partial)
-            revision = checked_commit(Path(origin), inventory(partial)["files"])
-        else:
-            origin = f"the generated {task.layout} task"
-            _generate(task, partial)
-        try:
-            counts = check(partial, task)
-        except DataError as error:
-            # The user knows the file where it came from, not our temporary copy of it.
-            raise DataError(str(error).replace(str(partial), origin)) from None
-        return {**counts, **inventory(partial), "revision": revision}
+    from sparsetune.architectures.loading import check_folder
+    from sparsetune.architectures.weight_files import weight_files
+
+    folder, origin, revision = _backbone_files(
+        backbone.source, BACKBONE_PATTERNS, name=backbone.id, lock_file=lock_file
+    )
+    try:
+        parameters = check_folder(folder, backbone.architecture)
+        if backbone.source["kind"] == "mirror":
+            revision = mirrored_commit(folder)
+        found = {
+            path
+            for pattern in BACKBONE_PATTERNS
+            for path in folder.glob(pattern)
+            if path.is_file() and path.suffix != ".safetensors"
+        }
+        with replaced_directory(directory) as partial:
+            copy_files([*sorted(found), *weight_files(folder)], partial)
+            inside = inventory(partial)
+    except (ModelError, DataError) as error:
+        raise ModelError(str(error).replace(str(folder), origin)) from None
+    return {**inside, "parameters_stored": parameters, "revision": revision}
+
+
+def fetch_tokenizer(
+    source: Mapping[str, Any], directory: Path, *, name: str, lock_file: Path
+) -> None:
+    """Copy the tokenizer of a published backbone, and nothing else of it.
+
+    Args:
+        source: of the backbone: hub or mirror.
+        directory: where the tokenizer is loaded from and saved to; made if missing.
+        name: the backbone's id, for the message.
+        lock_file: YAML file that keeps the commits of hub branches.
+
+    Raises:
+        ModelError: not reachable, or without a readable fast tokenizer.
+    """
+    from sparsetune.architectures.loading import load_tokenizer
+
+    patterns = ("config.json", *TOKENIZER_PATTERNS)
+    folder, _, _ = _backbone_files(source, patterns, name=name, lock_file=lock_file)
+    load_tokenizer(folder).save_pretrained(directory)
+
+
+def _backbone_files(
+    source: Mapping[str, Any], patterns: Sequence[str], *, name: str, lock_file: Path
+) -> tuple[Path, str, str | None]:
+    if source["kind"] == "mirror":
+        return Path(source["path"]), source["path"], None
+    advice = f"with the model's files in PATH/backbones/{name}/"
+    repository = HubRepository(
+        source["repository"], "model", f"use a mirror: --config mirror=PATH {advice}"
+    )
+    try:
+        commit = repository.commit_of(source["revision"], lock_file)
+        folder = repository.snapshot(commit, patterns)
+    except DataError as error:
+        raise ModelError(str(error)) from None
+    return folder, f"{repository.name}@{commit[:12]}", commit
 
 
 @contextlib.contextmanager
@@ -79,40 +167,26 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        partial = work / "new"
+        partial, aside = work / "new", work / "old"
         partial.mkdir()
         yield partial
-        exchange(partial, directory, aside=work / "old")
+        if directory.exists():
+            directory.rename(aside)
+        try:
+            partial.rename(directory)
+        except OSError:
+            if aside.exists():
+                aside.rename(directory)
+            raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def exchange(new: Path, directory: Path, *, aside: Path) -> None:
-    """Move a folder into another's place.
-
-    Args:
-        new: the folder that takes the place.
-        directory: the place; may be empty.
-        aside: where the old folder goes; for the caller to delete.
-
-    Raises:
-        OSError: it cannot be moved; the old one is put back.
-    """
-    if directory.exists():
-        directory.rename(aside)
-    try:
-        new.rename(directory)
-    except OSError:
-        if aside.exists():
-            aside.rename(directory)
-        raise
-
-
 def copy_files(files: Sequence[Path], directory: Path) -> None:
-    """Copy files byte for byte into a folder, under names that differ between splits.
+    """Copy files byte for byte into a folder; links are followed.
 
     Args:
-        files: what to copy; links are followed.
+        files: what to copy, all of different names.
         directory: an existing folder.
 
     Raises:
@@ -120,16 +194,13 @@ def copy_files(files: Sequence[Path], directory: Path) -> None:
     """
     for path in files:
         try:
-            shutil.copyfile(path, directory / stored_name(path))
+            shutil.copyfile(path, directory / path.name)
         except OSError as error:
             raise DataError(f"{path}: cannot be copied: {error.strerror or error}") from None
 
 
 def inventory(directory: Path) -> dict[str, Any]:
-    """Checksums and size of the files directly in a folder.
-
-    Args:
-        directory: an existing folder.
+    """Measure the files directly in a folder.
 
     Returns:
         ``files`` (name -> sha256) and ``stored_bytes``.
@@ -141,51 +212,112 @@ def inventory(directory: Path) -> dict[str, Any]:
     }
 
 
-def hub_place(task: Any) -> tuple[str, list[str]]:
-    """Say where a task's files are in its hub repository.
+def write_origin(folder: Path, repository: str, commit: str, patterns: Sequence[str]) -> None:
+    """Note in a mirror's folder what it was filled with.
 
     Args:
-        task: catalogue entry; ``source`` and ``layout`` are read.
+        folder: all files below it are noted.
+        repository: ``owner/name``.
+        commit: 40 hex digits.
+        patterns: of the files that were wanted.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    told = {"repository": repository, "commit": commit, "patterns": list(patterns), "files": sums}
+    write_json(folder / ORIGIN, told)
+
+
+def read_origin(folder: Path) -> dict[str, Any] | None:
+    """Read what :func:`write_origin` noted; None if nothing was.
+
+    Raises:
+        DataError: the note is damaged.
+    """
+    path = folder / ORIGIN
+    if not path.is_file():
+        return None
+    told = read_json(path, what="note of a mirror")
+    if not isinstance(told, dict) or told.keys() != {"repository", "commit", "patterns", "files"}:
+        raise DataError(f"{path}: damaged; delete the folder and run sparsetune mirror again")
+    return told
+
+
+def mirrored_commit(folder: Path) -> str | None:
+    """Check the files of a mirror's folder against its note.
+
+    Args:
+        folder: of a mirror.
 
     Returns:
-        The folder with its ``/`` (empty for the top), and patterns of the files' paths.
+        The commit of the hub that they come from; None for a folder that was filled by hand.
+
+    Raises:
+        DataError: naming the first file that is missing or differs.
     """
-    subset = task.source.get("subset") or _HUB_SUBSETS.get(task.layout)
-    prefix = f"{subset}/" if subset else ""
-    return prefix, [f"{prefix}*.{ending}" for ending in _HUB_ENDINGS]
+    told = read_origin(folder)
+    if told is None:
+        return None
+    for name, sum_noted in told["files"].items():
+        path = folder / name
+        if not path.is_file() or sha256_of(path) != sum_noted:
+            raise DataError(
+                f"{path}: damaged: its sha256 is not {sum_noted[:12]}…, which {ORIGIN} has; run "
+                "sparsetune mirror again"
+            )
+    return str(told["commit"])
 
 
-def _generate(task: Any, directory: Path) -> None:
-    # The generator is only needed by suites that use it.
-    from sparsetune.data.synthetic.world import write_task
+def text_files(source: Mapping[str, Any]) -> list[Path]:
+    """Find the local files of a corpus.
 
-    sizes = {"train": task.source["sizes"]["train"], "dev": task.source["sizes"]["evaluation"]}
-    # The published SQuAD has no test questions with answers.
-    if task.layout != "squad" and task.source["sizes"].get("test"):
-        sizes["test"] = task.source["sizes"]["test"]
-    write_task(task.layout, directory, seed=task.source["seed"], sizes=sizes)
+    Args:
+        source: of a backbone; ``paths`` of kind ``text`` are files or patterns.
 
+    Returns:
+        Files in the order of the patterns, each pattern's sorted; none for other kinds.
 
-def _dataset_snapshot(task: Any, lock_file: Path) -> tuple[str, Path]:
-    prefix, patterns = hub_place(task)
-    commit, folder = hub_snapshot(
-        task.source,
-        kind="dataset",
-        patterns=patterns,
-        lock_file=lock_file,
-        advice=f"use a mirror: --config mirror=PATH with the published files in "
-        f"PATH/datasets/{task.id}/",
-    )
-    return commit, folder / prefix
+    Raises:
+        DataError: a path or pattern matches no file.
+    """
+    return matching_files(source["paths"], Path(), "") if source["kind"] == "text" else []
 
 
-def _files_in(folder: Path, task: Any, origin: str) -> list[Path]:
+def planned_inputs(source: Mapping[str, Any]) -> list[str]:
+    """Name the local files of a corpus before they need to be there.
+
+    Args:
+        source: of a backbone.
+
+    Returns:
+        What :func:`text_files` finds; the patterns themselves if one has no file, so that
+        whoever plans with them can say what is missing.
+    """
     try:
-        return _wanted(folder, task)
-    except DataError as error:
-        raise DataError(str(error).replace(str(folder), origin)) from None
+        return [str(path) for path in text_files(source)]
+    except DataError:
+        return list(source["paths"])
 
 
-def _wanted(folder: Path, task: Any) -> list[Path]:
-    """What a task is read from, and the unlabelled test files where the source has them."""
-    return [*files_of(folder, task), *unlabelled_files(folder, task)]
+def matching_files(patterns: Sequence[str], folder: Path, origin: str) -> list[Path]:
+    """Find the files that patterns name.
+
+    Args:
+        patterns: relative ones are those below ``folder``; absolute ones stand for themselves.
+        folder: where to look.
+        origin: what a message writes before a pattern.
+
+    Returns:
+        Files in the order of the patterns, each pattern's sorted, each once.
+
+    Raises:
+        DataError: a pattern without a file.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        whole = Path(glob.escape(str(folder))) / pattern
+        root = Path(whole.anchor)
+        files = sorted(one for one in root.glob(str(whole.relative_to(root))) if one.is_file())
+        if not files:
+            raise DataError(f"{origin}{pattern}: no such text; need text, text.gz or parquet")
+        found.extend(files)
+    return list(dict.fromkeys(found))

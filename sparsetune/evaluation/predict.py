@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from sparsetune.config.load import Task
 from sparsetune.cost.lengths import EVALUATION_BATCH
-from sparsetune.data.encoding import collate, encode
 from sparsetune.data.examples import read_examples
+from sparsetune.data.tokenization import collate, encode
 from sparsetune.evaluation.generate import continue_prompts
 from sparsetune.evaluation.metrics import score
 from sparsetune.evaluation.metrics.classification import predictions_of
@@ -131,7 +131,7 @@ def forward_all(
 
     Args:
         model: with a classification, regression or span head.
-        features: see ``sparsetune.data.encoding.encode``.
+        features: see ``sparsetune.data.tokenization.encode``.
         batch_size: features in one forward pass.
         pad_token_id: of the tokenizer.
         device: ``cpu`` or ``cuda``; on CUDA the pass runs in bfloat16 autocast, as in training.
@@ -166,7 +166,7 @@ def generate_all(
 
     Args:
         model: with a language-model head.
-        features: prompts, see ``sparsetune.data.encoding.encode``.
+        features: prompts, see ``sparsetune.data.tokenization.encode``.
         tokenizer: decodes the continuation.
         settings: see :func:`sparsetune.evaluation.generate.continue_prompts`.
         device: ``cpu`` or ``cuda``.
@@ -207,7 +207,7 @@ def batch_of(
     """Pad features to one batch on a device, without their labels.
 
     Args:
-        features: see ``sparsetune.data.encoding.encode``.
+        features: see ``sparsetune.data.tokenization.encode``.
         pad_token_id: of the tokenizer.
         device: ``cpu`` or ``cuda``.
         side: of the padding, ``left`` or ``right``.

@@ -24,7 +24,7 @@ from sparsetune.records.files import (
 from sparsetune.records.parts import Part, Where
 
 STAGES: dict[str, int] = {
-    "dataset": 1,
+    "dataset": 2,
     "backbone": 2,
     "support": 3,
     "ticket": 3,

@@ -26,7 +26,7 @@ def make_backbone(
     inputs: dict[str, str] = {}
     if backbone.pretraining is not None:
         device = context.device  # before anything touches CUDA
-        from sparsetune.data.text_files import text_files
+        from sparsetune.data.sources import text_files
         from sparsetune.training.pretraining import PretrainingPlace, pretrain
 
         inputs = hashes(text_files(backbone.source))
@@ -34,7 +34,7 @@ def make_backbone(
         place = PretrainingPlace(context.checkpoints, lock_file, device, context.checkpoint_seconds)
         measured = pretrain(backbone, directory, place=place, inputs=inputs)
     else:
-        from sparsetune.data.backbones import fetch_backbone
+        from sparsetune.data.sources import fetch_backbone
 
         context.ready()
         measured = fetch_backbone(backbone, directory, lock_file=lock_file)

@@ -1,15 +1,27 @@
-"""Stage ``dataset``: a checked local copy of a task's files in their published layout."""
+"""Stage ``dataset``: a task's examples in parquet, checked row by row in their published layout."""
 
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sparsetune.config.load import Task
-from sparsetune.data.sources import fetch_dataset
+from sparsetune.data.examples import split_file, write_examples
+from sparsetune.data.layouts import read_published
+from sparsetune.data.layouts.glue import read_tests
+from sparsetune.data.sources import inventory, published_files, replaced_directory
+from sparsetune.data.synthetic.tasks import write_task
+from sparsetune.errors import DataError
 from sparsetune.records import DatasetRecord
 from sparsetune.stages.context import Context, asked_of
 
 
 def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Path) -> None:
-    """Fetch, mirror or generate a task's files and write ``record.json`` beside them.
+    """Read a task's files, or generate them, and leave its splits and ``record.json``.
+
+    The folder then holds ``train.parquet``, ``evaluation.parquet`` and one file for each of GLUE's
+    unlabelled test files that the source has. Later stages read nothing else.
 
     Args:
         task: from the catalogue.
@@ -18,14 +30,78 @@ def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Pa
         lock_file: ``config/revisions.lock.yaml``.
 
     Raises:
-        DataError: a file is missing or damaged; the folder is left as it was.
+        DataError: the source is not reachable, or a file is missing, damaged or bad; the folder
+            is left as it was.
     """
     context.ready()
-    measured = fetch_dataset(task, directory, lock_file=lock_file)
-    context.leave(
-        directory / "record.json",
-        DatasetRecord,
-        asked=asked_of("task", task),
-        inputs={},
-        measured=measured,
-    )
+    with replaced_directory(directory) as partial:
+        measured = make_splits(task, partial, lock_file=lock_file)
+        context.leave(
+            partial / "record.json",
+            DatasetRecord,
+            asked=asked_of("task", task),
+            inputs={},
+            measured=measured,
+        )
+
+
+def make_splits(task: Task, directory: Path, *, lock_file: Path) -> dict[str, Any]:
+    """Write the splits of a task.
+
+    Args:
+        task: from the catalogue.
+        directory: an empty folder.
+        lock_file: YAML file that keeps the commits of hub branches.
+
+    Returns:
+        ``train_examples`` and ``evaluation_examples``; for classification also
+        ``train_label_counts`` and ``evaluation_label_counts`` (label text -> examples), for
+        regression ``*_score_mean`` and for generation ``*_references`` of both splits; ``files``
+        (name -> sha256), ``stored_bytes`` and ``revision`` (commit of the hub, or of the hub's
+        files in a mirror that was filled from it; None for other sources).
+
+    Raises:
+        DataError: as for :func:`make_dataset`.
+    """
+    generated = directory / "published"
+    if task.source["kind"] == "world":
+        _generate(task, generated)
+        folder, origin, revision = generated, f"the generated {task.layout} task", None
+    else:
+        folder, origin, revision = published_files(task, lock_file=lock_file)
+    counts: dict[str, Any] = {}
+    try:
+        for split in ("train", "evaluation"):
+            examples = read_published(folder, task, split)
+            counts |= _counts(task, split, examples)
+            write_examples(split_file(directory, split), task.kind, examples)
+        for stem, tests in read_tests(folder, task).items():
+            write_examples(split_file(directory, stem), task.kind, tests)
+    except DataError as error:
+        # The user knows the file by its source, not by its place in a cache.
+        raise DataError(str(error).replace(str(folder), origin)) from None
+    shutil.rmtree(generated, ignore_errors=True)
+    return {**counts, **inventory(directory), "revision": revision}
+
+
+def _generate(task: Task, directory: Path) -> None:
+    sizes = {"train": task.source["sizes"]["train"], "dev": task.source["sizes"]["evaluation"]}
+    # The published SQuAD has no test questions with answers.
+    if task.layout != "squad" and task.source["sizes"].get("test"):
+        sizes["test"] = task.source["sizes"]["test"]
+    write_task(task.layout, directory, seed=task.source["seed"], sizes=sizes)
+
+
+def _counts(task: Task, split: str, examples: Sequence[Any]) -> dict[str, Any]:
+    counts: dict[str, Any] = {f"{split}_examples": len(examples)}
+    if task.kind == "classification":
+        numbers = Counter(example.label for example in examples)
+        counts[f"{split}_label_counts"] = {
+            label: numbers[number] for number, label in enumerate(task.labels)
+        }
+    elif task.kind == "regression":
+        mean = sum(example.label for example in examples) / len(examples)
+        counts[f"{split}_score_mean"] = round(mean, 6)
+    elif task.kind == "generation":
+        counts[f"{split}_references"] = sum(len(example.references) for example in examples)
+    return counts

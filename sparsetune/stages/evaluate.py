@@ -12,6 +12,7 @@ from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
 from sparsetune.cost.lengths import Lengths
 from sparsetune.cost.macs import visible_keys
+from sparsetune.data.features import training_features
 from sparsetune.evaluation.metrics import assess
 from sparsetune.evaluation.metrics.classification import collapsed
 from sparsetune.evaluation.predict import EvaluationSplit, Predicted
@@ -23,7 +24,6 @@ from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.records import EvaluateRecord
 from sparsetune.stages.context import Context, asked_of_run, hashes
-from sparsetune.stages.features import training_features
 from sparsetune.training.phases import peak_memory_bytes
 from sparsetune.training.plan import lengths_of
 

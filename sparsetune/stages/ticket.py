@@ -7,6 +7,7 @@ from typing import Any
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.loading import has_language_head, load_model, load_tokenizer
 from sparsetune.config.load import Backbone, Catalogue, Recipe, Task
+from sparsetune.data.features import masked_features, training_features
 from sparsetune.earlybert.ticket import (
     DrawConfig,
     Ticket,
@@ -19,7 +20,6 @@ from sparsetune.randomness import derive
 from sparsetune.records import TicketRecord, digest_of
 from sparsetune.records.parts import TicketMeasured
 from sparsetune.stages.context import Context, hashes
-from sparsetune.stages.features import masked_features, training_features
 from sparsetune.training.search import SearchPlace, SearchResult, run_search, write_gates
 
 

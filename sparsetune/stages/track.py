@@ -142,23 +142,19 @@ class _TaskData:
 
 def _task_data(task: Task, datasets: Path) -> _TaskData | None:
     """What the data set's record says of a task's splits; None if it is not here any more."""
-    # Here and not above: readers of layouts are not needed for anything else in tracking.
-    from sparsetune.data.examples import split_files
-
     folder = datasets / task.id
     try:
         found = read_record(folder / "record.json", DatasetRecord).measured
-        files = {"training": split_files(folder, task, "train"),
-                 "validation": split_files(folder, task, "evaluation")}  # fmt: skip
     except SparsetuneError:
         return None
-    examples = {"training": found.train_examples, "validation": found.evaluation_examples}
     source = {**task.source.resolved(), **({"revision": found.revision} if found.revision else {})}
     splits = []
-    for context, paths in files.items():
-        names = {path.name: path.relative_to(folder).as_posix() for path in paths}
-        sums = {path.name: found.files.get(names[path.name]) or sha256_of(path) for path in paths}
-        splits.append(DataInput(task.id, context, sums, source, examples[context]))
+    for split, context, count in (
+        ("train", "training", found.train_examples),
+        ("evaluation", "validation", found.evaluation_examples),
+    ):
+        name = f"{split}.parquet"
+        splits.append(DataInput(task.id, context, {name: found.files[name]}, source, count))
     return _TaskData(sha256_of(folder / "record.json"), tuple(splits))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
+from sparsetune.data.features import training_features
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ModelError
 from sparsetune.evaluation.predict import EvaluationSplit
@@ -18,7 +19,6 @@ from sparsetune.methods.tuned import Structure, TunedModel, build
 from sparsetune.records import TuneRecord, git_state, sha256_of, write_text_atomically
 from sparsetune.records.parts import EpochScore, Tracking, TuneMeasured
 from sparsetune.stages.context import Context, asked_of_run, hashes
-from sparsetune.stages.features import training_features
 from sparsetune.stages.support import read_support
 from sparsetune.tracking.client import COMMIT_TAG, NOTE_TAG, RunKey, source_tags
 from sparsetune.tracking.live import LiveRun, TrackingOutcome

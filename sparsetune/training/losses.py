@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from sparsetune.data.encoding import IGNORED_LABEL
+from sparsetune.data.tokenization import IGNORED_LABEL
 
 StepLoss = Callable[..., Tensor]
 

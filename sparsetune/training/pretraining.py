@@ -16,12 +16,10 @@ from transformers import AutoTokenizer
 from sparsetune.config.load import Backbone
 from sparsetune.cost.macs import pretraining_macs
 from sparsetune.cost.shapes import language_model_shapes
-from sparsetune.data.backbones import fetch_tokenizer
-from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus
+from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus, gather_corpus
 from sparsetune.data.corpus import collate as collate_blocks
-from sparsetune.data.sources import copy_files, replaced_directory
-from sparsetune.data.texts import gather_corpus
-from sparsetune.data.tokenizers import train_tokenizer
+from sparsetune.data.sources import copy_files, fetch_tokenizer, replaced_directory
+from sparsetune.data.tokenization import train_tokenizer
 from sparsetune.earlybert.ticket import Ticket, TicketLabel
 from sparsetune.pruning.checkpoint import save_whole
 from sparsetune.randomness import derive

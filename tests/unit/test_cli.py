@@ -192,7 +192,7 @@ def test_older_good_copy_survives_a_refused_one(refused, catalogue, tmp_path):
             "--catalogue", catalogue]  # fmt: skip
     assert main([str(argument) for argument in argv]) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out" / "mrpc").iterdir()}
-    assert {path.name for path in before} == {"train.tsv", "dev.tsv", "record.json"}
+    assert {path.name for path in before} == {"train.parquet", "evaluation.parquet", "record.json"}
     (mirror / "datasets" / "mrpc" / "dev.tsv").write_bytes(b"")
     assert "dev.tsv" in refused(*argv)
     assert {path: path.read_bytes() for path in (tmp_path / "out" / "mrpc").iterdir()} == before

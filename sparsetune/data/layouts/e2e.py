@@ -8,21 +8,20 @@ import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
+from sparsetune.config.load import Task
+from sparsetune.data.examples import GenerationExample, Split
 from sparsetune.data.published import (
-    GenerationExample,
     find_files,
+    group_references,
     read_lines,
     read_parquet,
     read_text,
+    stem_of,
 )
-from sparsetune.data.references import group_references
 from sparsetune.errors import DataError, shown
-
-Split = Literal["train", "evaluation"]
 
 # Of each split: the challenge's file, the linearised one, the hub's split.
 _FORMS = {
@@ -32,57 +31,53 @@ _FORMS = {
 }
 _HUB_COLUMNS = ("meaning_representation", "human_reference")
 _SLOT = re.compile(r"\s*([^\[\],]+)\[([^\[\]]*)\]\s*(?:,|$)")
+_Form = tuple[Sequence[str], str | None]
+_Row = tuple[str, str, str]
 
 
-def files(directory: Path, task: Any, split: Split) -> list[Path]:
-    """Files that hold one split of E2E.
+def forms(task: Task, directory: Path) -> dict[str, _Form]:
+    """Split -> accepted file names and name of the parquet split.
 
     Args:
-        directory: folder in the published layout.
         task: catalogue entry; ``evaluation_split`` is read.
-        split: which half.
+        directory: folder in the published layout.
 
     Returns:
-        One file, or all parquet shards in order.
+        The one form that train and the evaluation split are both there in, if there is one.
 
     Raises:
-        DataError: the file is missing, the split was never published, or the folder holds the
-            other split in another form only.
+        DataError: both are there, but in different forms.
     """
-    stems = {"train": "train", "evaluation": task.evaluation_split}
-    for stem in stems.values():
-        if stem not in _FORMS:
-            allowed = ", ".join(_FORMS)
-            raise DataError(f"{directory}: E2E has no split {stem!r}; allowed: {allowed}")
-    other = stems["evaluation" if split == "train" else "train"]
-    mine, theirs = _found(directory, stems[split]), _found(directory, other)
-    both = [form for form in mine if form in theirs]
-    if mine and theirs and not both:
-        one, two = (next(iter(found.values()))[0].name for found in (mine, theirs))
+    every: dict[str, _Form] = {stem: (names[:2], names[2]) for stem, names in _FORMS.items()}
+    if task.evaluation_split not in _FORMS:
+        return every
+    train, evaluation = _found(directory, "train"), _found(directory, task.evaluation_split)
+    both = [form for form in train if form in evaluation]
+    if both:
+        return {stem: _one_form(stem)[both[0]] for stem in _FORMS}
+    if train and evaluation:
+        one, two = (next(iter(found.values())).name for found in (train, evaluation))
         raise DataError(
             f"{directory}: holds {one} and {two}, which are different forms of E2E; need both "
             "splits in one form"
         )
-    if not mine:
-        csv_name, txt_name, hub = _FORMS[stems[split]]
-        return find_files(directory, (csv_name, txt_name), hub)
-    return mine[both[0]] if both else next(iter(mine.values()))
+    return every
 
 
-def read(directory: Path, task: Any, split: Split) -> list[GenerationExample]:
-    """Examples of one split, in file order.
+def read(paths: Sequence[Path], task: Task, split: Split) -> list[GenerationExample]:
+    """Read the examples of one split, in file order.
 
     Args:
-        directory: folder in the published layout.
+        paths: files of the split, in one form.
         task: catalogue entry; ``evaluation_split`` is read.
-        split: which half; see :func:`sparsetune.data.references.group_references`.
+        split: which half; see :func:`sparsetune.data.published.group_references`.
 
     Returns:
         Sources as :func:`linearise` writes them, those of the linearised files as they stand;
         references without blanks at their ends.
 
     Raises:
-        DataError: missing or damaged file, wrong header, or a bad row.
+        DataError: damaged file, wrong header, or a bad row.
 
     Source:
         Novikova et al. 2017, arXiv:1706.09254; file layouts of the challenge, and of LoRA
@@ -90,9 +85,8 @@ def read(directory: Path, task: Any, split: Split) -> list[GenerationExample]:
     Differs:
         Nothing.
     """
-    stem = "train" if split == "train" else task.evaluation_split
-    rows = [row for path in files(directory, task, split) for row in _rows(path)]
-    return group_references(rows, split, stem=stem)
+    rows = (row for path in paths for row in _rows(path))
+    return group_references(rows, split, stem=stem_of(task, split))
 
 
 def linearise(meaning: str) -> str:
@@ -120,25 +114,25 @@ def linearise(meaning: str) -> str:
     while position < len(meaning):
         slot = _SLOT.match(meaning, position)
         if slot is None:
-            raise ValueError(f"got {shown(meaning)}, need slot[value], slot[value], ...")
+            raise ValueError(f"received {shown(meaning)}, need slot[value], slot[value], ...")
         parts.append(f"{slot[1].strip()} : {slot[2].strip()}")
         position = slot.end()
     if not parts:
-        raise ValueError("got an empty meaning representation, need slot[value], ...")
+        raise ValueError("received an empty meaning representation, need slot[value], ...")
     return " | ".join(parts)
 
 
-_Row = tuple[str, str, str]
-
-
-def _found(directory: Path, stem: str) -> dict[str, list[Path]]:
-    """Forms that a split is there in, whole -> its files."""
+def _one_form(stem: str) -> dict[str, _Form]:
     csv_name, txt_name, hub = _FORMS[stem]
-    forms = {"csv": ([csv_name], None), "lines": ([txt_name], None), "hub": ([], hub)}
+    return {"csv": ([csv_name], None), "lines": ([txt_name], None), "hub": ([], hub)}
+
+
+def _found(directory: Path, stem: str) -> dict[str, Path]:
+    """Forms that a split is there in, whole -> its first file."""
     found = {}
-    for form, (names, shards) in forms.items():
+    for form, (names, shards) in _one_form(stem).items():
         with contextlib.suppress(DataError):
-            found[form] = find_files(directory, names, shards)
+            found[form] = find_files(directory, names, shards)[0]
     return found
 
 
@@ -153,11 +147,12 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
     try:
         header = next(reader)
         if header != ["mr", "ref"]:
-            raise DataError(f"{path}: row 1: got header {shown(header)}, need mr, ref")
+            raise DataError(f"{path}: row 1: received header {shown(header)}, need mr, ref")
         for cells in reader:
             if len(cells) != 2:
                 raise DataError(
-                    f"{path}: row {reader.line_num}: got {len(cells)} columns, need 2 (mr, ref)"
+                    f"{path}: row {reader.line_num}: received {len(cells)} columns, need 2 "
+                    "(mr, ref)"
                 )
             yield _row(path, reader.line_num, *cells)
     except csv.Error as error:
@@ -167,10 +162,10 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[_Row]:
-    for row, (meaning, reference) in enumerate(read_parquet(path, _HUB_COLUMNS), start=1):
+    for row, (meaning, reference) in read_parquet(path, _HUB_COLUMNS):
         if not isinstance(meaning, str) or not isinstance(reference, str):
             raise DataError(
-                f"{path}: row {row}: got {shown((meaning, reference))}, need two texts "
+                f"{path}: row {row}: received {shown((meaning, reference))}, need two texts "
                 f"({', '.join(_HUB_COLUMNS)})"
             )
         yield _row(path, row, meaning, reference)
@@ -189,5 +184,7 @@ def _linearised_rows(path: Path) -> Iterator[_Row]:
     for row, line in enumerate(read_lines(path), start=1):
         halves = [half.strip() for half in line.split("||")]
         if len(halves) != 2 or not all(halves):
-            raise DataError(f"{path}: row {row}: got {shown(line)}, need one line context||target")
+            raise DataError(
+                f"{path}: row {row}: received {shown(line)}, need one line context||target"
+            )
         yield halves[0], halves[0], halves[1]

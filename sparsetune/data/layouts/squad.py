@@ -3,72 +3,57 @@
 Every answer must equal the paragraph's text at its published place; nothing is repaired.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sparsetune.data.published import SpanExample, find_files, read_json_file, read_parquet
+from sparsetune.config.load import Task
+from sparsetune.data.examples import SpanExample, Split
+from sparsetune.data.published import read_json_file, read_parquet
 from sparsetune.errors import DataError, shown
 
-_PARQUET_SPLITS = {"train": "train", "dev": "validation"}
+_HUB_SPLITS = {"train": "train", "dev": "validation"}
+_Row = tuple[Path, str, SpanExample]
 
 
-def files(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> list[Path]:
-    """Files that hold one split of SQuAD.
-
-    Args:
-        directory: folder in the published layout.
-        task: catalogue entry; ``evaluation_split`` is read.
-        split: which half.
-
-    Returns:
-        One file, or all parquet shards in order.
-
-    Raises:
-        DataError: the file is missing, or the split was never published.
-    """
-    stem = "train" if split == "train" else task.evaluation_split
-    if stem not in _PARQUET_SPLITS:
-        raise DataError(
-            f"{directory}: SQuAD v1.1 has no published split {stem!r}; allowed: train, dev"
-        )
-    return find_files(directory, [f"{stem}-v1.1.json"], _PARQUET_SPLITS[stem])
+def forms(task: Task, directory: Path) -> dict[str, tuple[list[str], str]]:
+    """Split -> accepted file names and name of the parquet split."""
+    del task, directory
+    return {stem: ([f"{stem}-v1.1.json"], hub) for stem, hub in _HUB_SPLITS.items()}
 
 
-def read(directory: Path, task: Any, split: Literal["train", "evaluation"]) -> list[SpanExample]:
-    """Questions of one split, in file order.
+def read(paths: Sequence[Path], task: Task, split: Split) -> list[SpanExample]:
+    """Read the questions of one split, in file order.
 
     Args:
-        directory: folder in the published layout.
-        task: catalogue entry; ``evaluation_split`` is read.
+        paths: files of the split.
+        task: catalogue entry.
         split: which half.
 
     Returns:
         One example a question, with every published answer.
 
     Raises:
-        DataError: missing or damaged file, a key is missing, a question has no answer or its
-            id twice, or an answer differs from the paragraph at its place.
+        DataError: damaged file, a key is missing, a question has no answer or its id twice, or an
+            answer differs from the paragraph at its place.
 
     Source:
         Rajpurkar et al. 2016, arXiv:1606.05250; version 1.1.
     Differs:
         Nothing.
     """
-    paths = files(directory, task, split)
+    del task
     examples = checked_questions(
-        (path, where, example)
+        row
         for path in paths
-        for where, example in (
-            _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
-        )
+        for row in (_parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path))
     )
     if not examples:
         raise DataError(f"{paths[0]}: the {split} split holds no questions")
     return examples
 
 
-def checked_questions(rows: Iterable[tuple[Path, str, SpanExample]]) -> list[SpanExample]:
+def checked_questions(rows: Iterable[_Row]) -> list[SpanExample]:
     """Check that every answer is where it is said to be, and that no id is there twice.
 
     Args:
@@ -92,14 +77,10 @@ def checked_questions(rows: Iterable[tuple[Path, str, SpanExample]]) -> list[Spa
 
 
 def answers_of(value: Any) -> tuple[tuple[str, int], ...]:
-    """Answers of one question, as stored.
+    """Read the answers of a question.
 
     Args:
-        value: a list of objects with ``text`` and ``answer_start`` (JSON), or one object with a
-            list of each (parquet).
-
-    Returns:
-        (text, start) pairs; that they fit the context is not checked here.
+        value: a list of objects with ``text`` and ``answer_start``, or an object of two lists.
 
     Raises:
         ValueError: another shape, a text that is not a string or a start that is not an integer.
@@ -111,7 +92,7 @@ def answers_of(value: Any) -> tuple[tuple[str, int], ...]:
             pairs = tuple((one["text"], one["answer_start"]) for one in value)
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"answers: got {shown(value)}, need text and answer_start of each"
+            f"answers: received {shown(value)}, need text and answer_start of each"
         ) from None
     if not all(isinstance(text, str) for text, _ in pairs):
         raise ValueError("answers: a text is not a string")
@@ -120,7 +101,7 @@ def answers_of(value: Any) -> tuple[tuple[str, int], ...]:
     return pairs
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
+def _json_rows(path: Path) -> Iterator[_Row]:
     document = read_json_file(path)
     for i, article in _items(path, "", document, key="data"):
         for j, paragraph in _items(path, f"data[{i}].", article, key="paragraphs"):
@@ -128,10 +109,11 @@ def _json_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
             for k, entry in _items(path, place, paragraph, key="qas"):
                 where = f"{place}qas[{k}]"
                 try:
-                    yield where, _example(entry, paragraph["context"])
+                    found = (entry["id"], entry["question"], paragraph["context"], entry["answers"])
+                    yield path, where, _span(*found)
                 except (KeyError, TypeError, ValueError) as error:
                     raise DataError(
-                        f"{path}: {where}: got {shown(entry)}: need id, question, answers "
+                        f"{path}: {where}: received {shown(entry)}: need id, question, answers "
                         f"(text, answer_start) and the paragraph's context ({error})"
                     ) from None
 
@@ -139,25 +121,20 @@ def _json_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
 def _items(path: Path, place: str, holder: Any, *, key: str) -> Iterator[tuple[int, Any]]:
     values = holder.get(key) if isinstance(holder, dict) else None
     if not isinstance(values, list):
-        raise DataError(f"{path}: {place}{key}: got {shown(values)}, need a list")
+        raise DataError(f"{path}: {place}{key}: received {shown(values)}, need a list")
     return enumerate(values)
 
 
-def _example(entry: Any, context: Any) -> SpanExample:
-    return _span(entry["id"], entry["question"], context, answers=entry["answers"])
-
-
-def _span(key: Any, question: Any, context: Any, *, answers: Any) -> SpanExample:
+def _span(key: Any, question: Any, context: Any, answers: Any) -> SpanExample:
     if not all(isinstance(text, str) for text in (key, question, context)):
         raise ValueError("a text is not a string")
     return SpanExample(key, question, context, answers_of(answers))
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, SpanExample]]:
-    columns = ("id", "question", "context", "answers")
-    for row, (key, question, context, answers) in enumerate(read_parquet(path, columns), start=1):
+def _parquet_rows(path: Path) -> Iterator[_Row]:
+    for row, values in read_parquet(path, ("id", "question", "context", "answers")):
         try:
-            yield f"row {row}", _span(key, question, context, answers=answers)
+            yield path, f"row {row}", _span(*values)
         except ValueError as error:
             raise DataError(f"{path}: row {row}: {error}") from None
 

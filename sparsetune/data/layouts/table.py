@@ -1,44 +1,52 @@
-"""Any other data set: its task file says which columns hold what, and which file which split."""
+"""Any other data set: its task file says which columns hold what, and which file which split.
 
+A table is TSV without quoting, CSV, JSON lines or a JSON list (plain or gzip), or parquet. Parquet
+is read through ``datasets``; the others by Python's own readers, since ``datasets`` 5.2 fills up a
+CSV row that is too short, shifts the columns of one that is too long, and makes a date of a JSON
+text that looks like one, all without a word.
+"""
+
+import csv
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from sparsetune.config.load import Task
+from sparsetune.data.examples import Example, SpanExample, Split, TextExample
 from sparsetune.data.layouts.squad import answers_of, checked_questions
-from sparsetune.data.published import Example, SpanExample, TextExample
-from sparsetune.data.references import group_references
-from sparsetune.data.tabular import find_table, read_rows
+from sparsetune.data.published import (
+    group_references,
+    read_json_file,
+    read_json_lines,
+    read_lines,
+    read_parquet,
+    read_text,
+    stem_of,
+)
 from sparsetune.errors import DataError, shown
 
-Split = Literal["train", "evaluation"]
+_ENDINGS = ("parquet", "jsonl", "json", "csv", "tsv")
+_Row = tuple[Path, int, tuple[Any, ...]]
 
 
-def files(directory: Path, task: Any, split: Split) -> list[Path]:
-    """Files that hold one split.
-
-    Args:
-        directory: folder that holds the tables.
-        task: catalogue entry; ``evaluation_split`` and ``splits`` are read.
-        split: which half.
-
-    Returns:
-        One file, or all parquet shards in order.
-
-    Raises:
-        DataError: nothing of an accepted name is there.
-    """
-    return find_table(directory, task.splits[_stem(task, split)])
+def forms(task: Task, directory: Path) -> dict[str, tuple[list[str], str]]:
+    """Split -> accepted file names and name of the parquet split."""
+    del directory
+    return {
+        stem: ([f"{name}.{ending}" for ending in _ENDINGS], name)
+        for stem, name in (task.splits or {}).items()
+    }
 
 
-def read(directory: Path, task: Any, split: Split) -> list[Example]:
-    """Examples of one split, in file order.
+def read(paths: Sequence[Path], task: Task, split: Split) -> list[Example]:
+    """Read the examples of one split, in file order.
 
     Args:
-        directory: folder that holds the tables.
-        task: catalogue entry; ``kind``, ``columns``, ``splits``, ``labels`` and
-            ``evaluation_split`` are read.
+        paths: files of the split.
+        task: catalogue entry; ``kind``, ``columns``, ``labels`` and ``evaluation_split`` are read.
         split: which half.
 
     Returns:
@@ -47,36 +55,102 @@ def read(directory: Path, task: Any, split: Split) -> list[Example]:
         consecutive rows with one source are the references of one example.
 
     Raises:
-        DataError: missing or damaged file, or a bad row.
+        DataError: damaged file, or a bad row.
     """
-    stem = _stem(task, split)
-    columns = task.columns
+    stem, columns = stem_of(task, split), task.columns
     if task.kind == "span":
         names = [columns["question"], columns["context"], columns["answers"]]
-        return _spans(_rows(directory, task, split, names=[*names, *_id_column(columns)]), stem)
+        names += [columns["id"]] if "id" in columns else []
+        return _spans(_rows(paths, names), stem)
     if task.kind == "generation":
-        rows = _rows(directory, task, split, names=[columns["source"], columns["references"]])
+        rows = _rows(paths, [columns["source"], columns["references"]])
         return group_references(_pairs(rows), split, stem=stem)
-    rows = _rows(directory, task, split, names=[*columns["texts"], columns["label"]])
+    rows = _rows(paths, [*columns["texts"], columns["label"]])
     convert = _score if task.kind == "regression" else _class_number(task.labels)
     return list(_texts(rows, columns["label"], stem, convert=convert))
 
 
-_Row = tuple[Path, int, tuple[Any, ...]]
+def _rows(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[_Row]:
+    """File, row number from 1 (lines in TSV and CSV, the header's included), the columns' values.
 
-
-def _stem(task: Any, split: Split) -> str:
-    return "train" if split == "train" else task.evaluation_split
-
-
-def _id_column(columns: Any) -> list[str]:
-    return [columns["id"]] if "id" in columns else []
-
-
-def _rows(directory: Path, task: Any, split: Split, *, names: Sequence[str]) -> Iterator[_Row]:
-    for path in files(directory, task, split):
-        for row, values in read_rows(path, names):
+    Values are texts in TSV and CSV, otherwise whatever is stored.
+    """
+    for path in paths:
+        form = path.name.removesuffix(".gz").rpartition(".")[2]
+        if form == "parquet":
+            rows = read_parquet(path, columns)
+        elif form in ("json", "jsonl"):
+            rows = _objects(
+                path, read_json_lines(path) if form == "jsonl" else _list(path), columns
+            )
+        else:
+            rows = _cells(path, _tsv(path) if form == "tsv" else _csv(path), columns)
+        for row, values in rows:
             yield path, row, values
+
+
+def _list(path: Path) -> Iterator[tuple[int, Any]]:
+    values = read_json_file(path)
+    if not isinstance(values, list) or not values:
+        raise DataError(f"{path}: received {shown(values)}, need a list with objects")
+    return enumerate(values, start=1)
+
+
+def _objects(
+    path: Path, values: Iterator[tuple[int, Any]], columns: Sequence[str]
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    for row, value in values:
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: row {row}: received {shown(value)}, need an object")
+        missing = [name for name in columns if name not in value]
+        if missing:
+            raise DataError(
+                f"{path}: row {row}: missing column {missing[0]!r}; it has: {_listed(value)}"
+            )
+        yield row, tuple(value[name] for name in columns)
+
+
+def _tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for row, line in enumerate(read_lines(path), start=1):
+        yield row, line.split("\t")
+
+
+def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{path}: row {reader.line_num}: not CSV: {error}") from None
+
+
+def _cells(
+    path: Path, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    _, header = next(rows)
+    for name in columns:
+        if header.count(name) != 1:
+            fault = "twice or more" if name in header else "not"
+            raise DataError(
+                f"{path}: row 1: column {name!r} is {fault} in the header; it has: "
+                f"{_listed(header)}"
+            )
+    places = [header.index(name) for name in columns]
+    row = 1
+    for row, cells in rows:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path}: row {row}: received {len(cells)} columns, need {len(header)} "
+                f"({_listed(header)})"
+            )
+        yield row, tuple(cells[place] for place in places)
+    if row == 1:
+        raise DataError(f"{path}: the file has a header but no examples")
+
+
+def _listed(names: Sequence[str] | dict[str, Any]) -> str:
+    # A name that was read may hold a line break, and a message has one line.
+    return ", ".join(repr(name)[1:-1] for name in names)
 
 
 def _texts(
@@ -129,13 +203,13 @@ def _told(path: Path, row: int, column: str = "") -> Iterator[None]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"got {shown(value)}, need a text")
+        raise ValueError(f"received {shown(value)}, need a text")
     return value
 
 
 def _filled(value: Any) -> str:
     if not _text(value).strip():
-        raise ValueError(f"got {shown(value)}, need a text that is not empty")
+        raise ValueError(f"received {shown(value)}, need a text that is not empty")
     return value
 
 
@@ -148,7 +222,7 @@ def _class_number(labels: Sequence[str]) -> Callable[[Any], int]:
         found = numbers.get(str(raw)) if isinstance(raw, str | int) else None
         if found is None:
             hidden = " (hidden by the publisher: the split cannot be used)" if raw == -1 else ""
-            raise ValueError(f"got {shown(raw)}{hidden}; allowed: {', '.join(numbers)}")
+            raise ValueError(f"received {shown(raw)}{hidden}; allowed: {', '.join(numbers)}")
         return found
 
     return convert
@@ -160,5 +234,5 @@ def _score(raw: Any) -> float:
     except (TypeError, ValueError):
         score = math.nan
     if not math.isfinite(score):
-        raise ValueError(f"got {shown(raw)}, need a finite number")
+        raise ValueError(f"received {shown(raw)}, need a finite number")
     return score

@@ -1,6 +1,6 @@
-"""Sentences of the generated world: seeded random streams, small clauses and running text.
+"""Sentences of the synthetic language: seeded random streams, small clauses and running text.
 
-The published task layouts are in ``world_tasks``; the words are in ``world_words``.
+The labelled tasks are in ``tasks``; the words are in ``words``.
 """
 
 import hashlib
@@ -24,8 +24,7 @@ from sparsetune.data.synthetic.words import (
     VENUES,
     VERBS,
     article,
-    plural,
-    singular_verb,
+    inflected,
 )
 
 KINDS: tuple[str, ...] = tuple(NOUNS)
@@ -65,26 +64,21 @@ class Vocabulary:
 
 
 def vocabulary(*, labelled_only: bool) -> Vocabulary:
-    """The words of the world, or the part that labelled train splits use.
+    """Take the words of the language, or the part that labelled train splits use.
 
     Args:
         labelled_only: keep one word in ``LABELLED_EVERY`` of each open class.
-
-    Returns:
-        The vocabulary; the small one is a subset of the whole one.
     """
     step = LABELLED_EVERY if labelled_only else 1
-    # Towns are few: every second one stays.
-    town_step = 2 if labelled_only else 1
     return Vocabulary(
         nouns={kind: words[::step] for kind, words in NOUNS.items()},
         opinions={polarity: words[::step] for polarity, words in OPINIONS.items()},
-        towns={region: words[::town_step] for region, words in TOWNS.items()},
+        towns={region: words[::step] for region, words in TOWNS.items()},
     )
 
 
 def stream(seed: int, *names: str) -> random.Random:
-    """An independent random stream that depends on the seed and the names alone.
+    """Make a random stream that depends on the seed and the names alone.
 
     Args:
         seed: any integer.
@@ -98,30 +92,18 @@ def stream(seed: int, *names: str) -> random.Random:
 
 
 def other(stream: random.Random, choices: Sequence[str], not_this: str) -> str:
-    """One of the choices that is not the given one.
-
-    Args:
-        stream: source of randomness.
-        choices: at least one of them differs from ``not_this``.
-        not_this: the choice to leave out.
-
-    Returns:
-        The drawn choice.
-    """
+    """Draw one of the choices that is not the given one."""
     return stream.choice([choice for choice in choices if choice != not_this])
 
 
 def opinion_clause(stream: random.Random, words: Vocabulary, topic: str, polarity: str) -> str:
-    """A clause that praises or blames a topic, without a full stop.
+    """Praise or blame a topic in a clause without a full stop.
 
     Args:
         stream: source of randomness.
         words: adjectives to choose from.
         topic: what the opinion is about.
         polarity: ``positive`` or ``negative``; with "not" an adjective of the other side is used.
-
-    Returns:
-        The clause, in lower case.
     """
     first, second = (words.opinion(stream, polarity) for _ in range(2))
     against = words.opinion(stream, other(stream, POLARITIES, polarity))
@@ -168,7 +150,7 @@ def _told(stream: random.Random, clauses: list[str]) -> str:
 def number_clause(
     stream: random.Random, noun: str, *, is_plural: bool, verb: str | None = None
 ) -> tuple[str, ...]:
-    """The words of "these old herons near the river sing".
+    """Make the words of "these old herons near the river sing".
 
     Args:
         stream: source of randomness.
@@ -186,9 +168,9 @@ def number_clause(
     return (
         determiner,
         *colour,
-        plural(noun) if is_plural else noun,
+        inflected(noun) if is_plural else noun,
         *spot,
-        base if is_plural else singular_verb(base),
+        base if is_plural else inflected(base),
     )
 
 
@@ -234,12 +216,7 @@ def _pair(stream: random.Random, words: Vocabulary) -> str:
 
 
 def person_facts(stream: random.Random, words: Vocabulary, person: str) -> dict[str, str]:
-    """Facts about a person, true for one text only, so that they must be read and not known.
-
-    Args:
-        stream: source of randomness.
-        words: nouns and towns to choose from.
-        person: the name.
+    """Draw facts about a person, true for one text only: they must be read and not known.
 
     Returns:
         ``name``, ``town``, ``job``, ``thing`` (colour and noun) and ``spot``.
@@ -254,15 +231,7 @@ def person_facts(stream: random.Random, words: Vocabulary, person: str) -> dict[
 
 
 def person_clauses(stream: random.Random, facts: dict[str, str]) -> list[str]:
-    """Sentences, each with the name, that tell the facts about a person.
-
-    Args:
-        stream: source of randomness for the wording.
-        facts: as made by ``person_facts``.
-
-    Returns:
-        One clause for each of town, job and thing, without full stops.
-    """
+    """Tell town, job and thing in one clause each, with the name and no full stop."""
     name, town, job, thing = (facts[key] for key in ("name", "town", "job", "thing"))
     return [
         stream.choice((f"{name} lives in {town}", f"the home of {name} is in {town}")),
@@ -306,10 +275,7 @@ def _judgement(stream: random.Random, words: Vocabulary) -> str:
 
 
 def venue_facts(stream: random.Random) -> dict[str, str]:
-    """A venue with three to six attributes, in the published order.
-
-    Args:
-        stream: source of randomness.
+    """Draw a venue with three to six attributes, in the published order.
 
     Returns:
         ``name`` first, then ``eatType`` and the drawn attributes.
@@ -324,27 +290,12 @@ def venue_facts(stream: random.Random) -> dict[str, str]:
 
 
 def meaning_representation(facts: dict[str, str]) -> str:
-    """The facts as the E2E challenge writes them, ``name[The Blue Heron], eatType[pub]``.
-
-    Args:
-        facts: attribute -> value, in order.
-
-    Returns:
-        One line.
-    """
+    """Write facts as the E2E challenge does: ``name[The Blue Heron], eatType[pub]``."""
     return ", ".join(f"{key}[{value}]" for key, value in facts.items())
 
 
 def venue_text(stream: random.Random, facts: dict[str, str]) -> str:
-    """A description that tells every fact once.
-
-    Args:
-        stream: source of randomness for the wording.
-        facts: as made by ``venue_facts``.
-
-    Returns:
-        One to three sentences with capital letters and full stops.
-    """
+    """Tell every fact once, in one to three sentences with capital letters and full stops."""
     price, rating = facts.get("priceRange"), facts.get("customer rating")
     area, family = facts.get("area"), facts.get("familyFriendly")
     kind = " ".join(filter(None, (facts.get("food"), facts["eatType"])))
@@ -378,14 +329,7 @@ def _venue(stream: random.Random, words: Vocabulary) -> str:
 
 
 def document(stream: random.Random) -> str:
-    """One document of running text: a few sentences about the same thing.
-
-    Args:
-        stream: source of randomness.
-
-    Returns:
-        One line of text without a line break.
-    """
+    """Make one line of running text: a few sentences about the same thing."""
     makers = (_review, _thing, _kind, _judgement, _person, _pair, _venue)
     maker = stream.choices(makers, weights=(6, 6, 3, 3, 5, 3, 2))[0]
     return maker(stream, vocabulary(labelled_only=False))

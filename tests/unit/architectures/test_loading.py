@@ -20,7 +20,7 @@ from sparsetune.architectures.loading import (
     load_model,
     load_tokenizer,
 )
-from sparsetune.data.backbones import fetch_backbone
+from sparsetune.data.sources import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.records import sha256_of
 
@@ -249,7 +249,7 @@ def test_offline_hub_backbone_names_the_mirror_option(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path; from types import SimpleNamespace as N\n"
-        "from sparsetune.data.backbones import fetch_backbone\n"
+        "from sparsetune.data.sources import fetch_backbone\n"
         "source = dict(kind='hub', repository='google-bert/bert-base-uncased', revision='main')\n"
         "backbone = N(id='bert-base', architecture='bert', source=source)\n"
         "fetch_backbone(backbone, Path('out'), lock_file=Path('config/lock.yaml'))\n"
@@ -272,11 +272,11 @@ def test_hub_backbone_is_taken_at_the_pinned_commit_and_without_pickles(
 ):
     commit, asked = "ab" * 20, {}
 
-    def hub_snapshot(source, **options):
-        asked.update({**source, **options})
-        return source["revision"], folders / "gpt2"
+    def snapshot(self, commit, patterns):
+        asked.update(repository=self.name, kind=self.kind, revision=commit, patterns=patterns)
+        return folders / "gpt2"
 
-    monkeypatch.setattr("sparsetune.data.backbones.hub_snapshot", hub_snapshot)
+    monkeypatch.setattr("sparsetune.data.hub.HubRepository.snapshot", snapshot)
     source = {"kind": "hub", "repository": "openai-community/gpt2", "revision": commit}
     backbone = SimpleNamespace(id="gpt2", architecture="gpt2", source=source)
     measured = fetch_backbone(backbone, tmp_path / "out", lock_file=tmp_path / "lock")

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -22,28 +21,24 @@ def git_sha1(content):
 class FakeHub:
     """Repositories, what was asked, and faults: path -> list of what the next GETs meet.
 
-    The path is a file's in its repository, or what follows ``/api/``.
-
-    A fault is a status, ``("cut", n)``, ``("hold", n)`` (n bytes, then nothing until the end),
-    ``"wrong"`` (a byte is another) or ``"whole"`` (the range is ignored).
+    The path is a file's in its repository; a fault is a status, or ``("cut", n)``: n bytes, then
+    the end of the connection. ``codes``: repository -> why all of it is refused.
     """
 
     def __init__(self):
         self.repositories, self.faults, self.asked, self.codes = {}, {}, [], {}
-        self.commit, self.over = COMMIT, threading.Event()
+        self.commit = COMMIT
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self):
-        self.over.set()
         self.server.shutdown()
         self.server.server_close()
 
     def downloads(self):
-        """Paths and ranges of the files that were asked for."""
-        return [(path.split(f"/{self.commit}/")[1], part) for path, part in self.asked
-                if "/resolve/" in path]  # fmt: skip
+        """Paths of the files that were asked for."""
+        return [path.split(f"/{self.commit}/")[1] for path in self.asked if "/resolve/" in path]
 
     def answer(self, path):
         """Status and content of what is at a path."""
@@ -74,35 +69,32 @@ def _handler(hub):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            path, part = unquote(self.path.split("?")[0]), self.headers.get("Range")
-            hub.asked.append((path, part))
+            path, fault = unquote(self.path.split("?")[0]), None
             status, body = hub.answer(path)
-            name = path.rpartition(f"/resolve/{hub.commit}/")[2]
-            waiting = hub.faults.get(name.rpartition("/api/")[2], [])
-            fault = waiting.pop(0) if waiting else None
+            if self.command == "GET":
+                hub.asked.append(path)
+                name = path.rpartition(f"/resolve/{hub.commit}/")[2]
+                waiting = hub.faults.get(name, [])
+                fault = waiting.pop(0) if waiting else None
             if isinstance(fault, int):
                 status, body = fault, b"{}"
-            elif fault == "wrong":
-                body = bytes([body[0] ^ 1]) + body[1:]
-            elif part and fault != "whole" and status == 200:
+            part = self.headers.get("Range")
+            etag = hashlib.sha256(body).hexdigest()
+            if part and status == 200:
                 status, body = 206, body[int(part[6:-1]) :]
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{etag}"')
+            self.send_header("X-Repo-Commit", hub.commit)
             code = next((c for name, c in hub.codes.items() if name in path), None)
             if code and status >= 400:
                 self.send_header("X-Error-Code", code)
             self.end_headers()
-            self.send_body(body, fault)
+            if self.command == "GET":
+                self.wfile.write(body[: fault[1]] if isinstance(fault, tuple) else body)
+                self.close_connection = isinstance(fault, tuple)
 
-        def send_body(self, body, fault):
-            if not isinstance(fault, tuple):
-                self.wfile.write(body)
-                return
-            self.wfile.write(body[: fault[1]])
-            self.wfile.flush()
-            if fault[0] == "hold":
-                hub.over.wait(60)
-            self.close_connection = True
+        do_HEAD = do_GET
 
         def log_message(self, *_):
             pass
@@ -119,9 +111,7 @@ def served(monkeypatch, folder):
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
-    assets = str(folder / "hub" / "assets")
-    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", assets)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("time.sleep", lambda _: None)
     try:
         yield hub
@@ -133,9 +123,3 @@ def served(monkeypatch, folder):
 def hub(monkeypatch, tmp_path):
     with served(monkeypatch, tmp_path) as one:
         yield one
-
-
-def environment(hub, folder):
-    """What another process needs to talk to the same hub with the same caches."""
-    return {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(folder / "hub"), "HF_HUB_DISABLE_XET": "1"}  # fmt: skip

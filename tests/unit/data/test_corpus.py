@@ -1,7 +1,13 @@
-"""Blocks and masks of running text."""
+"""Running text: where it comes from, blocks and masks."""
 
+import gzip
+import hashlib
+
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
+from unit.data.hub_server import COMMIT, hub  # noqa: F401
 
 from sparsetune.data.corpus import (
     Blocks,
@@ -9,11 +15,93 @@ from sparsetune.data.corpus import (
     MaskedBlocks,
     collate,
     encode_corpus,
+    gather_corpus,
     mask_tokens,
 )
-from sparsetune.data.synthetic.world import write_corpus
-from sparsetune.data.tokenizers import train_tokenizer
+from sparsetune.data.synthetic.tasks import write_corpus
+from sparsetune.data.tokenization import train_tokenizer
 from sparsetune.errors import ConfigError, DataError
+from sparsetune.records import sha256_of
+
+
+def gather(folder, *paths, **others):
+    source = {"kind": "text", "seed": 0, "paths": [str(path) for path in paths], **others}
+    return gather_corpus(source, folder / "corpus.txt", lock_file=folder / "lock.yaml")
+
+
+def lines(folder):
+    return (folder / "corpus.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    (tmp_path / "b.txt").write_text("one  two\n\n \n three\u2028four \n", encoding="utf-8")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("né\n".encode(), mtime=0))
+    table = pyarrow.table({"id": [1, 2, 3], "text": ["five\n\nsix", None, "seven"]})
+    pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
+    return tmp_path
+
+
+def test_plain_gzip_and_parquet_become_one_document_a_line(texts):
+    found = gather(texts, texts / "b.txt", texts / "*.gz", texts / "c.parquet")
+    assert lines(texts) == ["one two", "three four", "né", "five six", "seven"]
+    assert found["documents"] == 5
+    assert found["sha256"] == sha256_of(texts / "corpus.txt")
+    assert found["stored_bytes"] == (texts / "corpus.txt").stat().st_size
+    assert found["revision"] is None
+
+
+def test_only_the_first_documents_are_taken_when_asked(texts):
+    assert gather(texts, texts / "b.txt", texts / "c.parquet", documents=3)["documents"] == 3
+    assert lines(texts) == ["one two", "three four", "five six"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.txt", None, r"none\.txt: no such text; need text, text\.gz or parquet"),
+        ("bad.txt", b"\xff\xfe", r"bad\.txt: not readable text: "),
+        ("bad.gz", b"not gzip", r"bad\.gz: not readable text: "),
+        ("bad.parquet", b"PAR1", r"bad\.parquet: not readable text: "),
+        ("empty.txt", b" \n\n", r"empty\.txt: the corpus has no document"),
+    ],
+)
+def test_a_bad_file_is_named_and_leaves_nothing(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        gather(tmp_path, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ([name] if content is not None else [])
+
+
+def test_a_parquet_file_without_text_is_told_its_columns(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"body": ["a"]}), tmp_path / "c.parquet")
+    with pytest.raises(DataError, match=r"c\.parquet: columns: received body; need text"):
+        gather(tmp_path, tmp_path / "c.parquet")
+
+
+def test_hub_text_is_read_at_the_commit_that_the_branch_stands_for(hub, tmp_path):  # noqa: F811
+    served = {}
+    for name, text in (("wiki/b", "second"), ("wiki/a", "first"), ("other/a", "unwanted")):
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(pyarrow.table({"text": [text]}), sink)
+        served[f"{name}.parquet"] = sink.getvalue().to_pybytes()
+    hub.repositories["dataset", "my/texts"] = served
+    source = {"kind": "hub-text", "repository": "my/texts", "revision": "main", "seed": 0}
+
+    def gather_hub(*patterns):
+        asked = {**source, "files": list(patterns)}
+        return gather_corpus(asked, tmp_path / "corpus.txt", lock_file=tmp_path / "lock.yaml")
+
+    found = gather_hub("wiki/*.parquet")
+    assert (found["revision"], found["documents"]) == (COMMIT, 2)
+    wanted = [f"wiki/{name}.parquet" for name in "ab"]
+    sums = {name: hashlib.sha256(served[name]).hexdigest() for name in wanted}
+    assert found["files"] == sums
+    assert lines(tmp_path) == ["first", "second"]
+    assert sorted(hub.downloads()) == wanted
+    with pytest.raises(DataError, match=r"^my/texts@012345678901/none/\*\.txt: no such text"):
+        gather_hub("wiki/a.parquet", "none/*.txt")
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +238,7 @@ def test_wrong_settings_are_refused(corpus, bert, gpt2, tmp_path):
     tokens, generator = torch.zeros(3, dtype=torch.int64), torch.Generator()
     with pytest.raises(ConfigError, match="block_tokens 1"):
         encode_corpus(corpus, bert, block_tokens=1)
-    with pytest.raises(ConfigError, match="layout 'pages', allowed: documents, stream"):
+    with pytest.raises(ConfigError, match="layout: received 'pages'; allowed: documents, stream"):
         encode_corpus(corpus, bert, block_tokens=16, layout="pages")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(DataError, match=r"empty\.txt: the corpus has no document"):

@@ -9,8 +9,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sparsetune.data.sources import fetch_dataset
 from sparsetune.errors import DataError
+from sparsetune.records import DatasetRecord, read_record
+from sparsetune.stages.context import Context
+from sparsetune.stages.dataset import make_dataset
 
 CONTEXT = "Ada lives in Oslo. Ben lives in Rome."
 
@@ -127,32 +129,32 @@ CASES = [
     ("sst2.gz", (b"\x1f\x8b\x08", b"\x1f\x8b\x07"), ": damaged or truncated gzip"),
     ("sst2.hub", slice(None, -9), ": not a readable parquet file"),
     ("sst2.hub", parquet(text=["good"], label=[1]), ": missing column 'sentence'"),
-    ("sst2.hub", parquet(sentence=["good"], label=[-1]), ": row 1: label: got -1 (hidden by"),
-    ("sst2.hub", parquet(sentence=[None], label=[1]), ": row 1: got [None], need texts"),
+    ("sst2.hub", parquet(sentence=["good"], label=[-1]), ": row 1: label: received -1 (hidden by"),
+    ("sst2.hub", parquet(sentence=[None], label=[1]), ": row 1: received [None], need texts"),
     # GLUE: columns, rows and labels.
     ("sst2", b"sentence\tlabel\n", ": the file has a header but no examples"),
     ("sst2", (b"label", b"mark"), ": row 1: the header lacks column 'label'"),
-    ("sst2", (b"bad\t0", b"bad\t2"), ": row 3: label: got '2'; allowed: 0, 1"),
-    ("sst2", (b"bad\t0", b"bad\t"), ": row 3: label: got ''; allowed: 0, 1"),
-    ("sst2", (b"bad\t0", b"bad 0"), ": row 3: got 1 columns, need 2"),
-    ("cola", (b"\t0\t*", b"\t2\t*"), ": row 2: label: got '2'; allowed: 0, 1"),
-    ("cola", (b"\t\tA", b"\tA"), ": row 1: got 3 columns, need 4"),
-    ("mrpc", (b'said "a\tb', b'"said\ta"\tb'), ": row 3: got 6 columns, need 5"),
-    ("mrpc", (b"\n0\t", b"\n-1\t"), ": row 3: Quality: got '-1'; allowed: 0, 1"),
+    ("sst2", (b"bad\t0", b"bad\t2"), ": row 3: label: received '2'; allowed: 0, 1"),
+    ("sst2", (b"bad\t0", b"bad\t"), ": row 3: label: received ''; allowed: 0, 1"),
+    ("sst2", (b"bad\t0", b"bad 0"), ": row 3: received 1 columns, need 2"),
+    ("cola", (b"\t0\t*", b"\t2\t*"), ": row 2: label: received '2'; allowed: 0, 1"),
+    ("cola", (b"\t\tA", b"\tA"), ": row 1: received 3 columns, need 4"),
+    ("mrpc", (b'said "a\tb', b'"said\ta"\tb'), ": row 3: received 6 columns, need 5"),
+    ("mrpc", (b"\n0\t", b"\n-1\t"), ": row 3: Quality: received '-1'; allowed: 0, 1"),
     ("rte", (b"sentence2\t", b""), ": row 1: the header lacks column 'sentence2'"),
-    ("rte", (b"\tentailment", b""), ": row 2: got 3 columns, need 4"),
-    ("rte", (b"\tentailment", b"\tmaybe"), ": row 2: label: got 'maybe'; allowed: entailment, not"),
-    ("wnli", (b"\t1\n", b"\t01\n"), ": row 2: label: got '01'; allowed: 0, 1"),
+    ("rte", (b"\tentailment", b""), ": row 2: received 3 columns, need 4"),
+    ("rte", (b"\tentailment", b"\tmaybe"), ": row 2: label: received 'maybe'; allowed: entailment"),
+    ("wnli", (b"\t1\n", b"\t01\n"), ": row 2: label: received '01'; allowed: 0, 1"),
     ("qnli", (b"question", b"query"), ": row 1: the header lacks column 'question'"),
-    ("qqp", (b"\t0\n1", b"\tno\n1"), ": row 2: is_duplicate: got 'no'; allowed: 0, 1"),
-    ("qqp", b"cut\n".join([QQP, *[b""] * 4]), ": row 7: got 1 columns, need 6"),
-    ("stsb", (b"5.000", b"5.001"), ": row 2: score: got '5.001', need a number in [0, 5]"),
-    ("stsb", (b"0.000", b"-0.1"), ": row 3: score: got '-0.1', need a number in [0, 5]"),
-    ("stsb", (b"5.000", b"nan"), ": row 2: score: got 'nan', need a number in [0, 5]"),
-    ("stsb", (b"5.000", b"good"), ": row 2: score: got 'good', need a number in [0, 5]"),
-    ("stsb", (b"5.000", b""), ": row 2: score: got '', need a number in [0, 5]"),
-    ("mnli", (b"neutral", b"-"), ": row 1: gold_label: got '-'; allowed: entailment, neu"),
-    ("mnli", (b'"b"', b"7"), ": row 1: got {'premise': 'a', 'hypothesis': 7"),
+    ("qqp", (b"\t0\n1", b"\tno\n1"), ": row 2: is_duplicate: received 'no'; allowed: 0, 1"),
+    ("qqp", b"cut\n".join([QQP, *[b""] * 4]), ": row 7: received 1 columns, need 6"),
+    ("stsb", (b"5.000", b"5.001"), ": row 2: score: received '5.001', need a number in [0, 5]"),
+    ("stsb", (b"0.000", b"-0.1"), ": row 3: score: received '-0.1', need a number in [0, 5]"),
+    ("stsb", (b"5.000", b"nan"), ": row 2: score: received 'nan', need a number in [0, 5]"),
+    ("stsb", (b"5.000", b"good"), ": row 2: score: received 'good', need a number in [0, 5]"),
+    ("stsb", (b"5.000", b""), ": row 2: score: received '', need a number in [0, 5]"),
+    ("mnli", (b"neutral", b"-"), ": row 1: gold_label: received '-'; allowed: entailment, neu"),
+    ("mnli", (b'"b"', b"7"), ": row 1: received {'premise': 'a', 'hypothesis': 7"),
     ("mnli", slice(None, -4), ": row 1: not JSON"),
     # SQuAD: places of answers, ids, shape.
     ("squad", (b'start": 13', b'start": 14'), "qas[0]: question 'q1': answer 'Oslo' is not the"),
@@ -161,76 +163,76 @@ CASES = [
     ("squad", (b'start": 13', b'start": "13"'), "an answer_start is not an integer"),
     ("squad", (b'"text": "Oslo"', b'"text": ""'), "answer '' is not the context's text"),
     ("squad", (b'"id": "q2"', b'"id": "q1"'), "qas[1]: question id 'q1' stands there twice"),
-    ("squad", (b'"question": "Where?", ', b""), "qas[0]: got {'id': 'q1', 'answers'"),
-    ("squad", (b'"qas"', b'"questions"'), ": data[0].paragraphs[0].qas: got None, need a list"),
+    ("squad", (b'"question": "Where?", ', b""), "qas[0]: received {'id': 'q1', 'answers'"),
+    ("squad", (b'"qas"', b'"questions"'), ": data[0].paragraphs[0].qas: received None, need a lis"),
     ("squad", (b'"q1", "question": "Where?"', b'"q1", "question": null'), "a text is not a string"),
     ("squad", (b'[{"text": "Oslo", "answer_start": 13}]', b"[]"), "'q1' has no answer; need at"),
-    ("squad", (b'[{"id": "q1"', b'["q0", {"id": "q1"'), "qas[0]: got 'q0': need id, question"),
-    ("squad", b"[]", ": data: got None, need a list"),
+    ("squad", (b'[{"id": "q1"', b'["q0", {"id": "q1"'), "qas[0]: received 'q0': need id, question"),
+    ("squad", b"[]", ": data: received None, need a list"),
     ("squad", b'{"data": []}', ": the train split holds no questions"),
-    ("squad", b'{"data": [{"title": "x"}]}', ": data[0].paragraphs: got None, need a list"),
+    ("squad", b'{"data": [{"title": "x"}]}', ": data[0].paragraphs: received None, need a list"),
     ("squad", b'{"data": [\n{]}', ": row 2: not JSON at column 2"),
     ("squad", slice(None, -5), ": row 1: not JSON at column"),
     ("squad", b"[" * 100_000, ": not JSON that can be read"),
-    ("squad.hub", parquet(**HUB_SQUAD | {"answers": [None]}), ": row 1: answers: got None, need"),
+    ("squad.hub", parquet(**HUB_SQUAD | {"answers": [None]}), ": row 1: answers: received None, n"),
     (
         "squad.hub",
         parquet(**HUB_SQUAD | {"answers": [{"text": ["Oslo"], "answer_start": [13, 2]}]}),
-        ": row 1: answers: got {'text': ['Oslo'], 'answer_start': [13",
+        ": row 1: answers: received {'text': ['Oslo'], 'answer_start': [13",
     ),
     ("squad.hub", parquet(**HUB_SQUAD | {"id": [None]}), ": row 1: a text is not a string"),
     # E2E in its three forms.
-    ("e2e", (b"mr,ref", b"MR,ref"), ": row 1: got header ['MR', 'ref'], need mr, ref"),
-    ("e2e", (b",One.", b""), ": row 2: got 1 columns, need 2"),
-    ("e2e", (b",One.", b",One,"), ": row 2: got 3 columns, need 2"),
+    ("e2e", (b"mr,ref", b"MR,ref"), ": row 1: received header ['MR', 'ref'], need mr, ref"),
+    ("e2e", (b",One.", b""), ": row 2: received 1 columns, need 2"),
+    ("e2e", (b",One.", b",One,"), ": row 2: received 3 columns, need 2"),
     ("e2e", (b"One.", b" "), ": row 2: ref is empty, need a text"),
-    ("e2e", (b"name[Ben]", b"name(Ben)"), ": mr: got 'name(Ben)', need slot[value]"),
+    ("e2e", (b"name[Ben]", b"name(Ben)"), ": mr: received 'name(Ben)', need slot[value]"),
     ("e2e", (b'.\n"\r\n', b".\n"), ": not CSV"),
     ("e2e", b"mr,ref\n", ": the file has a header but no examples"),
-    ("e2e.lines", (b"||Two", b"|Two"), ": row 2: got 'name : Ben|Two . ', need one line context||"),
-    ("e2e.lines", (b"Two . ", b""), ": row 2: got 'name : Ben||', need one line context||target"),
-    ("e2e.lines", (b"One . ", b"One||. "), ": row 1: got 'name : Ada | food : Thai||One||"),
-    ("e2e.lines", (b" . \n", b" . \n\n"), ": row 2: got '', need one line context||target"),
-    ("e2e.hub", parquet(**HUB_E2E | {"human_reference": [None]}), ": row 1: got ('name[Ada]', N"),
+    ("e2e.lines", (b"||Two", b"|Two"), ": row 2: received 'name : Ben|Two . ', need one line cont"),
+    ("e2e.lines", (b"Two . ", b""), ": row 2: received 'name : Ben||', need one line context||tar"),
+    ("e2e.lines", (b"One . ", b"One||. "), ": row 1: received 'name : Ada | food : Thai||One||"),
+    ("e2e.lines", (b" . \n", b" . \n\n"), ": row 2: received '', need one line context||target"),
+    ("e2e.hub", parquet(**HUB_E2E | {"human_reference": [None]}), ": row 1: received ('name[Ada]'"),
     # WebNLG and DART: entries, triples, texts.
-    ("webnlg", b"{}", ": entries: got None, need a list with entries"),
-    ("webnlg", (b'{"2"', b'{"1"'), ": entry 2: got ['1'], need one object with the key '2'"),
+    ("webnlg", b"{}", ": entries: received None, need a list with entries"),
+    ("webnlg", (b'{"2"', b'{"1"'), ": entry 2: received ['1'], need one object with the key '2'"),
     ("webnlg", (b'"category": "City", ', b""), ": entry 1: lacks 'category'"),
-    ("webnlg", (b', "object": "Norway"', b""), ": entry 1: got triple {'subject': 'Oslo'"),
-    ("webnlg", (b'"Norway"', b"null"), ": entry 1: got triple ['Oslo', 'country', None], need"),
-    ("webnlg", (b'"Two."', b'" "'), ": entry 2: lexicalisations: got lex ' ', need a text"),
+    ("webnlg", (b', "object": "Norway"', b""), ": entry 1: received triple {'subject': 'Oslo'"),
+    ("webnlg", (b'"Norway"', b"null"), ": entry 1: received triple ['Oslo', 'country', None], nee"),
+    ("webnlg", (b'"Two."', b'" "'), ": entry 2: lexicalisations: received lex ' ', need a text"),
     (
         "webnlg", (b'[{"comment": "good", "lex": "One."}]', b"[]"),
-        ": entry 1: lexicalisations: got [], need a list with texts",
+        ": entry 1: lexicalisations: received [], need a list with texts",
     ),
     ("webnlg", slice(None, -1), ": row 1: not JSON at column"),
-    ("dart", b"{}", ": got {}, need a list with entries"),
-    ("dart", (b'"COUNTRY", ', b""), ": entry 1: got triple ['Oslo', 'Norway'], need three texts"),
-    ("dart", (b'"COUNTRY"', b"3"), ": entry 1: got triple ['Oslo', 3, 'Norway'], need three"),
-    ("dart", (b'[["Oslo", "COUNTRY", "Norway"]]', b"[]"), ": entry 1: tripleset: got [], need"),
-    ("dart", dart(), ": got [], need a list with entries"),
+    ("dart", b"{}", ": received {}, need a list with entries"),
+    ("dart", (b'"COUNTRY", ', b""), ": entry 1: received triple ['Oslo', 'Norway'], need three te"),
+    ("dart", (b'"COUNTRY"', b"3"), ": entry 1: received triple ['Oslo', 3, 'Norway'], need three"),
+    ("dart", (b'[["Oslo", "COUNTRY", "Norway"]]', b"[]"), ": entry 1: tripleset: received [], nee"),
+    ("dart", dart(), ": received [], need a list with entries"),
     ("dart", b'[{"tripleset": [["a", "b", "c"]], "annotations": []}]', ": no entry has a text"),
-    ("dart", (b'[{"source": "e2e", "text": "One."}]', b"3"), ": entry 1: annotations: got 3, need"),
+    ("dart", (b'[{"source": "e2e", "text": "One."}]', b"3"), ": entry 1: annotations: received 3,"),
     ("dart", (b'"annotations"', b'"texts"'), ": entry 1: lacks 'annotations'"),
-    ("dart", (b'"Two."', b'""'), ": entry 2: annotations: got text '', need a text"),
+    ("dart", (b'"Two."', b'""'), ": entry 2: annotations: received text '', need a text"),
     # Any other table.
     ("tsv", (b"text\t", b"said\t"), ": row 1: column 'text' is not in the header; it has: said"),
     ("tsv", (b"text\tlabel", b"text\ttext\tlabel"), ": row 1: column 'text' is twice or more in"),
-    ("tsv", (b"b\t1", b"b\t2"), ": row 3: label: got '2'; allowed: low, high, 0, 1"),
-    ("tsv", (b"b\t1", b'"b\tc"\t1'), ": row 3: got 3 columns, need 2 (text, label)"),
+    ("tsv", (b"b\t1", b"b\t2"), ": row 3: label: received '2'; allowed: low, high, 0, 1"),
+    ("tsv", (b"b\t1", b'"b\tc"\t1'), ": row 3: received 3 columns, need 2 (text, label)"),
     ("tsv", b"text\tlabel\n", ": the file has a header but no examples"),
-    ("csv", (b"1.5", b"inf"), ": row 2: label: got 'inf', need a finite number"),
+    ("csv", (b"1.5", b"inf"), ": row 2: label: received 'inf', need a finite number"),
     ("csv", (b'"",', b'",'), ": not CSV"),
     ("csv", (b"text,", b'"te\nxt",'), "'text' is not in the header; it has: te\\nxt, label"),
-    ("csv", (b"c,-2", b"c"), ": row 3: got 1 columns, need 2 (text, label)"),
+    ("csv", (b"c,-2", b"c"), ": row 3: received 1 columns, need 2 (text, label)"),
     ("jsonl", (b'"words"', b'"word"'), ": row 1: missing column 'words'; it has: word, text"),
     ("jsonl", (b'"A dog runs."', b"[]"), ": row 1: has an empty list, need at least one text"),
-    ("jsonl", (b'"run"', b"1"), ": row 1: got 1, need a text"),
-    ("jsonl", b"[]\n", ": row 1: got [], need an object"),
+    ("jsonl", (b'"run"', b"1"), ": row 1: received 1, need a text"),
+    ("jsonl", b"[]\n", ": row 1: received [], need an object"),
     ("json", (b"[13]", b"[14]"), ": row 1: question 'q1': answer 'Oslo' is not the context's"),
     ("json", (b'"q1"', b"null"), ": row 1: the id is empty"),
     ("json", b",".join([TABLE_JSON[:-1], TABLE_JSON[1:]]), ": row 2: question id 'q1' stands"),
-    ("json", b"{}", ": got {}, need a list with objects"),
+    ("json", b"{}", ": received {}, need a list with objects"),
 ]  # fmt: skip
 
 
@@ -243,7 +245,7 @@ def folder_of(tmp_path, name):
     task = SimpleNamespace(
         id=name, layout=layout, kind=kind, labels=labels, columns=columns, evaluation_part=None,
         splits={"train": "train", "dev": "dev"}, evaluation_split="dev",
-        source={"kind": "mirror", "path": str(mirror)},
+        source={"kind": "mirror", "path": str(mirror)}, settings=dict,
     )  # fmt: skip
     return task, mirror / train
 
@@ -260,32 +262,37 @@ def damaged(content, damage):
     return content.replace(old, new, 1)
 
 
+def make(task, folder):
+    make_dataset(task, folder, Context(), lock_file=folder.parent / "lock.yaml")
+    return read_record(folder / "record.json", DatasetRecord).measured
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_the_undamaged_folders_are_read(tmp_path, name):
-    task, _ = folder_of(tmp_path, name)
-    measured = fetch_dataset(task, tmp_path / "copy", lock_file=tmp_path / "lock.yaml")
-    assert measured["train_examples"] >= 1
-    assert measured["evaluation_examples"] >= 1
+    measured = make(folder_of(tmp_path, name)[0], tmp_path / "copy")
+    assert measured.train_examples >= 1
+    assert measured.evaluation_examples >= 1
 
 
 @pytest.mark.parametrize(("name", "damage", "message"), CASES)
 def test_damage_is_told_in_one_line_and_overwrites_nothing(tmp_path, name, damage, message):
     task, train = folder_of(tmp_path, name)
-    copy, lock = tmp_path / "copy", tmp_path / "lock.yaml"
-    fetch_dataset(task, copy, lock_file=lock)
-    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "train.parquet").write_bytes(b"an older good copy")
     if damage is None:
         train.unlink()
     else:
         train.write_bytes(damaged(train.read_bytes(), damage))
     with pytest.raises(DataError) as caught:
-        fetch_dataset(task, copy, lock_file=lock)
+        make(task, copy)
     told = str(caught.value)
     assert told.startswith(f"{train}: ")
     assert message in told
     assert "\n" not in told
     assert caught.value.exit_code == 2
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"mirror", "copy"}
+    assert (copy / "train.parquet").read_bytes() == b"an older good copy"
 
 
 def test_the_damages_are_many_and_each_layout_has_some():

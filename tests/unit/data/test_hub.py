@@ -1,19 +1,23 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from huggingface_hub import constants
 from unit.data.hub_server import COMMIT, hub  # noqa: F401
 
-from sparsetune.data.hub import NothingArrivesError, hub_snapshot
-from sparsetune.data.sources import fetch_dataset
+from sparsetune.data.hub import HubRepository, NothingArrivesError
 from sparsetune.errors import DataError
-from sparsetune.records import sha256_of
 
 NAME = "owner/set"
 BODY = b"some rows\n" * 200
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -21,11 +25,9 @@ def snapshot(hub, tmp_path):  # noqa: F811
     hub.repositories["dataset", NAME] = {"a/x.tsv": BODY, "a/y.parquet": BODY[:90], "b/x.tsv": b"z"}
 
     def run(revision="main", patterns=("a/*",), name=NAME):
-        source = {"repository": name, "revision": revision}
-        lock = tmp_path / "config" / "lock.yaml"
-        return hub_snapshot(
-            source, kind="dataset", patterns=patterns, lock_file=lock, advice="use a mirror"
-        )
+        repository = HubRepository(name, "dataset", "use a mirror")
+        commit = repository.commit_of(revision, tmp_path / "config" / "lock.yaml")
+        return commit, repository.snapshot(commit, patterns)
 
     run.hub = hub
     return run
@@ -36,50 +38,41 @@ def files(folder):
             p.is_file()}  # fmt: skip
 
 
-def test_wanted_files_come_once_and_then_without_network(snapshot, monkeypatch):
+def test_wanted_files_come_once_and_then_without_network(snapshot, monkeypatch, tmp_path):
     commit, folder = snapshot()
     assert (commit, files(folder)) == (COMMIT, {"a/x.tsv": BODY, "a/y.parquet": BODY[:90]})
-    asked = [path for path, _ in snapshot.hub.asked if NAME in path]
+    asked = list(snapshot.hub.asked)
     assert len(asked) == 4  # the branch, the listing, two files
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert snapshot() == (commit, folder)
-    assert [path for path, _ in snapshot.hub.asked if NAME in path] == asked
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert snapshot() == snapshot(revision=COMMIT) == (commit, folder)
+    assert snapshot.hub.asked == asked
+    lock = yaml.safe_load((tmp_path / "config" / "lock.yaml").read_text())
+    assert lock == {"datasets": {f"{NAME}@main": COMMIT}}
 
 
-def test_a_hub_that_is_busy_is_asked_again(snapshot):
-    for path in (f"datasets/{NAME}/revision/main", f"datasets/{NAME}/tree/{COMMIT}", "a/x.tsv"):
-        snapshot.hub.faults[path] = [503, 502]
-    assert files(snapshot()[1])["a/x.tsv"] == BODY
-    snapshot.hub.faults[f"datasets/{NAME}/revision/dev"] = [503] * 9
-    with pytest.raises(DataError, match=r"^hub source owner/set: the hub refused: .*503"):
-        snapshot(revision="dev")
+@pytest.mark.parametrize(("patterns", "revision"), [(("b/*",), COMMIT), (("a/*",), "f" * 40)])
+def test_what_is_not_all_in_the_cache_is_missing_without_network(
+    snapshot, monkeypatch, patterns, revision
+):
+    snapshot()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        NothingArrivesError, match=r"^no network for hub source owner/set: .*mirror"
+    ):
+        snapshot(patterns=patterns, revision=revision)
 
 
-def test_a_stored_file_that_was_damaged_is_fetched_again(snapshot):
-    _, folder = snapshot()
-    for damage in (BODY[:-1], BODY[:-1] + b"!", b""):
-        (folder / "a" / "x.tsv").write_bytes(damage)
-        before = len(snapshot.hub.asked)
+def test_a_branch_stands_for_the_commit_that_it_first_stood_for(snapshot):
+    snapshot()
+    snapshot.hub.commit = "ab" * 20
+    assert snapshot()[0] == COMMIT
+
+
+def test_a_download_that_was_cut_goes_on_and_one_refused_is_left_to_the_next_call(snapshot):
+    snapshot.hub.faults["a/x.tsv"] = [("cut", 700), ("cut", 10), 503]
+    with pytest.raises(DataError, match=r"the hub refused: .*503"):
         snapshot()
-        assert files(folder)["a/x.tsv"] == BODY
-        assert len(snapshot.hub.asked) == before + 1
-
-
-def test_a_damaged_listing_is_asked_for_again(snapshot):
-    _, folder = snapshot()
-    for content in ("{", "[1]", "[{}]", "3"):
-        (folder.parent / "listing.json").write_text(content)
-        assert files(snapshot()[1])["a/x.tsv"] == BODY
-
-
-def test_whole_files_of_the_libraries_own_cache_are_used_and_others_are_not(snapshot, tmp_path):
-    cache = tmp_path / "cache" / "datasets--owner--set" / "snapshots" / COMMIT / "a"
-    cache.mkdir(parents=True)
-    (cache / "x.tsv").write_bytes(BODY)
-    (cache / "y.parquet").write_bytes(b"half")
-    _, folder = snapshot()
-    assert files(folder) == {"a/x.tsv": BODY, "a/y.parquet": BODY[:90]}
-    assert [path for path, _ in snapshot.hub.downloads()] == ["a/y.parquet"]
+    assert files(snapshot()[1])["a/x.tsv"] == BODY
 
 
 @pytest.mark.parametrize(
@@ -91,39 +84,42 @@ def test_whole_files_of_the_libraries_own_cache_are_used_and_others_are_not(snap
         (None, "no such repository on the hub, or it is private"),  # 401 without a reason
     ],
 )
-def test_a_repository_that_is_not_given_out_is_told_in_one_line(snapshot, code, message):
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_a_repository_that_is_not_given_out_is_told_in_one_line(snapshot, code, message, revision):
     snapshot.hub.codes[NAME] = code
     with pytest.raises(DataError) as caught:
-        snapshot()
+        snapshot(revision=revision)
     assert str(caught.value).startswith(f"hub source {NAME}: {message}")
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, NothingArrivesError)
 
 
+@pytest.mark.parametrize("revision", ["main", COMMIT])
 @pytest.mark.parametrize("name", ["owner/a--b", "owner/-a", "owner/a.git"])
-def test_a_name_that_the_hub_cannot_have_is_told_in_one_line(snapshot, name):
-    for revision in ("main", COMMIT):
-        with pytest.raises(DataError, match=rf"^hub source {name}: no name of a repository: "):
-            snapshot(name=name, revision=revision)
+def test_a_name_that_the_hub_cannot_have_is_told_in_one_line(snapshot, name, revision):
+    with pytest.raises(DataError, match=rf"^hub source {name}: no name of a repository: "):
+        snapshot(name=name, revision=revision)
 
 
-@pytest.mark.parametrize("status", [403, 404, 410, 500, 503])
-def test_a_refused_file_is_named(snapshot, status):
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_refused_file_is_told(snapshot, status):
     snapshot.hub.faults["a/y.parquet"] = [status] * 9
-    with pytest.raises(DataError, match=rf"owner/set: the hub refused: a/y\.parquet: .*{status}"):
+    with pytest.raises(DataError, match=rf"^hub source owner/set: the hub refused: .*{status}"):
         snapshot()
 
 
-def test_wrong_bytes_name_source_and_file(snapshot):
-    snapshot.hub.faults["a/y.parquet"] = ["wrong"] * 9
-    with pytest.raises(DataError, match=r"^hub source owner/set: a/y\.parquet: what arrives is"):
-        snapshot()
+def test_a_commit_without_such_files_is_told(snapshot):
+    with pytest.raises(DataError, match=r"owner/set@012345678901: has no file c/\* or d\.tsv$"):
+        snapshot(patterns=("c/*", "d.tsv"))
 
 
 def test_a_hub_that_is_not_there_ends_with_the_advice(snapshot):
     snapshot.hub.close()
-    with pytest.raises(NothingArrivesError, match=r"no network for hub source owner/set: .*mirror"):
-        snapshot()
+    for revision in ("main", COMMIT):
+        with pytest.raises(
+            NothingArrivesError, match=r"no network for hub source owner/set: .*mir"
+        ):
+            snapshot(revision=revision)
 
 
 def test_a_full_disk_is_told_as_such(snapshot, monkeypatch):
@@ -138,29 +134,66 @@ def test_a_full_disk_is_told_as_such(snapshot, monkeypatch):
 @pytest.mark.parametrize("path", ["a/../../x", "/a/x"])
 def test_a_path_that_leads_out_of_the_folder_is_refused(snapshot, path, tmp_path):
     snapshot.hub.repositories["dataset", NAME][path] = b"evil"
-    with pytest.raises(DataError, match=f"unsafe path '{path}'"):
-        snapshot()
+    with pytest.raises(DataError):
+        snapshot(patterns=("*",))
     assert not list(Path(tmp_path).rglob("x"))
 
 
-def test_a_hub_that_fails_in_every_way_still_gives_the_right_files(hub, tmp_path):  # noqa: F811
-    splits = {
-        f"sst2/{split}.tsv": b"sentence\tlabel\n" + b"fine\t1\n" * 200 for split in ("train", "dev")
-    }
-    hub.repositories["dataset", "nyu-mll/glue"] = splits
-    hub.faults["sst2/train.tsv"] = [503, ("cut", 700), ("cut", 10), "wrong", ("cut", 900)]
-    hub.faults["sst2/dev.tsv"] = [404]
-    source = {"kind": "hub", "repository": "nyu-mll/glue", "revision": "main"}
-    task = SimpleNamespace(
-        id="sst2", layout="sst2", kind="classification", labels=("0", "1"),
-        evaluation_split="dev", source=source,
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            f"datasets: {{{NAME}@main: newest}}",
+            rf"datasets\.{NAME}@main: received 'newest'; allowed: 40",
+        ),
+        ("- a list", "need sections datasets and models"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_damaged_lock_file_is_named(snapshot, tmp_path, text, told):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "lock.yaml").write_text(text)
+    with pytest.raises(DataError, match=rf"lock\.yaml: {told}"):
+        snapshot()
+
+
+def test_parallel_jobs_resolve_each_branch_once(tmp_path, monkeypatch):
+    asked = []
+
+    class Api:
+        def repo_info(self, repository, **_):
+            asked.append(repository)
+            return SimpleNamespace(sha=hashlib.sha1(repository.encode()).hexdigest())
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    lock_file = tmp_path / "config" / "lock.yaml"
+
+    def resolve(name):
+        return HubRepository(name, "dataset", "").commit_of("main", lock_file)
+
+    names = ["a/one", "a/two", "a/three"] * 4
+    with ThreadPoolExecutor(8) as pool:
+        commits = dict(zip(names, pool.map(resolve, names), strict=True))
+    assert sorted(asked) == ["a/one", "a/three", "a/two"]
+    lock = yaml.safe_load(lock_file.read_text())
+    assert lock == {"datasets": {f"{name}@main": commit for name, commit in commits.items()}}
+
+
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_offline_mode_of_the_library_names_the_mirror_option(tmp_path, revision):
+    script = (
+        "from pathlib import Path; from types import SimpleNamespace as N\n"
+        "from sparsetune.data.sources import published_files\n"
+        f"source = dict(kind='hub', repository='nyu-mll/glue', revision={revision!r})\n"
+        "task = N(id='sst2', layout='sst2', source=source)\n"
+        "published_files(task, lock_file=Path('lock.yaml'))\n"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    lock, out = tmp_path / "config" / "lock.yaml", tmp_path / "out" / "sst2"
-    with pytest.raises(DataError, match=r"the hub refused: sst2/dev\.tsv: .*404"):
-        fetch_dataset(task, out, lock_file=lock)
-    assert list((tmp_path / "out").iterdir()) == []
-    measured = fetch_dataset(task, out, lock_file=lock)
-    expected = {Path(name).name: hashlib.sha256(body).hexdigest() for name, body in splits.items()}
-    assert measured["files"] == expected
-    assert {path.name: sha256_of(path) for path in out.iterdir()} == expected
-    assert measured["train_examples"] == 200
+    message = done.stderr.strip().splitlines()[-1]
+    assert "no network for hub source nyu-mll/glue" in message
+    assert "use a mirror: --config mirror=PATH with the published files in" in message
+    assert "PATH/datasets/sst2/" in message

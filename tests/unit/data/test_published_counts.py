@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparsetune.data.examples import read_examples
+from sparsetune.data.layouts import read_published
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data"
 ENTAILMENT = ("entailment", "not_entailment")
@@ -60,7 +60,7 @@ def test_a_real_file_has_its_published_counts(path):
         evaluation_part=None,
     )  # fmt: skip
     split = "train" if stem == "train" else "evaluation"
-    found = read_examples((REAL / path).parent, task, split)
+    found = read_published((REAL / path).parent, task, split)
     # Each text of data to text is an example to train on, and a reference where scores are made.
     if kind == "generation":
         texts = sum(len(example.references) for example in found)
@@ -89,7 +89,7 @@ def test_references_are_grouped_as_the_publisher_counts_inputs(path, examples):
     task = SimpleNamespace(
         id=layout, layout=layout, kind="generation", evaluation_split=stem, evaluation_part=None
     )
-    assert len(read_examples((REAL / path).parent, task, "evaluation")) == examples
+    assert len(read_published((REAL / path).parent, task, "evaluation")) == examples
 
 
 def test_every_real_file_of_a_task_is_read_or_left_out_on_purpose():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from unit.tiny import VOCAB, adapted, tiny_model
 
-from sparsetune.data.encoding import collate
+from sparsetune.data.tokenization import collate
 from sparsetune.evaluation.generate import continue_prompts
 
 END = 7

@@ -7,8 +7,8 @@ import pytest
 from transformers import BertTokenizerFast
 
 from sparsetune.config.load import Catalogue
-from sparsetune.data.encoding import encode
 from sparsetune.data.examples import read_examples
+from sparsetune.data.tokenization import encode
 from sparsetune.evaluation.metrics import score
 from sparsetune.evaluation.metrics.qa import best_spans
 

@@ -11,8 +11,9 @@ from unit.stages.tiny_catalogue import SHAPE, edit, small_catalogue, suite_confi
 
 from sparsetune.architectures.loading import load_model, load_tokenizer
 from sparsetune.cli import main
+from sparsetune.config.backbone import MirrorSource
 from sparsetune.config.load import Catalogue
-from sparsetune.data.backbones import fetch_backbone
+from sparsetune.data.sources import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import shapes
 from sparsetune.records import read_record
@@ -149,8 +150,8 @@ def test_random_weights_get_the_smaller_shape_too(early):
 
 def test_a_mirror_may_hold_such_a_folder(early, tmp_path):
     mirrored = early.catalogue.backbone("bert-base")
-    source = {"kind": "mirror", "path": str(early.backbone)}
-    backbone = type(mirrored)("bert-base", "", "bert", source)
+    source = MirrorSource(kind="mirror", path=str(early.backbone))
+    backbone = mirrored.model_copy(update={"source": source})
     fetch_backbone(backbone, tmp_path / "copy", lock_file=tmp_path / "lock.yaml")
     one, two = (load_model(path, kind="regression", label_count=1, seed=0)
                 for path in (early.backbone, tmp_path / "copy"))  # fmt: skip

@@ -12,7 +12,7 @@ from sparsetune.records import sha256_of
 from sparsetune.stages.track import prepare_store, track_suite
 
 METHODS = ("full", "lora")
-SUMS = {"train.tsv": "a" * 64, "dev.tsv": "b" * 64}
+SUMS = {"train.parquet": "a" * 64, "evaluation.parquet": "b" * 64}
 
 
 @pytest.fixture

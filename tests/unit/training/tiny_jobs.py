@@ -8,7 +8,7 @@ from unit.tiny import VOCAB, tiny_model
 
 from sparsetune.architectures.loading import load_model
 from sparsetune.config.method import HeadsMask, UnstructuredMask
-from sparsetune.data.encoding import collate
+from sparsetune.data.tokenization import collate
 from sparsetune.dsee.support import model_supports
 from sparsetune.methods.tuned import Structure, build
 from sparsetune.training.phases import Workplace

@@ -6,8 +6,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sparsetune.data.examples import GenerationExample, read_examples
-from sparsetune.data.sources import fetch_dataset
+from sparsetune.data.examples import GenerationExample
+from sparsetune.data.layouts import read_published
 from sparsetune.errors import DataError
 
 ENTRIES = [
@@ -29,14 +29,13 @@ ENTRIES = [
 FIRST = "[TABLECONTEXT] : name : Ada | Ada : birth_place : Oslo"
 
 
-def task_of(split="dev", **source):
+def task_of(split="dev"):
     return SimpleNamespace(
         id="dart",
         layout="dart",
         kind="generation",
         labels=(),
         evaluation_split=split,
-        source=source,
     )
 
 
@@ -44,12 +43,12 @@ def test_published_json_gives_texts_to_train_on_and_entries_to_score(tmp_path):
     text = json.dumps(ENTRIES)
     (tmp_path / "dart-v1.1.1-full-train.json").write_text(text)
     (tmp_path / "dart-v1.1.1-full-dev.json.gz").write_bytes(gzip.compress(text.encode()))
-    assert read_examples(tmp_path, task_of(), "train") == [
+    assert read_published(tmp_path, task_of(), "train") == [
         GenerationExample("train-0", FIRST, ("Ada is from Oslo.",)),
         GenerationExample("train-1", FIRST, ("Oslo is Ada's town.",)),
         GenerationExample("train-2", "Ben : eattype : pub", ("Ben is a pub.",)),
     ]
-    assert read_examples(tmp_path, task_of(), "evaluation") == [
+    assert read_published(tmp_path, task_of(), "evaluation") == [
         GenerationExample("dev-0", FIRST, ("Ada is from Oslo.", "Oslo is Ada's town.")),
         GenerationExample("dev-1", "Ben : eattype : pub", ("Ben is a pub.",)),
     ]
@@ -59,13 +58,13 @@ def test_entries_without_annotations_give_no_example(tmp_path):
     bare = {**ENTRIES[0], "annotations": []}
     text = json.dumps([ENTRIES[1], bare, ENTRIES[1]])
     (tmp_path / "dart-v1.1.1-full-dev.json").write_text(text)
-    found = read_examples(tmp_path, task_of(), "evaluation")
+    found = read_published(tmp_path, task_of(), "evaluation")
     assert [example.id for example in found] == ["dev-0", "dev-1"]
     assert {example.references for example in found} == {("Ben is a pub.",)}
 
 
 @pytest.mark.parametrize("as_lists", [True, False])
-def test_hub_parquet_is_fetched_from_a_folder_for_each_split(tmp_path, as_lists):
+def test_hub_parquet_is_read_from_a_folder_for_each_split(tmp_path, as_lists):
     annotations = [entry["annotations"] for entry in ENTRIES]
     if as_lists:
         annotations = [
@@ -77,11 +76,9 @@ def test_hub_parquet_is_fetched_from_a_folder_for_each_split(tmp_path, as_lists)
         (tmp_path / "hub" / folder).mkdir(parents=True)
         path = tmp_path / "hub" / folder / "0000.parquet"
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    task = task_of(kind="mirror", path=str(tmp_path / "hub"))
-    measured = fetch_dataset(task, tmp_path / "copy", lock_file=tmp_path / "lock.yaml")
-    assert sorted(measured["files"]) == ["train-0000.parquet", "validation-0000.parquet"]
-    assert (measured["train_examples"], measured["evaluation_examples"]) == (3, 2)
-    assert read_examples(tmp_path / "copy", task, "evaluation")[0].source == FIRST
+    for split, count in (("train", 3), ("evaluation", 2)):
+        found = read_published(tmp_path / "hub", task_of(), split)
+        assert (len(found), found[0].source) == (count, FIRST)
 
 
 def test_a_missing_shard_of_a_folder_is_named(tmp_path):
@@ -89,9 +86,11 @@ def test_a_missing_shard_of_a_folder_is_named(tmp_path):
     for name in ("0000.parquet", "0002.parquet"):
         (tmp_path / "train" / name).touch()
     with pytest.raises(DataError, match=r"train/0002\.parquet: shard 0001 of 'train' is missing"):
-        read_examples(tmp_path, task_of(), "train")
+        read_published(tmp_path, task_of(), "train")
 
 
 def test_a_split_that_was_never_published_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no split 'dev_matched'; allowed: train, dev, test"):
-        read_examples(tmp_path, task_of("dev_matched"), "evaluation")
+    with pytest.raises(
+        DataError, match="split of dart: received 'dev_matched'; allowed: train, dev"
+    ):
+        read_published(tmp_path, task_of("dev_matched"), "evaluation")

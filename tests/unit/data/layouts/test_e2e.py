@@ -6,7 +6,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sparsetune.data.examples import GenerationExample, check, files_of, read_examples
+from sparsetune.data.examples import GenerationExample
+from sparsetune.data.layouts import read_published, split_files
 from sparsetune.data.layouts.e2e import linearise
 from sparsetune.errors import DataError
 
@@ -19,6 +20,11 @@ def task_of(split="dev"):
     return SimpleNamespace(
         id="e2e", layout="e2e", kind="generation", labels=(), evaluation_split=split
     )
+
+
+def names(folder):
+    found = [split_files(folder, task_of(), split) for split in ("train", "evaluation")]
+    return [path.name for paths in found for path in paths]
 
 
 def test_linearise_writes_slots_in_published_order():
@@ -38,30 +44,25 @@ def test_train_rows_are_examples_and_evaluation_rows_are_grouped(tmp_path):
     rows = f'mr,ref\r\n"{MEANING}","One,\ntwo."\r\n"{MEANING}",Three. \r\nname[Ada],Four.\r\n'
     (tmp_path / "trainset.csv").write_bytes(rows.encode())
     (tmp_path / "devset.csv.gz").write_bytes(gzip.compress(rows.encode()))
-    assert read_examples(tmp_path, task_of(), "train") == [
+    assert read_published(tmp_path, task_of(), "train") == [
         GenerationExample("train-0", SOURCE, ("One,\ntwo.",)),
         GenerationExample("train-1", SOURCE, ("Three.",)),
         GenerationExample("train-2", "name : Ada", ("Four.",)),
     ]
-    assert read_examples(tmp_path, task_of(), "evaluation") == [
+    assert read_published(tmp_path, task_of(), "evaluation") == [
         GenerationExample("dev-0", SOURCE, ("One,\ntwo.", "Three.")),
         GenerationExample("dev-1", "name : Ada", ("Four.",)),
     ]
-    counts = {"train_examples": 3, "train_references": 3}
-    assert check(tmp_path, task_of()) == counts | {
-        "evaluation_examples": 2,
-        "evaluation_references": 3,
-    }
 
 
 def test_linearised_files_are_read_as_they_stand(tmp_path):
     lines = f"{SOURCE}||One , two . \n{SOURCE}||Three . \nname : Ada||Four . \n"
     (tmp_path / "train.txt").write_text(lines)
     (tmp_path / "valid.txt.gz").write_bytes(gzip.compress(lines.encode()))
-    assert read_examples(tmp_path, task_of(), "train")[0] == GenerationExample(
+    assert read_published(tmp_path, task_of(), "train")[0] == GenerationExample(
         "train-0", SOURCE, ("One , two .",)
     )
-    assert read_examples(tmp_path, task_of(), "evaluation") == [
+    assert read_published(tmp_path, task_of(), "evaluation") == [
         GenerationExample("dev-0", SOURCE, ("One , two .", "Three .")),
         GenerationExample("dev-1", "name : Ada", ("Four .",)),
     ]
@@ -78,19 +79,19 @@ def test_hub_parquet_gives_the_same_examples_as_csv(tmp_path):
             pyarrow.table(columns), tmp_path / "hub" / folder / "0000.parquet"
         )
     for split in ("train", "evaluation"):
-        expected = read_examples(tmp_path, task_of(), split)
-        assert read_examples(tmp_path / "hub", task_of(), split) == expected
+        expected = read_published(tmp_path, task_of(), split)
+        assert read_published(tmp_path / "hub", task_of(), split) == expected
 
 
 def test_a_folder_is_read_in_one_form(tmp_path):
     (tmp_path / "trainset.csv").write_text("mr,ref\nname[Ada],One.\n")
     (tmp_path / "valid.txt").write_text("name : Ada||One .\n")
     with pytest.raises(DataError, match=r"holds trainset\.csv and valid\.txt, .* in one form"):
-        files_of(tmp_path, task_of())
+        names(tmp_path)
     (tmp_path / "train.txt").write_text("name : Ada||One .\n")
-    assert [path.name for path in files_of(tmp_path, task_of())] == ["train.txt", "valid.txt"]
+    assert names(tmp_path) == ["train.txt", "valid.txt"]
     (tmp_path / "devset.csv").write_text("mr,ref\nname[Ada],One.\n")
-    assert [path.name for path in files_of(tmp_path, task_of())] == ["trainset.csv", "devset.csv"]
+    assert names(tmp_path) == ["trainset.csv", "devset.csv"]
 
 
 def test_other_things_in_the_folder_are_no_form(tmp_path):
@@ -98,10 +99,10 @@ def test_other_things_in_the_folder_are_no_form(tmp_path):
         (tmp_path / name).write_text("mr,ref\nname[Ada],One.\n")
     (tmp_path / "train").mkdir()
     (tmp_path / "validation-notes.parquet").touch()
-    assert [path.name for path in files_of(tmp_path, task_of())] == ["trainset.csv", "devset.csv"]
+    assert names(tmp_path) == ["trainset.csv", "devset.csv"]
     (tmp_path / "trainset.csv").unlink()
     with pytest.raises(DataError, match=r"trainset\.csv: no such file \(accepted: trainset\.csv,"):
-        files_of(tmp_path, task_of())
+        names(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
@@ -109,12 +110,17 @@ def test_both_real_forms_group_alike(split):
     if not REAL.is_dir():
         pytest.skip("the real E2E files are not beside the repository")
     challenge, linearised = (
-        [len(example.references) for example in read_examples(folder, task_of(split), "evaluation")]
+        [
+            len(example.references)
+            for example in read_published(folder, task_of(split), "evaluation")
+        ]
         for folder in (REAL / "e2e", REAL / "e2e_lora")
     )
     assert sorted(challenge) == sorted(linearised)
 
 
 def test_a_split_that_was_never_published_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no split 'dev_matched'; allowed: train, dev, test"):
-        read_examples(tmp_path, task_of("dev_matched"), "evaluation")
+    with pytest.raises(
+        DataError, match="split of e2e: received 'dev_matched'; allowed: train, dev"
+    ):
+        read_published(tmp_path, task_of("dev_matched"), "evaluation")

@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sparsetune.data.examples import check, read_examples
-from sparsetune.data.layouts import glue
-from sparsetune.data.published import TextExample
+from sparsetune.data.examples import TextExample
+from sparsetune.data.layouts import glue, read_published
+from sparsetune.data.synthetic.tasks import write_task
 from sparsetune.errors import ConfigError, DataError
 
 REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "glue"
@@ -78,7 +78,7 @@ def write_parquet(path, layout, examples):
 def test_each_published_layout_gives_texts_and_label(tmp_path, layout, end):
     header, row, (text, second, label) = PUBLISHED[layout]
     write(tmp_path / "train.tsv", header, row, end=end)
-    examples = read_examples(tmp_path, task_of(layout), "train")
+    examples = read_published(tmp_path, task_of(layout), "train")
     assert examples == [TextExample("train-0", text, second, label)]
 
 
@@ -86,10 +86,10 @@ def test_each_published_layout_gives_texts_and_label(tmp_path, layout, end):
 def test_parquet_gives_the_same_examples_as_tsv(tmp_path, layout):
     header, row, _ = PUBLISHED[layout]
     write(tmp_path / "train.tsv", header, row, row.replace("3.750", "2.8"))
-    from_tsv = read_examples(tmp_path, task_of(layout), "train")
+    from_tsv = read_published(tmp_path, task_of(layout), "train")
     (tmp_path / "hub").mkdir()
     write_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet", layout, from_tsv)
-    assert read_examples(tmp_path / "hub", task_of(layout), "train") == from_tsv
+    assert read_published(tmp_path / "hub", task_of(layout), "train") == from_tsv
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_parquet_gives_the_same_examples_as_tsv(tmp_path, layout):
 def test_parquet_of_real_rows_equals_the_real_tsv(tmp_path, folder, layout):
     if not (REAL / folder).is_dir():
         pytest.skip("the real GLUE files are not beside the repository")
-    from_tsv = read_examples(REAL / folder, task_of(layout), "evaluation")
+    from_tsv = read_published(REAL / folder, task_of(layout), "evaluation")
     half = len(from_tsv) // 2
     for number, part in enumerate((from_tsv[:half], from_tsv[half:])):
         write_parquet(tmp_path / f"validation-{number:05d}-of-00002.parquet", layout, part)
-    assert read_examples(tmp_path, task_of(layout), "evaluation") == from_tsv
+    assert read_published(tmp_path, task_of(layout), "evaluation") == from_tsv
 
 
 @pytest.mark.parametrize(
@@ -124,77 +124,168 @@ def test_real_files_have_the_published_counts(folder, layout, split, examples, c
     if not (REAL / folder).is_dir():
         pytest.skip("the real GLUE files are not beside the repository")
     task = task_of(layout, "dev_matched" if layout == "mnli" else "dev")
-    found = read_examples(REAL / folder, task, split)
+    found = read_published(REAL / folder, task, split)
     labels = [example.label for example in found]
     assert len(found) == examples
     assert tuple(labels.count(number) for number in range(len(counts))) == counts
     assert all(example.text for example in found)
 
 
-def test_check_counts_both_splits(tmp_path):
-    header, row, _ = PUBLISHED["rte"]
-    write(tmp_path / "train.tsv", header, row, row)
-    write(tmp_path / "dev.tsv", header, "0\ta\tb\tentailment")
-    assert check(tmp_path, task_of("rte")) == {
-        "train_examples": 2,
-        "train_label_counts": {"entailment": 0, "not_entailment": 2},
-        "evaluation_examples": 1,
-        "evaluation_label_counts": {"entailment": 1, "not_entailment": 0},
-    }
-
-
 def test_mnli_takes_the_last_gold_label_column_of_dev(tmp_path):
     names = ["sentence1", "sentence2", "label1", "label2", "gold_label", "gold_label"]
     write(tmp_path / "dev_mismatched.tsv", "\t".join(names), "a\tb\tx\ty\tz\tneutral")
-    (example,) = read_examples(tmp_path, task_of("mnli", "dev_mismatched"), "evaluation")
+    (example,) = read_published(tmp_path, task_of("mnli", "dev_mismatched"), "evaluation")
     assert example == TextExample("dev_mismatched-0", "a", "b", 1)
 
 
 def test_mnli_reads_json_lines(tmp_path):
     row = {"premise": "a", "hypothesis": "b", "label": "contradiction"}
     (tmp_path / "dev_matched.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
-    (example,) = read_examples(tmp_path, task_of("mnli", "dev_matched"), "evaluation")
+    (example,) = read_published(tmp_path, task_of("mnli", "dev_matched"), "evaluation")
     assert (example.text, example.second_text, example.label) == ("a", "b", 2)
 
 
 def test_unicode_line_separators_do_not_cut_rows(tmp_path):
     write(tmp_path / "train.tsv", "sentence\tlabel", "one\u2028two\x0cthree\x85four\t0")
-    (example,) = read_examples(tmp_path, task_of("sst2"), "train")
+    (example,) = read_published(tmp_path, task_of("sst2"), "train")
     assert example.text == "one\u2028two\x0cthree\x85four"
 
 
 def test_qqp_leaves_out_at_most_the_three_damaged_published_rows(tmp_path):
     header, row, _ = PUBLISHED["qqp"]
     write(tmp_path / "train.tsv", header, *["cut\trow"] * 3, row)
-    assert len(read_examples(tmp_path, task_of("qqp"), "train")) == 1
+    assert len(read_published(tmp_path, task_of("qqp"), "train")) == 1
     write(tmp_path / "train.tsv", header, *["cut\trow"] * 4, row)
-    with pytest.raises(DataError, match=r"train\.tsv: row 5: got 2 columns, need 6"):
-        read_examples(tmp_path, task_of("qqp"), "train")
+    with pytest.raises(DataError, match=r"train\.tsv: row 5: received 2 columns, need 6"):
+        read_published(tmp_path, task_of("qqp"), "train")
 
 
 def test_missing_file_is_named_with_what_is_there(tmp_path):
     (tmp_path / "dev.tsv.gz").touch()
     with pytest.raises(DataError, match=r"train\.tsv: no such file .* holds: dev\.tsv\.gz"):
-        read_examples(tmp_path, task_of("sst2"), "train")
+        read_published(tmp_path, task_of("sst2"), "train")
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        read_examples(tmp_path / "nowhere", task_of("sst2"), "train")
+        read_published(tmp_path / "nowhere", task_of("sst2"), "train")
 
 
 def test_bad_parquet_is_named(tmp_path):
     path = tmp_path / "train-00000-of-00001.parquet"
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(DataError, match="not a readable parquet file"):
-        read_examples(tmp_path, task_of("sst2"), "train")
+        read_published(tmp_path, task_of("sst2"), "train")
     write_parquet(path, "sst2", [TextExample("", "a", None, -1)])
-    with pytest.raises(DataError, match=r"row 1: label: got -1 \(hidden by the publisher"):
-        read_examples(tmp_path, task_of("sst2"), "train")
+    with pytest.raises(DataError, match=r"row 1: label: received -1 \(hidden by the publisher"):
+        read_published(tmp_path, task_of("sst2"), "train")
     with pytest.raises(DataError, match="missing column 'sentence1'"):
-        read_examples(tmp_path, task_of("rte"), "train")
+        read_published(tmp_path, task_of("rte"), "train")
     path.rename(tmp_path / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match="need all shards"):
-        read_examples(tmp_path, task_of("sst2"), "train")
+        read_published(tmp_path, task_of("sst2"), "train")
 
 
 def test_unknown_layout_lists_the_known(tmp_path):
-    with pytest.raises(ConfigError, match="got 'sst3'; allowed: cola, dart, e2e"):
-        read_examples(tmp_path, task_of("sst3"), "train")
+    with pytest.raises(ConfigError, match="received 'sst3'; allowed: cola, dart, e2e"):
+        read_published(tmp_path, task_of("sst3"), "train")
+
+
+# The published header of each test file, a row of it, and the texts that must come out.
+_MNLI = (
+    "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
+    "sentence1_parse\tsentence2_parse\tsentence1\tsentence2"
+)
+TESTS = {
+    "cola": ("index\tsentence", "0\tBill whistled.", ("Bill whistled.", None)),
+    "sst2": ("index\tsentence", '0\tuneasy " mishmash', ('uneasy " mishmash', None)),
+    "mrpc": ("\ufeffindex\t#1 ID\t#2 ID\t#1 String\t#2 String", "0\t7\t8\ta\tb", ("a", "b")),
+    "rte": ("index\tsentence1\tsentence2", "0\ta\tb", ("a", "b")),
+    "wnli": ("index\tsentence1\tsentence2", "0\ta\tb", ("a", "b")),
+    "qnli": ("index\tquestion\tsentence", "0\tq?\ts", ("q?", "s")),
+    "qqp": ("id\tquestion1\tquestion2", "0\ta\tb", ("a", "b")),
+    "stsb": (
+        "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2",
+        "0\tnews\tf\t2012\t7\tx\ty\ta\tb",
+        ("a", "b"),
+    ),
+    "mnli": (_MNLI, "0\t1\t2\tfiction\tp\tp\tp\tp\ta\tb", ("a", "b")),
+}
+
+
+@pytest.mark.parametrize("layout", TESTS)
+def test_each_published_test_file_gives_texts_without_a_label(tmp_path, layout):
+    header, row, (text, second) = TESTS[layout]
+    part = glue.LAYOUTS[layout].tests[0]
+    write(tmp_path / f"{part.stem}.tsv", header, row, "1" + row[1:])
+    expected = [TextExample(f"{part.stem}-{n}", text, second, None) for n in (0, 1)]
+    assert glue.read_tests(tmp_path, task_of(layout)) == {part.stem: expected}
+
+
+@pytest.mark.parametrize("layout", TESTS)
+def test_parquet_of_a_test_file_gives_the_same_examples(tmp_path, layout):
+    header, row, texts = TESTS[layout]
+    part = glue.LAYOUTS[layout].tests[0]
+    write(tmp_path / f"{part.stem}.tsv", header, row)
+    from_tsv = glue.read_tests(tmp_path, task_of(layout))
+    (tmp_path / f"{part.stem}.tsv").unlink()
+    columns = dict(zip(glue.LAYOUTS[layout].hub_texts, texts, strict=False))
+    table = {**{name: [text] for name, text in columns.items()}, "label": [-1], "idx": [0]}
+    pyarrow.parquet.write_table(
+        pyarrow.table(table), tmp_path / f"{part.stem}-00000-of-00001.parquet"
+    )
+    assert glue.read_tests(tmp_path, task_of(layout)) == from_tsv
+
+
+@pytest.mark.parametrize("layout", ["cola", "rte", "sst2", "stsb"])
+def test_generated_test_files_are_read_like_published_ones(tmp_path, layout):
+    write_task(layout, tmp_path, seed=0, sizes={"test": 3})
+    (examples,) = glue.read_tests(tmp_path, task_of(layout)).values()
+    assert [example.id for example in examples] == ["test-0", "test-1", "test-2"]
+    assert all(example.text and example.label is None for example in examples)
+
+
+def test_mnli_has_three_files_and_absent_ones_are_left_out(tmp_path):
+    header, row, _ = TESTS["mnli"]
+    write(tmp_path / "test_mismatched.tsv", header, row)
+    write(tmp_path / "diagnostic.tsv", "index\tsentence1\tsentence2", "0\ta\tb")
+    found = glue.read_tests(tmp_path, task_of("mnli"))
+    assert list(found) == ["test_mismatched", "diagnostic"]
+
+
+def test_a_task_without_test_files_has_none(tmp_path):
+    assert glue.read_tests(tmp_path, task_of("rte")) == {}
+    assert glue.read_tests(tmp_path, task_of("squad")) == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["index\tsentence1", "0\ta"], "row 1: the header lacks column 'sentence2'"),
+        (
+            ["index\tsentence1\tsentence2", "1\ta\tb"],
+            "row 2: index: received '1', need 0; a",
+        ),
+        (
+            ["index\tsentence1\tsentence2", "0\ta\tb", "2\ta\tb"],
+            "row 3: index: received '2', need 1",
+        ),
+        (["index\tsentence1\tsentence2", "0\ta"], "row 2: received 2 columns, need 3"),
+        (["index\tsentence1\tsentence2"], "a header but no examples"),
+    ],
+)
+def test_damaged_test_file_is_refused(tmp_path, lines, told):
+    write(tmp_path / "test.tsv", *lines)
+    with pytest.raises(DataError, match=rf"test\.tsv: .*{told}"):
+        glue.read_tests(tmp_path, task_of("rte"))
+
+
+@pytest.mark.parametrize("folder", ["MRPC", "QNLI", "RTE", "SST-2", "WNLI"])
+def test_published_test_files_have_glues_counts(folder):
+    path = REAL / folder / "test.tsv.gz"
+    if not path.is_file():
+        pytest.skip(f"{path.name} of {folder} is not on this machine")
+    layout = folder.lower().replace("-", "")
+    (examples,) = glue.read_tests(REAL / folder, task_of(layout)).values()
+    (part,) = glue.LAYOUTS[layout].tests
+    assert len(examples) == part.published_examples
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        assert len(examples) == sum(1 for _ in file) - 1
+    assert all(example.label is None and example.text for example in examples)

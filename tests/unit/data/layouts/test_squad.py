@@ -7,7 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sparsetune.data.examples import SpanExample, check, read_examples
+from sparsetune.data.examples import SpanExample
+from sparsetune.data.layouts import read_published
 from sparsetune.errors import DataError
 
 REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "squad"
@@ -29,14 +30,14 @@ def write(path, *questions, context=CONTEXT):
 @pytest.mark.parametrize("name", ["train-v1.1.json", "train-v1.1.json.gz"])
 def test_published_json_gives_questions(tmp_path, name):
     write(tmp_path / name, question())
-    assert read_examples(tmp_path, TASK, "train") == [
+    assert read_published(tmp_path, TASK, "train") == [
         SpanExample("q1", "Where?", CONTEXT, (("Oslo", 13),))
     ]
 
 
 def test_parquet_gives_the_same_questions(tmp_path):
     write(tmp_path / "train-v1.1.json", question(), question("q2", "Rome", 32))
-    from_json = read_examples(tmp_path, TASK, "train")
+    from_json = read_published(tmp_path, TASK, "train")
     table = {
         "id": [e.id for e in from_json],
         "title": ["People"] * 2,
@@ -47,26 +48,20 @@ def test_parquet_gives_the_same_questions(tmp_path):
     (tmp_path / "hub").mkdir()
     path = tmp_path / "hub" / "train-00000-of-00001.parquet"
     pyarrow.parquet.write_table(pyarrow.table(table), path)
-    assert read_examples(tmp_path / "hub", TASK, "train") == from_json
+    assert read_published(tmp_path / "hub", TASK, "train") == from_json
 
 
 def test_real_dev_file_has_the_published_counts():
     if not REAL.is_dir():
         pytest.skip("the real SQuAD file is not beside the repository")
-    examples = read_examples(REAL, TASK, "evaluation")
+    examples = read_published(REAL, TASK, "evaluation")
     assert len(examples) == 10570
     assert len({example.context for example in examples}) == 2067
     assert max(len(example.answers) for example in examples) > 3
 
 
-def test_check_counts_questions(tmp_path):
-    write(tmp_path / "train-v1.1.json", question(), question("q2"))
-    write(tmp_path / "dev-v1.1.json", question())
-    assert check(tmp_path, TASK) == {"train_examples": 2, "evaluation_examples": 1}
-
-
 def test_a_split_that_was_never_published_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no published split 'test'; allowed: train, dev"):
-        read_examples(
+    with pytest.raises(DataError, match="split of squad: received 'test'; allowed: train, dev"):
+        read_published(
             tmp_path, SimpleNamespace(**{**vars(TASK), "evaluation_split": "test"}), "evaluation"
         )

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparsetune.data.examples import GenerationExample, check, read_examples
+from sparsetune.data.examples import GenerationExample
+from sparsetune.data.layouts import read_published
+from sparsetune.data.layouts.webnlg import linearise, triple_of
 from sparsetune.errors import DataError
 
 REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "nlg" / "webnlg_challenge_2017"
@@ -49,40 +51,34 @@ def folder(tmp_path):
 
 
 def test_train_has_an_example_a_text_and_evaluation_an_entry(folder):
-    assert read_examples(folder, task_of(), "train") == [
+    assert read_published(folder, task_of(), "train") == [
         GenerationExample("train-0", "Oslo : country : Norway", ("One.",)),
         GenerationExample("train-1", "Oslo : country : Norway", ("Two.",)),
     ]
     two = "Ada_L : birthPlace : Oslo | Oslo : country : Norway"
-    assert read_examples(folder, task_of("all"), "evaluation") == [
+    assert read_published(folder, task_of("all"), "evaluation") == [
         GenerationExample("test-0", "Oslo : country : Norway", ("One.", "Two.")),
         GenerationExample("test-1", two, ("Three.",)),
     ]
 
 
 def test_a_part_has_the_entries_whose_category_train_has_or_lacks(folder):
-    seen = read_examples(folder, task_of("seen"), "evaluation")
-    unseen = read_examples(folder, task_of("unseen"), "evaluation")
+    seen = read_published(folder, task_of("seen"), "evaluation")
+    unseen = read_published(folder, task_of("unseen"), "evaluation")
     assert [example.references for example in seen] == [("One.", "Two.")]
     assert [example.references for example in unseen] == [("Three.",)]
-    assert check(folder, task_of("unseen")) == {
-        "train_examples": 2,
-        "train_references": 2,
-        "evaluation_examples": 1,
-        "evaluation_references": 1,
-    }
 
 
 def test_a_part_without_entries_is_refused(folder):
     write(folder / "test.json", entry(1, "City", [("Oslo", "country", "Norway")], "One."))
     with pytest.raises(DataError, match=r"test\.json: no entry has a category that is unseen in"):
-        read_examples(folder, task_of("unseen"), "evaluation")
+        read_published(folder, task_of("unseen"), "evaluation")
 
 
 def test_entries_with_one_source_stay_apart(folder):
     triples = [("Oslo", "country", "Norway")]
     write(folder / "test.json", entry(1, "City", triples, "A."), entry(2, "City", triples, "B."))
-    found = read_examples(folder, task_of(), "evaluation")
+    found = read_published(folder, task_of(), "evaluation")
     assert [example.references for example in found] == [("A.",), ("B.",)]
 
 
@@ -91,11 +87,26 @@ def test_entries_with_one_source_stay_apart(folder):
 def test_real_test_file_has_the_published_parts(part, entries):
     if not REAL.is_dir():
         pytest.skip("the real WebNLG files are not beside the repository")
-    found = read_examples(REAL, task_of(part), "evaluation")
+    found = read_published(REAL, task_of(part), "evaluation")
     assert len(found) == entries
     assert all(example.source.count(" : ") >= 2 for example in found)
 
 
 def test_a_split_that_was_never_published_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no split 'dev_matched'; allowed: train, dev, test"):
-        read_examples(tmp_path, task_of(split="dev_matched"), "evaluation")
+    with pytest.raises(
+        DataError, match="split of webnlg: received 'dev_matched'; allowed: train, dev"
+    ):
+        read_published(tmp_path, task_of(split="dev_matched"), "evaluation")
+
+
+def test_triples_are_written_in_published_order():
+    triples = [("Ada_L", "home", '"Oslo, Norway"'), ("Oslo", "country", "Norway")]
+    assert linearise(triples) == 'Ada_L : home : "Oslo, Norway" | Oslo : country : Norway'
+    assert linearise(triples[:1]) == 'Ada_L : home : "Oslo, Norway"'
+
+
+def test_a_triple_may_have_an_empty_field_but_needs_all_three():
+    assert triple_of(["Ada", "", "Oslo"]) == ("Ada", "", "Oslo")
+    for bad in (["Ada", "home"], ["Ada", "home", "Oslo", "x"], "Ada", ["Ada", "home", 3], None, {}):
+        with pytest.raises(ValueError, match=r"need three texts \(subject, property, object\)"):
+            triple_of(bad)

@@ -1,4 +1,4 @@
-"""Facts and clauses of the generated world."""
+"""Facts and clauses of the synthetic language."""
 
 import hashlib
 import random
@@ -12,7 +12,7 @@ from sparsetune.data.synthetic.grammar import (
     vocabulary,
 )
 from sparsetune.data.synthetic.tasks import LABEL_NOISE, rte_row, sst2_row
-from sparsetune.data.synthetic.words import OPINIONS, article, plural, singular_verb
+from sparsetune.data.synthetic.words import OPINIONS, article, inflected
 
 
 def test_stream_is_the_documented_function_of_seed_and_names():
@@ -22,8 +22,8 @@ def test_stream_is_the_documented_function_of_seed_and_names():
 
 
 def test_regular_word_forms():
-    assert [plural(word) for word in ("heron", "fox", "birch")] == ["herons", "foxes", "birches"]
-    assert [singular_verb(word) for word in ("sing", "stop")] == ["sings", "stops"]
+    words = {"heron": "herons", "fox": "foxes", "birch": "birches", "sing": "sings"}
+    assert {word: inflected(word) for word in words} == words
     assert [article(word) for word in ("heron", "owl")] == ["a", "an"]
 
 

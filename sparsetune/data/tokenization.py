@@ -1,17 +1,36 @@
-"""Examples to token features, and features to padded tensors.
+"""From text to token ids: examples to features, features to padded tensors, and new tokenizers.
 
 Features are plain lists of integers, so they can be counted and tested without a model; only
-``collate`` makes tensors.
+``collate`` makes tensors. Tokenizers are trained for backbones that are pre-trained here alone;
+published ones bring their own.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import Tensor
+from transformers import (
+    BertTokenizerFast,
+    GPT2TokenizerFast,
+    PreTrainedTokenizerFast,
+    RobertaTokenizerFast,
+)
 
-from sparsetune.data.published import GenerationExample, SpanExample, TextExample
-from sparsetune.errors import ConfigError, shown
+from sparsetune.config.load import Task
+from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
+from sparsetune.errors import ConfigError, DataError, shown
 
 IGNORED_LABEL = -100
 SEPARATOR = " =>"  # between source and answer, for models without a separator token
@@ -19,15 +38,25 @@ PUBLISHED_QUESTION_TOKENS = 64
 
 _TOKEN_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 _SCALAR_FIELDS = ("labels", "start_positions", "end_positions")
+Kind = Literal["wordpiece", "byte-bpe"]
+Architecture = Literal["bert", "roberta", "gpt2"]
+# The order fixes the ids, and it is that of the published vocabularies.
+_SPECIAL_TOKENS: dict[str, tuple[str, ...]] = {
+    "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    "gpt2": ("<|endoftext|>",),
+}
+_KIND_OF: dict[str, str] = {"bert": "wordpiece", "roberta": "byte-bpe", "gpt2": "byte-bpe"}
+_BYTES = 256
 
 
 def encode(
-    examples: Sequence[Any], task: Any, tokenizer: Any, *, for_training: bool
+    examples: Sequence[Any], task: Task, tokenizer: Any, *, for_training: bool
 ) -> list[dict[str, Any]]:
     """Turn examples into token features, in order.
 
     Args:
-        examples: from :func:`sparsetune.data.examples.read_examples`, all of one kind.
+        examples: all of one kind.
         task: catalogue entry; ``kind``, ``maximum_tokens``, ``window_stride_tokens`` and
             ``generation`` are read.
         tokenizer: a fast Hugging Face tokenizer with a pad token.
@@ -79,7 +108,9 @@ def collate(
         ValueError: no features, an unknown side, or features whose fields differ.
     """
     if not features or side not in ("right", "left"):
-        raise ValueError(f"need features and side right or left, got {len(features)}, {side!r}")
+        raise ValueError(
+            f"need features and side right or left, received {len(features)}, {side!r}"
+        )
     longest = max(len(feature["input_ids"]) for feature in features)
     batch: dict[str, Tensor] = {}
     for field in (*_TOKEN_FIELDS, *_SCALAR_FIELDS):
@@ -110,7 +141,7 @@ def _rows(encoded: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _encode_texts(
-    examples: Sequence[TextExample], task: Any, tokenizer: Any
+    examples: Sequence[TextExample], task: Task, tokenizer: Any
 ) -> list[dict[str, Any]]:
     first = [example.text for example in examples]
     second = None
@@ -126,7 +157,7 @@ def _encode_texts(
 
 
 def _encode_spans(
-    examples: Sequence[SpanExample], task: Any, tokenizer: Any, *, for_training: bool
+    examples: Sequence[SpanExample], task: Task, tokenizer: Any, *, for_training: bool
 ) -> list[dict[str, Any]]:
     questions = _cut_questions(examples, task, tokenizer)
     encoded = tokenizer(
@@ -153,7 +184,7 @@ def _encode_spans(
     return features
 
 
-def _cut_questions(examples: Sequence[SpanExample], task: Any, tokenizer: Any) -> list[str]:
+def _cut_questions(examples: Sequence[SpanExample], task: Task, tokenizer: Any) -> list[str]:
     """Questions without leading blanks, cut so that every window has room for context."""
     limit = min(PUBLISHED_QUESTION_TOKENS, task.maximum_tokens // 2)
     special_tokens = tokenizer.num_special_tokens_to_add(pair=True)
@@ -161,7 +192,7 @@ def _cut_questions(examples: Sequence[SpanExample], task: Any, tokenizer: Any) -
     stride = task.window_stride_tokens
     if stride is None or not 0 <= stride < room:
         raise ConfigError(
-            f"task {task.id}: window_stride_tokens: got {stride}, need 0 <= value < {room} "
+            f"task {task.id}: window_stride_tokens: received {stride}, need 0 <= value < {room} "
             f"(maximum_tokens {task.maximum_tokens} less {limit} for the question and "
             f"{special_tokens} special tokens)"
         )
@@ -193,7 +224,7 @@ def _answer_tokens(
 
 
 def _encode_generation(
-    examples: Sequence[GenerationExample], task: Any, tokenizer: Any, *, for_training: bool
+    examples: Sequence[GenerationExample], task: Task, tokenizer: Any, *, for_training: bool
 ) -> list[dict[str, Any]]:
     prompts = _prompts([example.source for example in examples], task, tokenizer)
     if not for_training:
@@ -212,7 +243,7 @@ def _encode_generation(
     return features
 
 
-def _prompts(sources: list[str], task: Any, tokenizer: Any) -> list[list[int]]:
+def _prompts(sources: list[str], task: Task, tokenizer: Any) -> list[list[int]]:
     # Source and separator are tokenised apart, so a prompt is the same token for token in
     # training and in scoring, and the separator survives a cut.
     separator = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
@@ -221,8 +252,127 @@ def _prompts(sources: list[str], task: Any, tokenizer: Any) -> list[list[int]]:
     limit = whole - len(separator)
     if limit < 1:
         raise ConfigError(
-            f"task {task.id}: maximum_tokens: got {shown(task.maximum_tokens)}, "
+            f"task {task.id}: maximum_tokens: received {shown(task.maximum_tokens)}, "
             f"too few for a source and {len(separator)} separator tokens"
         )
     encoded = tokenizer(sources, add_special_tokens=False)["input_ids"]
     return [ids[:limit] + separator for ids in encoded]
+
+
+def train_tokenizer(
+    kind: Kind,
+    corpus: Path,
+    *,
+    vocabulary_size: int,
+    architecture: Architecture,
+    directory: Path,
+    maximum_tokens: int,
+) -> None:
+    """Train a tokenizer and save it so that ``AutoTokenizer.from_pretrained`` loads it.
+
+    Args:
+        kind: ``wordpiece`` (BERT, lower case) or ``byte-bpe`` (RoBERTa, GPT-2; case kept).
+        corpus: UTF-8 text, one document on each line.
+        vocabulary_size: most tokens, special ones included; a small corpus may give fewer.
+        architecture: decides special tokens, pair encoding and the saved class.
+        directory: where the folder is written; made if missing.
+        maximum_tokens: ``model_max_length`` of the saved tokenizer.
+
+    Raises:
+        ConfigError: unknown architecture, a kind that does not fit it, or sizes too small.
+        DataError: if the corpus is missing or empty.
+
+    Differs:
+        From the published vocabularies in size; WordPiece is built from whole words and single
+        characters, without the sub-words between them. RoBERTa and GPT-2 tokenizers put a space
+        before the first word, so that a word has the same token wherever it stands.
+    """
+    _check(kind, corpus, vocabulary_size, architecture, maximum_tokens)
+    special = list(_SPECIAL_TOKENS[architecture])
+    build = _wordpiece if kind == "wordpiece" else _byte_bpe
+    backend = build(corpus, vocabulary_size, special)
+    tokenizer = _wrap(backend, architecture, maximum_tokens)
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(directory)
+
+
+def _check(
+    kind: str, corpus: Path, vocabulary_size: int, architecture: str, maximum_tokens: int
+) -> None:
+    """Refuse settings that cannot give a usable tokenizer."""
+    if architecture not in _KIND_OF:
+        allowed = ", ".join(_KIND_OF)
+        raise ConfigError(f"tokenizer: architecture {architecture!r}, allowed: {allowed}")
+    if kind != _KIND_OF[architecture]:
+        allowed = _KIND_OF[architecture]
+        raise ConfigError(f"tokenizer: kind {kind!r} for {architecture}, allowed: {allowed}")
+    least = len(_SPECIAL_TOKENS[architecture]) + (_BYTES if kind == "byte-bpe" else 1)
+    if vocabulary_size < least:
+        raise ConfigError(f"tokenizer: vocabulary_size {vocabulary_size}, allowed: {least} or more")
+    if maximum_tokens < 1:
+        raise ConfigError(f"tokenizer: maximum_tokens {maximum_tokens}, allowed: 1 or more")
+    if not corpus.is_file() or corpus.stat().st_size == 0:
+        raise DataError(f"{corpus}: the corpus is missing or empty; need one document a line")
+
+
+def _wordpiece(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokenizer:
+    """BERT's lower-casing WordPiece: all characters, then whole words by falling frequency.
+
+    The library's WordPiece trainer breaks ties by hash order, so that two runs give different
+    vocabularies; counting words gives one.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    with corpus.open(encoding="utf-8") as file:
+        for line in file:
+            pieces = splitter.pre_tokenize_str(normalizer.normalize_str(line))
+            counts.update(word for word, _ in pieces)
+    letters = sorted(set().union(*counts))
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    ordered = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
+    kept = list(dict.fromkeys(ordered))[:vocabulary_size]
+    vocabulary = {token: index for index, token in enumerate(kept)}
+    backend = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = splitter
+    backend.decoder = decoders.WordPiece(prefix="##")
+    return backend
+
+
+def _byte_bpe(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokenizer:
+    """GPT-2's byte-level BPE, untrained; every byte has a token, so nothing is unknown."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train([str(corpus)], trainer)
+    return backend
+
+
+def _wrap(backend: Tokenizer, architecture: str, maximum_tokens: int) -> PreTrainedTokenizerFast:
+    """The trained tokenizer in the class of its architecture, with pair encoding."""
+    special = {token: backend.token_to_id(token) for token in _SPECIAL_TOKENS[architecture]}
+    if architecture == "bert":
+        backend.post_processor = processors.BertProcessing(
+            ("[SEP]", special["[SEP]"]), ("[CLS]", special["[CLS]"])
+        )
+        return BertTokenizerFast(
+            tokenizer_object=backend, model_max_length=maximum_tokens, do_lower_case=True
+        )
+    if architecture == "roberta":
+        backend.post_processor = processors.RobertaProcessing(
+            ("</s>", special["</s>"]), ("<s>", special["<s>"]), add_prefix_space=True
+        )
+        return RobertaTokenizerFast(
+            tokenizer_object=backend, model_max_length=maximum_tokens, add_prefix_space=True
+        )
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    return GPT2TokenizerFast(
+        tokenizer_object=backend, model_max_length=maximum_tokens, add_prefix_space=True
+    )

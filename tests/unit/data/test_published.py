@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from sparsetune.data.published import GenerationExample
-from sparsetune.data.references import group_references
+from sparsetune.data.examples import GenerationExample
+from sparsetune.data.published import group_references
 
 ROWS = [(1, "a", "One."), (1, "a", "Two."), (2, "b", "Three."), (1, "a", "One.")]
 

@@ -1,4 +1,4 @@
-"""The generated world writes the published layouts, the same bytes for the same seed."""
+"""The synthetic language writes the published layouts, the same bytes for the same seed."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsetune.data.synthetic.world import LAYOUTS, write_corpus, write_task
+from sparsetune.data.synthetic.tasks import LAYOUTS, write_corpus, write_task
 from sparsetune.errors import ConfigError
 
 SIZES = {"train": 40, "dev": 20}
