@@ -244,6 +244,15 @@ class Backbone(Settings):
         return self.pretraining is not None and self.pretraining.early is not None
 
     @property
+    def maximum_tokens(self) -> int | None:
+        """Longest input; None where only the files tell."""
+        if self.pretraining:
+            return self.pretraining.shape.maximum_positions
+        if self.expected:  # RoBERTa's first two rows belong to no token
+            return self.expected.maximum_positions - 2 * (self.architecture == "roberta")
+        return None
+
+    @property
     def published_tokenizer(self) -> str | None:
         """Id of the backbone whose tokenizer it takes."""
         if self.pretraining and isinstance(self.pretraining.tokenizer, PublishedTokenizer):

@@ -207,6 +207,16 @@ class Catalogue:
                 f"kind {task.kind} does not fit backbone {backbone.id} ({backbone.architecture}); "
                 "generation needs gpt2, everything else bert or roberta",
             )
+        longest = backbone.maximum_tokens
+        # Texts to generate are far below their task's limit, so that a short GPT-2 takes them all.
+        cut = task.kind != "generation"
+        if cut and longest is not None and task.maximum_tokens > longest:
+            self._refuse(
+                "task",
+                task.id,
+                f"maximum_tokens: received {task.maximum_tokens}; allowed on backbone "
+                f"{backbone.id}: up to {longest}",
+            )
         if task.kind in ("classification", "generation"):
             return
         for phase in method.phases:

@@ -45,23 +45,6 @@ def changed(before, after):
     return {key for key in before if before[key] != after[key]}
 
 
-@pytest.mark.parametrize("thing", ["backbone", "task", "support"])
-def test_every_thing_resolves_to_its_dataclass(repository, thing):
-    catalogue = Catalogue(repository / "config")
-    for thing_id in catalogue.known(thing):
-        assert getattr(catalogue, thing)(thing_id).id == thing_id
-
-
-@pytest.mark.parametrize("thing", ["method", "ticket"])
-def test_every_recipe_resolves_for_every_backbone_and_task(repository, thing):
-    catalogue = Catalogue(repository / "config")
-    for thing_id in catalogue.known(thing):
-        for backbone in catalogue.known("backbone"):
-            for task in catalogue.known("task"):
-                resolve = getattr(catalogue, thing)
-                assert resolve(thing_id, backbone_id=backbone, task_id=task).id == thing_id
-
-
 def test_no_catalogue_folder_is_forgotten(repository):
     folders = {path.name for path in (repository / "config").iterdir() if path.is_dir()}
     assert folders >= {f"{thing}s" for thing in THINGS}
@@ -175,7 +158,7 @@ def test_support_and_task_settings_reach_the_runs_that_use_them(catalogue, edit)
     edit(catalogue / "supports" / "grebsmo-64.yaml", "n_sparse: 64", "n_sparse: 32")
     assert changed(before, digests(catalogue)) == {k for k in before if "run" in k and "/dsee" in k}
     before = digests(catalogue)
-    edit(catalogue / "tasks" / "mini-stsb.yaml", "maximum_tokens: ", "maximum_tokens: 1")
+    edit(catalogue / "tasks" / "mini-stsb.yaml", "maximum_tokens: 6", "maximum_tokens: 5")
     assert changed(before, digests(catalogue)) == {k for k in before if "/mini-stsb/" in k}
 
 
@@ -420,6 +403,22 @@ def test_label_smoothing_needs_a_task_with_classes(catalogue, edit):
     )
     with pytest.raises(ConfigError, match=wanted):
         Catalogue(catalogue).run(("mini-bert", "mini-stsb", "full", 1), suite="a", limits=LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "allowed"), [("bert-base", 512), ("roberta-base", 512), ("mini-bert", 128)]
+)
+def test_inputs_are_no_longer_than_a_backbone_takes(catalogue, edit, backbone, allowed):
+    for tokens in (allowed, allowed + 1):
+        path = catalogue / "tasks" / "rte.yaml"
+        content = {**read_yaml(path), "maximum_tokens": tokens}
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        if tokens == allowed:
+            Catalogue(catalogue).run((backbone, "rte", "full", 1), suite="a", limits=LIMITS)
+            continue
+        told = f"maximum_tokens: received {tokens}; allowed on backbone {backbone}: up to {allowed}"
+        with pytest.raises(ConfigError, match=told):
+            Catalogue(catalogue).run((backbone, "rte", "full", 1), suite="a", limits=LIMITS)
 
 
 def test_gpt2_is_tuned_on_published_texts_with_the_lora_line_settings(repository):
