@@ -31,6 +31,7 @@ from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.dsee.layer import dsee_branches
+from sparsetune.methods.kinds.full import FullUpdate
 from sparsetune.methods.tuned import Structure, TunedModel
 from sparsetune.pruning.masks import exact_top_k
 from sparsetune.pruning.structured import remove
@@ -128,7 +129,7 @@ def file_row():
     """The file of a DSEE run with zeros in every matrix, against the bytes it must hold."""
     model = steps.with_dsee()
     supports = {branch.key: branch.positions.long() for _, branch in dsee_branches(model)}
-    structure = Structure("classification", 2, steps.SEED, False, {"kind": "dsee"})
+    structure = Structure("classification", 2, steps.SEED, False, FullUpdate(kind="full"))
     tuned = TunedModel(model, structure, supports)
     weights = {site.key: site.weight_view().detach() for site in Anatomy.of(model).sites()}
     tuned.prune({k: exact_top_k(w.abs(), int(0.8 * w.numel())) for k, w in weights.items()})

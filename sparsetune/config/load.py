@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSource, TextFiles
 from sparsetune.config.folder import CatalogueFolder, Entry
-from sparsetune.config.method import DseeUpdate, Method, TicketMask, TrainPhase
+from sparsetune.config.method import Method, TicketMask, TrainPhase
 from sparsetune.config.reading import check_keys, merged, validated, with_phases
 from sparsetune.config.settings import ID, Settings
 from sparsetune.config.suite import Limits, Refusal, RunSpec, Suite, SuiteFile
@@ -185,8 +185,9 @@ class Catalogue:
             if backbone.architecture in place.architectures:
                 return Refusal(backbone_id, task_id, method_id, place.reason)
         support = ticket = None
-        if isinstance(method.update, DseeUpdate):
-            support = self.support(method.update.support)
+        wanted = getattr(method.update, "support", None)  # DSEE's positions of S2
+        if wanted is not None:
+            support = self.support(wanted)
         if isinstance(method.mask, TicketMask):
             ticket = self.ticket_of(method.mask.ticket, backbone, task_id=task_id)
             if backbone.made_smaller:

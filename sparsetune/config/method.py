@@ -19,9 +19,7 @@ from sparsetune.config.settings import (
     Id,
     Items,
     OptimizerSettings,
-    Penalty,
     Positive,
-    Projection,
     Rule,
     Settings,
     Share,
@@ -36,7 +34,7 @@ class UpdateSettings(Settings):
 
     A subclass is known by its ``kind``, and by its ``type`` where it has one, from the moment that
     it is defined; both are annotated as a ``Literal`` of one value. The classes stand in
-    ``sparsetune/methods``, one file a kind.
+    ``sparsetune/methods/kinds``, with all that a kind does.
 
     Example:
         >>> class HalfUpdate(UpdateSettings):
@@ -104,134 +102,6 @@ def _load_kinds() -> None:
     name = "sparsetune.methods.registry"
     if importlib.util.find_spec(name):
         importlib.import_module(name)
-
-
-Dropout = Annotated[
-    float, Field(ge=0, lt=1, description="dropout before the low-rank branch, in [0, 1)")
-]
-
-
-class FullUpdate(UpdateSettings):
-    """Every weight."""
-
-    kind: Literal["full"]
-
-
-class BitfitUpdate(UpdateSettings):
-    """Every bias."""
-
-    kind: Literal["bitfit"]
-
-
-class LoraUpdate(UpdateSettings):
-    """LoRA, through PEFT."""
-
-    kind: Literal["peft"]
-    type: Literal["lora"]
-    rank: Count = Field(description="rank r")
-    alpha: Positive = Field(description="scale numerator: s = alpha / r")
-    dropout: Dropout
-    targets: UniqueItems[Projection]
-
-
-class Ia3Update(UpdateSettings):
-    """(IA)3, through PEFT."""
-
-    kind: Literal["peft"]
-    type: Literal["ia3"]
-    targets: UniqueItems[Projection] = Field(description="projections that a vector scales")
-    feedforward: Items[Literal["ffn_out"]] = Field(
-        description="which of the targets are scaled at their inputs, not at their outputs"
-    )
-
-    def rules(self) -> Iterator[Rule]:
-        """What is scaled at its inputs is scaled."""
-        beside = sorted(set(self.feedforward) - set(self.targets))
-        yield not beside, "feedforward", f"{', '.join(beside)} must be in update.targets too"
-
-
-class AdaloraUpdate(UpdateSettings):
-    """AdaLoRA, through PEFT."""
-
-    kind: Literal["peft"]
-    type: Literal["adalora"]
-    rank: Count = Field(description="mean rank of a matrix at the end")
-    initial_rank: int = Field(ge=2, description="rank of every matrix at the start, above rank")
-    alpha: Positive = Field(description="scale numerator: s = alpha / initial_rank")
-    dropout: Dropout
-    targets: UniqueItems[Projection]
-    orthogonality_weight: Penalty = Field(
-        description="weight of the orthogonality term in the loss"
-    )
-    initial_fraction: Share = Field(
-        description="share of the steps before the ranks begin to fall, in [0, 1)"
-    )
-    final_fraction: Share = Field(
-        description="share of the steps after the ranks have settled, in [0, 1)"
-    )
-    interval_steps: Count = Field(
-        description="optimizer steps from one allocation of ranks to the next"
-    )
-    sensitivity_smoothing: float = Field(
-        gt=0, lt=1, description="beta 1: moving average of the sensitivities, in (0, 1)"
-    )
-    uncertainty_smoothing: float = Field(
-        gt=0, lt=1, description="beta 2: moving average of their uncertainties, in (0, 1)"
-    )
-
-    def rules(self) -> Iterator[Rule]:
-        """There are ranks to give up, and steps to give them up in."""
-        yield (
-            self.initial_rank > self.rank,
-            "initial_rank",
-            f"received {self.initial_rank}; allowed: more than rank, {self.rank}: there must be "
-            "ranks to give up",
-        )
-        yield (
-            self.initial_fraction + self.final_fraction < 1,
-            "initial_fraction and final_fraction",
-            f"their sum must be below 1, received {self.initial_fraction} and "
-            f"{self.final_fraction}",
-        )
-
-    def rules_with(self, phases: "tuple[Phase, ...]") -> Iterator[Rule]:
-        """Its ranks fall over one training."""
-        trains = sum(isinstance(phase, TrainPhase) for phase in phases)
-        yield (
-            trains == 1,
-            "phases",
-            f"update.type adalora needs exactly one train phase, received {trains}: its ranks "
-            "fall over the whole training",
-        )
-
-
-class SupraUpdate(UpdateSettings):
-    """Supra, through PEFT: LoRA and single entries."""
-
-    kind: Literal["peft"]
-    type: Literal["supra"]
-    rank: Count = Field(description="rank r")
-    alpha: Positive = Field(
-        description="scale numerator of the low-rank part: s = alpha / r; single entries have "
-        "scale 1"
-    )
-    dropout: Dropout
-    targets: UniqueItems[Projection]
-    n_sparse: Count = Field(
-        description="single entries trained in each matrix: the largest weights"
-    )
-
-
-class DseeUpdate(UpdateSettings):
-    """DSEE: U V + S2."""
-
-    kind: Literal["dsee"]
-    rank: Count = Field(description="rank r of U V")
-    alpha: Positive = Field(description="scale numerator: s = alpha / r")
-    init: Literal["zero", "normal"] = Field(
-        description="start of U and S2: zero (the paper) or normal (what the released code does)"
-    )
-    support: Id = Field(description="file in config/supports: where S2 may be non-zero")
 
 
 class NoMask(Settings):
@@ -376,7 +246,7 @@ class Method(Settings):
         told = f"names must differ, received {', '.join(names)}"
         yield len(names) == len(set(names)), "phases", told
         yield (
-            self.start == "pretrained" or isinstance(self.update, FullUpdate),
+            self.start == "pretrained" or self.update.kind == "full",
             "start",
             f"received {self.start!r} with update.kind {self.update.kind}; allowed there: "
             "pretrained",

@@ -1,10 +1,11 @@
 """What a kind of update brings: settings, how it attaches, what it keeps, what it counts."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from sparsetune.config.method import UpdateSettings
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import UpdateCount
 
@@ -56,25 +57,20 @@ class Attached:
     companion: Companion | None = None
 
 
-class UpdateKind(ABC):
+class UpdateKind(UpdateSettings):
     """Base of every kind of update: its settings as attributes, and everything that is its own.
 
-    A subclass stands in ``sparsetune.methods.kinds``; the settings of a method's ``update``
-    choose it by its ``kind``, and by its ``type`` where it has one.
+    A subclass stands in ``sparsetune.methods.kinds``, where the registry finds it; a method's
+    ``update`` chooses it by its ``kind``, and by its ``type`` where it has one.
 
     Attributes:
-        known: (kind, type) -> class; type is None for a kind that has none.
         products: submodules, by the first part of their name below a wrapped projection, whose
             values a token is multiplied with.
         scales: likewise those that only scale or count, and cost no multiply-add.
     """
 
-    known: ClassVar[dict[tuple[str, str | None], type["UpdateKind"]]] = {}
     products: ClassVar[frozenset[str]] = frozenset()
     scales: ClassVar[frozenset[str]] = frozenset()
-
-    def __init__(self, **settings: Any) -> None:
-        self.__dict__.update(settings)
 
     @abstractmethod
     def attach(self, model: "nn.Module", supports: "Mapping[str, Tensor]", seed: int) -> Attached:

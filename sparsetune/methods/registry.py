@@ -6,45 +6,35 @@ Importing this module finds every kind; torch is imported when one is attached.
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, cast
 
+from pydantic import BeforeValidator
+
+from sparsetune.config.method import UpdateSettings
+from sparsetune.config.reading import validated
+from sparsetune.config.settings import Settings
+from sparsetune.errors import ConfigError, ModelError
 from sparsetune.methods import kinds
-from sparsetune.methods.kind import Attached, UpdateKind
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from sparsetune.methods.kind import UpdateKind
 
 for _module in pkgutil.iter_modules(kinds.__path__, f"{kinds.__name__}."):
     importlib.import_module(_module.name)
 
 
+class _Saved(Settings):
+    update: Annotated[UpdateSettings, BeforeValidator(UpdateSettings.of)]
+
+
 def update_of(settings: Mapping[str, Any]) -> UpdateKind:
-    """Find the kind of update that a method's ``update`` settings name.
+    """Read the update of a run's file.
 
     Args:
         settings: ``kind`` (and ``type`` for PEFT) with their settings.
 
     Raises:
-        ModelError: no such kind.
+        ModelError: no such kind, or not its settings.
     """
-    return UpdateKind.known[settings["kind"], settings.get("type")](**settings)
-
-
-def attach_update(
-    model: "nn.Module", update: UpdateKind, *, supports: "Mapping[str, Tensor]", seed: int
-) -> Attached:
-    """Prepare ``model`` in place so that exactly the update and the task head train.
-
-    Args:
-        model: BERT, RoBERTa or GPT-2 with a task head.
-        update: the method's update.
-        supports: as for :meth:`UpdateKind.attach`.
-        seed: of the run; the update's random start has a stream of its own.
-
-    Returns:
-        The positions in use, and what must be called while the update trains, if anything.
-
-    Raises:
-        ModelError: the update does not fit the model.
-    """
-    return update.attach(model, supports, seed)
+    try:
+        return cast(UpdateKind, validated(_Saved, {"update": settings}, origin="saved run").update)
+    except ConfigError as error:
+        raise ModelError(str(error)) from None

@@ -7,7 +7,6 @@ and packed masks, never the frozen backbone; its manifest says how to rebuild th
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,8 @@ from sparsetune.architectures.loading import load_model
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.dsee.support import restrict_support
 from sparsetune.errors import ModelError
-from sparsetune.methods.kind import Companion
-from sparsetune.methods.registry import attach_update, update_of
+from sparsetune.methods.kind import Companion, UpdateKind
+from sparsetune.methods.registry import update_of
 from sparsetune.pruning.checkpoint import (
     base_of,
     check_base,
@@ -48,7 +47,7 @@ class Structure:
         label_count: outputs of a classification or regression head.
         seed: of the task head and the update's random start.
         random_weights: True = the backbone's shape with random weights.
-        update: the method's ``update`` settings.
+        update: the method's.
         kept_heads: head numbers kept in each layer; None = all.
         kept_neurons: likewise for FFN neurons.
         kept_layers: layer numbers kept; None = all. Heads and neurons are told for all layers.
@@ -58,7 +57,7 @@ class Structure:
     label_count: int
     seed: int
     random_weights: bool
-    update: Mapping[str, Any]
+    update: UpdateKind
     kept_heads: list[list[int]] | None = None
     kept_neurons: list[list[int]] | None = None
     kept_layers: list[int] | None = None
@@ -158,7 +157,7 @@ class TunedModel:
     def finish(self) -> None:
         """Drop what training has given up (AdaLoRA's ranks), so that it is neither kept nor run."""
         if self.companion:
-            update = {**self.structure.update, **self.companion.finish()}
+            update = self.structure.update.model_copy(update=self.companion.finish())
             self.structure = replace(self.structure, update=update)
             self.companion = None
 
@@ -181,7 +180,7 @@ class TunedModel:
                 seed=one.seed,
                 random_weights=one.random_weights,
             ),
-            update=dict(one.update),
+            update=one.update.model_dump(mode="json", exclude_none=True),
             trained=sorted(trained),
         )
         write_file(path, self.state(), manifest)
@@ -219,9 +218,7 @@ def build(
         remove(model, structure.kept_heads, structure.kept_neurons)
     if structure.kept_layers is not None:
         keep_layers(model, structure.kept_layers)
-    attached = attach_update(
-        model, update_of(structure.update), supports=supports, seed=structure.seed
-    )
+    attached = structure.update.attach(model, supports, structure.seed)
     return TunedModel(model, structure, dict(attached.supports), companion=attached.companion)
 
 
@@ -261,7 +258,7 @@ def load_tuned(path: Path, backbone: Path) -> TunedModel:
         label_count=manifest.head.label_count,
         seed=manifest.head.seed,
         random_weights=manifest.head.random_weights,
-        update=manifest.update,
+        update=update_of(manifest.update),
         kept_heads=kept.heads,
         kept_neurons=kept.neurons,
         kept_layers=kept.layers,

@@ -20,7 +20,6 @@ from sparsetune.evaluation.predictions import NAME, write_predictions
 from sparsetune.evaluation.speed import measure_speed
 from sparsetune.evaluation.statistics import DEFAULT, intervals
 from sparsetune.methods.operators import multiplied_weights
-from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.records import EvaluateRecord
 from sparsetune.stages.context import Context, asked_of_run, hashes
@@ -48,7 +47,7 @@ def evaluate(
     chosen = context.device  # before anything touches CUDA
     split = EvaluationSplit.read(spec.task, dataset, load_tokenizer(backbone), spec.limits)
     tuned = load_tuned(run / "model.safetensors", backbone)
-    weights = multiplied_weights(tuned.model, update_of(tuned.structure.update))
+    weights = multiplied_weights(tuned.model, tuned.structure.update)
     context.ready()
     predicted = split.predict(tuned.model, chosen)
     predictions, seconds = predicted.values, predicted.seconds

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from sparsetune.data.features import training_features
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ModelError
 from sparsetune.evaluation.predict import EvaluationSplit
+from sparsetune.methods.kind import UpdateKind
 from sparsetune.methods.tuned import Structure, TunedModel, build
 from sparsetune.records import TuneRecord, git_state, sha256_of, write_text_atomically
 from sparsetune.records.parts import EpochScore, Tracking, TuneMeasured
@@ -131,9 +132,6 @@ def build_run(spec: RunSpec, paths: TunePaths) -> TunedModel:
         ModelError: the ticket was made for another backbone, or does not fit.
     """
     supports: dict[str, Tensor] = read_support(paths.support) if paths.support else {}
-    update = dict(spec.method.update)
-    if spec.support:
-        update["targets"] = list(spec.support.values["targets"])
     ticket = Ticket.load(paths.ticket) if paths.ticket else None
     if ticket and ticket.backbone != spec.backbone.id:
         raise ModelError(
@@ -144,7 +142,7 @@ def build_run(spec: RunSpec, paths: TunePaths) -> TunedModel:
         label_count=spec.task.label_count,
         seed=spec.seed,
         random_weights=spec.method.start == "random",
-        update=update,
+        update=cast(UpdateKind, spec.method.update),
         kept_heads=[list(heads) for heads in ticket.kept_heads] if ticket else None,
         kept_neurons=[list(neurons) for neurons in ticket.kept_neurons] if ticket else None,
         kept_layers=list(ticket.kept_layers) if ticket and ticket.kept_layers else None,

@@ -4,15 +4,19 @@ The regularisation, the importance scores and the schedule are PEFT's own code; 
 calls it, keeps its state in checkpoints, and at the end removes what the budget gave up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
+from sparsetune.config.method import Phase, TrainPhase
+from sparsetune.config.settings import Count, Penalty, Positive, Rule, Share
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import UpdateCount, low_rank_branches
 from sparsetune.errors import ModelError
-from sparsetune.methods.kind import Attached, UpdateKind
-from sparsetune.methods.kinds.peft import ADAPTER, PeftUpdate, transposed
+from sparsetune.methods.kind import Attached
+from sparsetune.methods.kinds.peft import ADAPTER, Dropout, PeftUpdate, transposed
 
 if TYPE_CHECKING:
     from peft import AdaLoraModel
@@ -136,9 +140,63 @@ class AdaloraUpdate(PeftUpdate):
     ``ranks`` (site key -> rank) is what a finished training has left of each matrix.
     """
 
+    kind: Literal["peft"]
+    type: Literal["adalora"]
+    rank: Count = Field(description="mean rank of a matrix at the end")
+    initial_rank: int = Field(ge=2, description="rank of every matrix at the start, above rank")
+    alpha: Positive = Field(description="scale numerator: s = alpha / initial_rank")
+    dropout: Dropout
+    orthogonality_weight: Penalty = Field(
+        description="weight of the orthogonality term in the loss"
+    )
+    initial_fraction: Share = Field(
+        description="share of the steps before the ranks begin to fall, in [0, 1)"
+    )
+    final_fraction: Share = Field(
+        description="share of the steps after the ranks have converged, in [0, 1)"
+    )
+    interval_steps: Count = Field(
+        description="optimizer steps from one allocation of ranks to the next"
+    )
+    sensitivity_smoothing: float = Field(
+        gt=0, lt=1, description="beta 1: moving average of the sensitivities, in (0, 1)"
+    )
+    uncertainty_smoothing: float = Field(
+        gt=0, lt=1, description="beta 2: moving average of their uncertainties, in (0, 1)"
+    )
+
+    ranks: dict[str, int] | None = Field(
+        None, description="of a run's file: what training has left of each matrix, by site key"
+    )
+
+    def rules(self) -> Iterator[Rule]:
+        """There are ranks to give up, and steps to give them up in."""
+        yield (
+            self.initial_rank > self.rank,
+            "initial_rank",
+            f"received {self.initial_rank}; allowed: more than rank, {self.rank}: there must be "
+            "ranks to give up",
+        )
+        yield (
+            self.initial_fraction + self.final_fraction < 1,
+            "initial_fraction and final_fraction",
+            f"their sum must be below 1, received {self.initial_fraction} and "
+            f"{self.final_fraction}",
+        )
+
+    def rules_with(self, phases: tuple[Phase, ...]) -> Iterator[Rule]:
+        """Its ranks fall over one training."""
+        yield self.ranks is None, "update.ranks", "only training sets them"
+        trains = sum(isinstance(phase, TrainPhase) for phase in phases)
+        yield (
+            trains == 1,
+            "phases",
+            f"update.type adalora needs exactly one train phase, received {trains}: its ranks "
+            "fall over the whole training",
+        )
+
     products = frozenset({"lora_A", "lora_B"})
     scales = frozenset({"lora_E", "ranknum"})
-    ranks: Mapping[str, int] | None = None
 
     def inject(
         self, model: "nn.Module", sites: "Mapping[str, Site]", supports: "Mapping[str, Tensor]"
@@ -192,6 +250,3 @@ def _resize(tuner: "AdaLoraModel", pattern: Mapping[str, list[bool]]) -> None:
     with torch.random.fork_rng(devices=[]):  # PEFT draws values before it copies the old ones
         tuner.resize_modules_by_rank_pattern(pattern, ADAPTER)
     tuner.peft_config[ADAPTER].rank_pattern = None
-
-
-UpdateKind.known["peft", "adalora"] = AdaloraUpdate

@@ -1,7 +1,7 @@
 """BitFit: every bias trains, those of the layer norms and of BERT's pooler included."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import UpdateCount
@@ -21,6 +21,8 @@ class BitfitUpdate(UpdateKind):
         Nothing.
     """
 
+    kind: Literal["bitfit"]
+
     def attach(self, model: "nn.Module", supports: "Mapping[str, Tensor]", seed: int) -> Attached:
         """Let the biases and the task head train."""
         from sparsetune.architectures.anatomy import task_head_parameters
@@ -33,6 +35,3 @@ class BitfitUpdate(UpdateKind):
     def count(self, shape: ModelShape, entries: Mapping[str, int]) -> UpdateCount:
         """Count the biases: parameters, but no multiply-adds."""
         return UpdateCount(own=shape.bias_parameters())
-
-
-UpdateKind.known["bitfit", None] = BitfitUpdate

@@ -1,8 +1,11 @@
 """DSEE: a low-rank product and single entries beside every adapted matrix."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from sparsetune.config.settings import Count, Id, Positive
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import UpdateCount, low_rank_branches
 from sparsetune.methods.kind import Attached, UpdateKind
@@ -19,6 +22,14 @@ class DseeUpdate(UpdateKind):
     Differs:
         Nothing beyond :mod:`sparsetune.dsee.layer`.
     """
+
+    kind: Literal["dsee"]
+    rank: Count = Field(description="rank r of U V")
+    alpha: Positive = Field(description="scale numerator: s = alpha / r")
+    init: Literal["zero", "normal"] = Field(
+        description="start of U and S2: zero (the paper) or normal (what the released code does)"
+    )
+    support: Id = Field(description="file in config/supports: where S2 may be non-zero")
 
     products = frozenset({"branches"})
 
@@ -44,6 +55,3 @@ class DseeUpdate(UpdateKind):
         return UpdateCount(
             low_rank_branches(shape, targets, self.rank, fused=False, entries=entries)
         )
-
-
-UpdateKind.known["dsee", None] = DseeUpdate

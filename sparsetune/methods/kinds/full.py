@@ -1,7 +1,7 @@
 """Full fine-tuning: every weight trains."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import FULL, UpdateCount
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class FullUpdate(UpdateKind):
     """Every weight."""
 
+    kind: Literal["full"]
+
     def attach(self, model: "nn.Module", supports: "Mapping[str, Tensor]", seed: int) -> Attached:
         """Let everything train."""
         model.requires_grad_(True)
@@ -22,6 +24,3 @@ class FullUpdate(UpdateKind):
     def count(self, shape: ModelShape, entries: Mapping[str, int]) -> UpdateCount:
         """Count nothing beside the weights."""
         return FULL
-
-
-UpdateKind.known["full", None] = FullUpdate

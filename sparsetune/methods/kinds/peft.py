@@ -5,9 +5,12 @@ update of any of them is one of all three.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
+from sparsetune.config.settings import Count, Items, Positive, Projection, Rule, UniqueItems
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Branch, UpdateCount, low_rank_branches
 from sparsetune.methods.kind import Attached, UpdateKind
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 
+Dropout = Annotated[
+    float, Field(ge=0, lt=1, description="dropout before the low-rank branch, in [0, 1)")
+]
+
 
 class PeftUpdate(UpdateKind):
     """Base of PEFT's updates: what trains is the adapter and the task head.
@@ -27,6 +34,8 @@ class PeftUpdate(UpdateKind):
     Differs:
         On GPT-2 all of the fused matrix is updated, so (IA)3 scales queries too.
     """
+
+    targets: UniqueItems[Projection] = Field(description="projections that are wrapped")
 
     def attach(self, model: "nn.Module", supports: "Mapping[str, Tensor]", seed: int) -> Attached:
         """Wrap every matrix that holds a target."""
@@ -75,6 +84,12 @@ class LoraUpdate(PeftUpdate):
         Nothing.
     """
 
+    kind: Literal["peft"]
+    type: Literal["lora"]
+    rank: Count = Field(description="rank r")
+    alpha: Positive = Field(description="scale numerator: s = alpha / r")
+    dropout: Dropout
+
     products = frozenset({"lora_A", "lora_B"})
 
     def inject(
@@ -109,6 +124,18 @@ class Ia3Update(PeftUpdate):
         On GPT-2 queries are scaled too.
     """
 
+    kind: Literal["peft"]
+    type: Literal["ia3"]
+    targets: UniqueItems[Projection] = Field(description="projections that a vector scales")
+    feedforward: Items[Literal["ffn_out"]] = Field(
+        description="which of the targets are scaled at their inputs, not at their outputs"
+    )
+
+    def rules(self) -> Iterator[Rule]:
+        """What is scaled at its inputs is scaled."""
+        beside = sorted(set(self.feedforward) - set(self.targets))
+        yield not beside, "feedforward", f"{', '.join(beside)} must be in update.targets too"
+
     scales = frozenset({"ia3_l"})
 
     def inject(
@@ -136,7 +163,3 @@ class Ia3Update(PeftUpdate):
                 for key, projection, rows, columns in shape.matrices(self.targets, fused=True)
             )
         )
-
-
-UpdateKind.known["peft", "lora"] = LoraUpdate
-UpdateKind.known["peft", "ia3"] = Ia3Update

@@ -1,13 +1,16 @@
 """Super-Tuning with a rank (Supra), through PEFT: a low-rank product and the largest weights."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from sparsetune.config.settings import Count, Positive
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import UpdateCount, low_rank_branches
 from sparsetune.errors import ModelError
-from sparsetune.methods.kind import Attached, UpdateKind
-from sparsetune.methods.kinds.peft import ADAPTER, PeftUpdate
+from sparsetune.methods.kind import Attached
+from sparsetune.methods.kinds.peft import ADAPTER, Dropout, PeftUpdate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +26,18 @@ class SupraUpdate(PeftUpdate):
     Differs:
         Nothing; PEFT refuses GPT-2's transposed matrices.
     """
+
+    kind: Literal["peft"]
+    type: Literal["supra"]
+    rank: Count = Field(description="rank r")
+    alpha: Positive = Field(
+        description="scale numerator of the low-rank part: s = alpha / r; single entries have "
+        "scale 1"
+    )
+    dropout: Dropout
+    n_sparse: Count = Field(
+        description="single entries trained in each matrix: the largest weights"
+    )
 
     products = frozenset({"supertuning_lora_A", "supertuning_lora_B", "supertuning_values"})
 
@@ -89,6 +104,3 @@ def _write_positions(positions: "Tensor", supports: "Mapping[str, Tensor]", site
             f"allowed: {len(positions)} positions from 0 to {size - 1}"
         )
     positions.copy_(given)
-
-
-UpdateKind.known["peft", "supra"] = SupraUpdate

@@ -85,7 +85,7 @@ def test_finishing_removes_what_the_budget_gave_up_and_keeps_the_function(bert):
         assert torch.equal(random, torch.random.get_rng_state())
         after = tuned.model(**tiny_batch()).logits
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)  # other sums of the same products
-    ranks = tuned.structure.update["ranks"]
+    ranks = tuned.structure.update.ranks
     assert ranks.keys() == SITES
     assert sorted(ranks.values()) == sorted(kept) == sorted(survivors(tuned))
     assert sum(ranks.values()) == 12

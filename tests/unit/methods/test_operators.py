@@ -8,7 +8,7 @@ from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ModelError
 from sparsetune.methods.operators import multiplied_weights
-from sparsetune.methods.registry import attach_update, update_of
+from sparsetune.methods.registry import update_of
 from sparsetune.pruning.structured import remove
 
 FULL = update_of({"kind": "full"})
@@ -51,7 +51,7 @@ def test_what_is_removed_is_gone_and_dsee_s_update_counts(kind):
 )  # fmt: skip
 def test_updates_of_the_library_are_counted_and_scales_are_free(name, kind):
     model, update = tiny_model(kind), update_of(UPDATES[name])
-    supports = attach_update(model, update, supports={}, seed=0).supports
+    supports = update.attach(model, {}, 0).supports
     entries = {key: len(positions) for key, positions in supports.items()}
     assert multiplied_weights(model, update) == counted(
         model, "classification", update, entries=entries

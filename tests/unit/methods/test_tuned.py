@@ -21,6 +21,7 @@ from sparsetune.architectures.loading import load_model
 from sparsetune.config.method import NOfMMask
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import heads_for, masks_for
+from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import Structure, build, load_tuned
 from sparsetune.pruning.manifest import read_counts
 
@@ -150,7 +151,7 @@ def test_a_run_that_lost_heads_is_a_smaller_model_from_its_file_on(backbones, tm
 
 def test_a_run_without_sparse_entries_travels_too(backbones, tmp_path):
     supports = dict.fromkeys(build_tiny(backbones["bert"], "dsee").supports, torch.empty(0).long())
-    structure = Structure("classification", 3, 0, False, UPDATES["dsee"])
+    structure = Structure("classification", 3, 0, False, update_of(UPDATES["dsee"]))
     tuned = build(backbones["bert"], structure, supports)
     tuned.remove_heads([[0], [1, 2]])
     tuned.model.eval()
@@ -191,7 +192,7 @@ def test_rewinding_puts_values_back_and_leaves_masks(backbones, case):
 
 
 def test_random_weights_are_rebuilt_from_the_seed(backbones, tmp_path):
-    structure = Structure("classification", 3, 4, True, UPDATES["full"])
+    structure = Structure("classification", 3, 4, True, update_of(UPDATES["full"]))
     tuned = build(backbones["bert"], structure, {})
     tuned.model.eval()
     pretrained = build_tiny(backbones["bert"], "full", seed=4)

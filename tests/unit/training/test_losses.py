@@ -14,6 +14,7 @@ from unit.training.tiny_jobs import (
     workplace,
 )
 
+from sparsetune.methods.kinds.full import FullUpdate
 from sparsetune.methods.tuned import Structure, build
 from sparsetune.training.losses import smoothed_cross_entropy, step_loss
 from sparsetune.training.phases import run_phases
@@ -151,7 +152,7 @@ def test_a_phase_of_a_generation_counts_every_target_token_of_a_step_alike(tmp_p
     backbone = save_backbone(tmp_path, "gpt2")
     found = []
     for batch_size, accumulation in ((12, 1), (2, 6)):
-        tuned = build(backbone, Structure("generation", 1, 3, False, {"kind": "full"}), {})
+        tuned = build(backbone, Structure("generation", 1, 3, False, FullUpdate(kind="full")), {})
         tuned.model.apply(lambda module: setattr(module, "p", 0.0))  # no dropout
         sizes = {"batch_size": batch_size, "gradient_accumulation": accumulation}
         found.append(loss_of_phase(tuned, tmp_path / str(accumulation), answers(12), **sizes))

@@ -84,7 +84,7 @@ def test_adalora_interrupted_anywhere_ends_bit_identical(backbones, tmp_path, st
     whole.finish()
     tuned.finish()
     assert tuned.structure == whole.structure
-    assert sum(tuned.structure.update["ranks"].values()) == 12
+    assert sum(tuned.structure.update.ranks.values()) == 12
     state, other = tuned.state(), whole.state()
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)

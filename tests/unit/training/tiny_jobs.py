@@ -10,6 +10,7 @@ from sparsetune.architectures.loading import load_model
 from sparsetune.config.method import HeadsMask, UnstructuredMask
 from sparsetune.data.tokenization import collate
 from sparsetune.dsee.support import model_supports
+from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import Structure, build
 from sparsetune.training.phases import Workplace
 from sparsetune.training.plan import make_plan
@@ -48,7 +49,6 @@ UPDATES = {
     },
     "dsee": {
         "kind": "dsee", "rank": 3, "alpha": 6, "init": "zero", "support": "random",
-        "targets": ["query", "value"],
     },
 }  # fmt: skip
 KEPT = {"kept_heads": [[0, 2, 3], [1, 2, 3]], "kept_neurons": [list(range(30)), list(range(5, 40))]}
@@ -114,7 +114,8 @@ def save_backbone(root: Path, kind) -> Path:
 
 
 def build_tiny(backbone, update, *, seed=3, kept=None):
-    structure = Structure("classification", 3, seed, False, UPDATES[update], **(kept or {}))
+    attached = update_of(UPDATES[update])
+    structure = Structure("classification", 3, seed, False, attached, **(kept or {}))
     supports = {}
     if update == "dsee":
         dense = load_model(backbone, kind="classification", label_count=3, seed=0)
