@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
@@ -44,7 +44,7 @@ class NoRepeat(LogitsProcessor):
 
 
 def continue_prompts(
-    model: nn.Module,
+    model: Any,
     batch: Mapping[str, Tensor],
     settings: Mapping[str, Any],
     *,
@@ -58,8 +58,8 @@ def continue_prompts(
     With one beam the search is greedy, and the penalty has no effect.
 
     Args:
-        model: with a language-model head, in eval mode. Decoding settings that came with its
-            checkpoint do not count.
+        model: of transformers, with a language-model head, in eval mode. Decoding settings that
+            came with its checkpoint do not count.
         batch: ``input_ids`` and ``attention_mask``, int64 ``(N, T)``, padded on the left.
         settings: a task's ``generation`` section: ``beams``, ``maximum_new_tokens`` (end token
             included), ``length_penalty`` and ``no_repeat_ngram`` (0 = repeats are allowed).

@@ -1,14 +1,13 @@
 """A task's evaluation split: read, encoded, answered by a model in batches, and scored."""
 
 import functools
-import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +22,8 @@ from sparsetune.evaluation.metrics import score
 from sparsetune.evaluation.metrics.classification import predictions_of
 from sparsetune.evaluation.metrics.qa import best_spans
 
-logger = logging.getLogger(__name__)
 _HYPOTHESES = 320  # prompts x beams in one batch: a step scores the vocabulary for each
-_SECONDS_BETWEEN_LINES = 30.0  # of progress, where no terminal shows a bar
+_SECONDS_BETWEEN_MARKS = 30.0  # of progress, where no terminal shows it
 
 
 class Predicted(NamedTuple):
@@ -175,7 +173,9 @@ def generate_all(
     texts, steps = [""] * len(features), [0] * len(features)
     prompts = batch_size or max(1, _HYPOTHESES // settings["beams"])
     ids = {"end_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    with inference_mode(model, device), _progress(len(features), "prompts") as advance:
+    pause = 0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_MARKS
+    bar = tqdm(total=len(features), unit=" prompts", mininterval=pause)
+    with inference_mode(model, device), bar:
         started = time.perf_counter()
         for indices in _by_length(features, prompts):
             chosen = [features[i] for i in indices]
@@ -184,7 +184,7 @@ def generate_all(
             decoded = tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
             for index, text, taken in zip(indices, decoded, found.steps, strict=True):
                 texts[index], steps[index] = text.strip(), taken
-            advance(len(indices))
+            bar.update(len(indices))
         return Predicted(texts, time.perf_counter() - started, steps)
 
 
@@ -202,7 +202,11 @@ def inference_mode(model: nn.Module, device: str) -> Iterator[None]:
 
 
 def batch_of(
-    features: Sequence[Mapping[str, Any]], pad_token_id: int, device: str, *, side: str
+    features: Sequence[Mapping[str, Any]],
+    pad_token_id: int,
+    device: str,
+    *,
+    side: Literal["left", "right"],
 ) -> dict[str, Tensor]:
     """Pad features to one batch on a device, without their labels.
 
@@ -210,28 +214,10 @@ def batch_of(
         features: see ``sparsetune.data.tokenization.encode``.
         pad_token_id: of the tokenizer.
         device: ``cpu`` or ``cuda``.
-        side: of the padding, ``left`` or ``right``.
+        side: of the padding.
     """
     batch = collate(features, pad_token_id=pad_token_id, side=side)
     return {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
-
-
-@contextmanager
-def _progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's stderr; elsewhere a line in the log now and then."""
-    told_at = time.monotonic()
-    with tqdm(total=total, unit=f" {what}", disable=not sys.stderr.isatty()) as bar:
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done, told_at
-            done += count
-            bar.update(count)
-            if bar.disable and time.monotonic() - told_at >= _SECONDS_BETWEEN_LINES:
-                logger.info("%d of %d %s", done, total, what)
-                told_at = time.monotonic()
-
-        yield advance
 
 
 def _by_length(features: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[list[int]]:

@@ -37,20 +37,18 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
         to, ``threads`` of torch, ``sequences_per_second`` (median), and what
         :func:`measure_latency` gives, in seconds.
     """
-    tokenizer, generates = split.tokenizer, split.task.kind == "generation"
+    settings = split.task.generation if split.task.kind == "generation" else None
+    pad, end = split.tokenizer.pad_token_id, split.tokenizer.eos_token_id
     measured = []
-    for size in (1,) if generates else (1, EVALUATION_BATCH):
+    for size in (1, EVALUATION_BATCH) if settings is None else (1,):
         chosen = middle(split.features, size)
-        side = "left" if generates else "right"
-        inputs = batch_of(chosen, tokenizer.pad_token_id, device, side=side)
+        inputs = batch_of(chosen, pad, device, side="right" if settings is None else "left")
 
         def call(inputs: dict[str, torch.Tensor] = inputs) -> None:
-            if generates:
-                ids = {"end_token_id": tokenizer.eos_token_id}
-                ids["pad_token_id"] = tokenizer.pad_token_id
-                continue_prompts(model, inputs, split.task.generation, **ids)
-            else:
+            if settings is None:
                 model(**inputs)
+            else:
+                continue_prompts(model, inputs, settings, end_token_id=end, pad_token_id=pad)
             if device == "cuda":
                 torch.cuda.synchronize()
 

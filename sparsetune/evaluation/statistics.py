@@ -7,7 +7,7 @@ all runs of a task share the draws, as paired tests need them.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,10 +112,9 @@ def intervals(
     """
     known = {name: METRICS[name].form for name, value in scores.items() if value is not None}
     forms = {name: form(predictions, references) for name, form in known.items() if form}
-    values = dict(zip(forms, _on_resamples(forms.values(), len(references), plan), strict=True))
-    return {
-        name: _interval(values[name], plan.level) if name in values else None for name in scores
-    }
+    values = _on_resamples(list(forms.values()), len(references), plan)
+    found = {name: _interval(row, plan.level) for name, row in zip(forms, values, strict=True)}
+    return {name: found.get(name) for name in scores}
 
 
 def resampled(
@@ -143,10 +142,10 @@ def resampled(
     if form is None:
         return [Resampled(None, np.empty(0))] * len(sides)
     scores = [score([metric], side, references)[metric] for side in sides]
-    known = [index for index, value in enumerate(scores) if value is not None]
-    forms = [form(sides[index], references) for index in known]
-    values = dict(zip(known, _on_resamples(forms, len(references), plan), strict=True))
-    return [Resampled(value, values.get(index, np.empty(0))) for index, value in enumerate(scores)]
+    pairs = zip(sides, scores, strict=True)
+    forms = [form(side, references) for side, value in pairs if value is not None]
+    values = iter(_on_resamples(forms, len(references), plan))
+    return [Resampled(one, np.empty(0) if one is None else next(values)) for one in scores]
 
 
 def paired_difference(
@@ -231,32 +230,20 @@ def _p_of_a_fair_coin(heads: int, tails: int) -> float:
     return float(binomtest(heads, heads + tails).pvalue) if heads + tails else 1.0
 
 
-def _on_resamples(forms: Iterable[Form], examples: int, plan: Resampling) -> np.ndarray:
+def _on_resamples(forms: Sequence[Form], examples: int, plan: Resampling) -> np.ndarray:
     """Every form on every resample, ``(forms, resamples)``; NaN where undefined."""
-    prepared = list(forms)
-    parts = [
-        np.stack([form(counts) for form in prepared])
-        for counts in (_counts(examples, plan) if prepared else ())
-    ]
-    return np.concatenate(parts, axis=1) if parts else np.empty((0, plan.resamples))
+    if not forms:
+        return np.empty((0, plan.resamples))
+    parts = [np.stack([form(counts) for form in forms]) for counts in _counts(examples, plan)]
+    return np.concatenate(parts, axis=1)
 
 
-def _counts(examples: int, plan: Resampling) -> Iterable[np.ndarray]:
+def _counts(examples: int, plan: Resampling) -> Iterator[np.ndarray]:
     """How often each resample draws each example: float64, ``(B, N)``, rows sum to N."""
-    chunk = max(1, _CHUNK_CELLS // examples)
-    # What fits into one chunk is kept: many runs of a task are resampled one after the other.
-    return (_one_chunk if chunk >= plan.resamples else _chunks)(examples, plan, chunk)
-
-
-@functools.lru_cache(maxsize=1)
-def _one_chunk(examples: int, plan: Resampling, chunk: int) -> tuple[np.ndarray, ...]:
-    return tuple(_chunks(examples, plan, chunk))
-
-
-def _chunks(examples: int, plan: Resampling, chunk: int) -> Iterator[np.ndarray]:
     generator = np.random.default_rng(plan.seed)
-    for first in range(0, plan.resamples, chunk):
-        rows = min(chunk, plan.resamples - first)
+    most = max(1, _CHUNK_CELLS // examples)
+    for first in range(0, plan.resamples, most):
+        rows = min(most, plan.resamples - first)
         drawn = generator.integers(0, examples, (rows, examples))
         drawn += examples * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * examples)

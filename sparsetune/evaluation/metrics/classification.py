@@ -48,7 +48,7 @@ def predictions_of(logits: Sequence[Sequence[float]], kind: str) -> list[int] | 
     return values[:, 0].astype(np.float64).tolist()
 
 
-def collapsed(predictions: Sequence[Any]) -> bool:
+def collapsed(predictions: Sequence[Any] | np.ndarray) -> bool:
     """Whether the model gives every example the same answer.
 
     Args:
@@ -68,7 +68,7 @@ def collapsed(predictions: Sequence[Any]) -> bool:
 
 
 def _accuracy_form(predictions: Sequence[Any], references: Sequence[Any]) -> Form:
-    return mean_form(np.equal(predictions, references))
+    return mean_form(np.equal(predictions, references).tolist())
 
 
 @metric("accuracy_fraction", form=_accuracy_form)

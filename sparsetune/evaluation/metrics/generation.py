@@ -62,12 +62,12 @@ def _bleu_form(predictions: Texts, references: Accepted) -> Form:
     ]
     cells = np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in alone])
 
-    def value(row: list[int]) -> float:
-        found, there, lengths = row[:orders], row[orders:-2], row[-2:]
-        made = scorer.compute_bleu(found, there, *lengths, smooth_method=scorer.smooth_method)
-        return made.score / 100
+    def value(row: list[float]) -> float:
+        *grams, said, accepted = (round(cell) for cell in row)
+        found, there, smooth = grams[:orders], grams[orders:], scorer.smooth_method
+        return scorer.compute_bleu(found, there, said, accepted, smooth).score / 100
 
-    return _row_by_row(lambda row: value([round(cell) for cell in row]), cells)
+    return _row_by_row(value, cells)
 
 
 def _row_by_row(value: Callable[[list[float]], float], cells: np.ndarray) -> Form:

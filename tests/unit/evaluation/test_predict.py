@@ -1,5 +1,3 @@
-import logging
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,18 +56,6 @@ def test_a_batch_holds_as_many_prompts_as_its_hypotheses_allow(monkeypatch):
     monkeypatch.setattr(predict, "continue_prompts", watched)
     generated()
     assert sizes == [(4, 5), (4, 3), (3, 2)]  # the longest first
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_a_bar_on_a_terminal_and_lines_in_a_log(monkeypatch, capsys, caplog, terminal):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    monkeypatch.setattr(predict, "_SECONDS_BETWEEN_LINES", 0.0)
-    with caplog.at_level(logging.INFO, logger="sparsetune"):
-        generated(batch_size=4)
-    assert ("11/11" in capsys.readouterr().err) == terminal
-    lines = [record.getMessage() for record in caplog.records if "prompts" in record.getMessage()]
-    expected = [] if terminal else ["4 of 11 prompts", "8 of 11 prompts", "11 of 11 prompts"]
-    assert lines == expected
 
 
 def split_of(kind, *examples, metrics=("accuracy_fraction",)):
