@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
+from sparsetune.config.task import Generation
+
 
 class Continued(NamedTuple):
     """What followed the prompts.
@@ -46,7 +48,7 @@ class NoRepeat(LogitsProcessor):
 def continue_prompts(
     model: Any,
     batch: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
+    settings: Generation,
     *,
     end_token_id: int,
     pad_token_id: int,
@@ -61,8 +63,7 @@ def continue_prompts(
         model: of transformers, with a language-model head, in eval mode. Decoding settings that
             came with its checkpoint do not count.
         batch: ``input_ids`` and ``attention_mask``, int64 ``(N, T)``, padded on the left.
-        settings: a task's ``generation`` section: ``beams``, ``maximum_new_tokens`` (end token
-            included), ``length_penalty`` and ``no_repeat_ngram`` (0 = repeats are allowed).
+        settings: of the task; ``maximum_new_tokens`` counts the end token.
         end_token_id: ends a hypothesis.
         pad_token_id: fills what follows an end.
 
@@ -80,12 +81,12 @@ def continue_prompts(
         score better than the worst of them; there all steps are made. The end token is the
         tokenizer's own.
     """
-    beams, size = settings["beams"], settings["no_repeat_ngram"]
-    searching = {"length_penalty": settings["length_penalty"], "early_stopping": "never"}
+    beams, size = settings.beams, settings.no_repeat_ngram
+    searching = {"length_penalty": settings.length_penalty, "early_stopping": "never"}
     asked = GenerationConfig(
         num_beams=beams,
         do_sample=False,
-        max_new_tokens=settings["maximum_new_tokens"],
+        max_new_tokens=settings.maximum_new_tokens,
         eos_token_id=end_token_id,
         pad_token_id=pad_token_id,
         renormalize_logits=size > 0,  # what is forbidden has no share of the probability
@@ -102,5 +103,5 @@ def continue_prompts(
         model.generation_config = loaded
     rows = found[:, prompt_tokens:].tolist()
     tokens = [row[: row.index(end_token_id)] if end_token_id in row else row for row in rows]
-    longest = settings["maximum_new_tokens"]
+    longest = settings.maximum_new_tokens
     return Continued(tokens, [min(len(row) + 1, longest) - 1 for row in tokens])

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sparsetune.config.load import Task
+from sparsetune.config.suite import Limits
+from sparsetune.config.task import Generation, Task
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.data.examples import read_examples
 from sparsetune.data.tokenization import collate, encode
@@ -55,9 +56,7 @@ class EvaluationSplit:
     tokenizer: Any
 
     @classmethod
-    def read(
-        cls, task: Task, dataset: Path, tokenizer: Any, limits: Mapping[str, int | None]
-    ) -> "EvaluationSplit":
+    def read(cls, task: Task, dataset: Path, tokenizer: Any, limits: Limits) -> "EvaluationSplit":
         """Read the split; nothing is encoded before it is needed.
 
         Args:
@@ -70,7 +69,7 @@ class EvaluationSplit:
             DataError: a file is missing or damaged.
         """
         examples = read_examples(dataset, task, "evaluation")
-        return cls(task, examples[: limits["evaluation_examples"]], tokenizer)
+        return cls(task, examples[: limits.evaluation_examples], tokenizer)
 
     @functools.cached_property
     def features(self) -> list[dict[str, Any]]:
@@ -94,7 +93,7 @@ class EvaluationSplit:
                 evaluation mode.
             device: ``cpu`` or ``cuda``.
         """
-        if self.task.kind == "generation":
+        if self.task.generation is not None:
             settings = self.task.generation
             return generate_all(
                 model, self.features, self.tokenizer, settings=settings, device=device
@@ -156,7 +155,7 @@ def generate_all(
     features: Sequence[Mapping[str, Any]],
     tokenizer: Any,
     *,
-    settings: Mapping[str, Any],
+    settings: Generation,
     device: str,
     batch_size: int | None = None,
 ) -> Predicted:
@@ -166,12 +165,12 @@ def generate_all(
         model: with a language-model head.
         features: prompts, see ``sparsetune.data.tokenization.encode``.
         tokenizer: decodes the continuation.
-        settings: see :func:`sparsetune.evaluation.generate.continue_prompts`.
+        settings: of the task.
         device: ``cpu`` or ``cuda``.
         batch_size: prompts in one batch; None = as many as memory is meant for.
     """
     texts, steps = [""] * len(features), [0] * len(features)
-    prompts = batch_size or max(1, _HYPOTHESES // settings["beams"])
+    prompts = batch_size or max(1, _HYPOTHESES // settings.beams)
     ids = {"end_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     pause = 0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_MARKS
     bar = tqdm(total=len(features), unit=" prompts", mininterval=pause)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from sparsetune.cost.lengths import EVALUATION_BATCH
-from sparsetune.errors import ConfigError
 from sparsetune.evaluation.generate import continue_prompts
 from sparsetune.evaluation.predict import EvaluationSplit, batch_of, inference_mode
+from sparsetune.records.parts import Speed
 
 _SECONDS = 0.2  # of timed calls, if they are short
 _FEWEST_CALLS, _MOST_CALLS = 3, 50
@@ -20,7 +20,7 @@ _MOST_WARM_UP_CALLS = 2
 _LONG_SECONDS = 0.5  # a call that takes so long is warm after one
 
 
-def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list[dict[str, Any]]:
+def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list[Speed]:
     """Time one sequence alone, and a batch of 64: those in the middle of the split's lengths.
 
     A call is a forward pass, padded to its longest sequence; for generation it is the whole
@@ -34,10 +34,9 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
 
     Returns:
         For each batch: ``sequences`` (fewer than 64 in a smaller split), ``tokens`` it is padded
-        to, ``threads`` of torch, ``sequences_per_second`` (median), and what
-        :func:`measure_latency` gives, in seconds.
+        to, ``threads`` of torch, ``sequences_per_second`` (median), and the latency.
     """
-    settings = split.task.generation if split.task.kind == "generation" else None
+    settings = split.task.generation
     pad, end = split.tokenizer.pad_token_id, split.tokenizer.eos_token_id
     measured = []
     for size in (1, EVALUATION_BATCH) if settings is None else (1,):
@@ -55,13 +54,15 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
         with inference_mode(model, device):
             taken = _timed(call)
         measured.append(
-            {
-                "sequences": len(chosen),
-                "tokens": inputs["input_ids"].shape[1],
-                "threads": torch.get_num_threads(),
-                "sequences_per_second": round(len(chosen) / taken["latency_median_seconds"], 3),
-                **{name: round(value, 6) for name, value in taken.items()},
-            }
+            Speed.model_validate(
+                {
+                    "sequences": len(chosen),
+                    "tokens": inputs["input_ids"].shape[1],
+                    "threads": torch.get_num_threads(),
+                    "sequences_per_second": round(len(chosen) / taken["latency_median_seconds"], 3),
+                    **{name: round(value, 6) for name, value in taken.items()},
+                }
+            )
         )
     return measured
 
@@ -78,49 +79,26 @@ def middle(features: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[st
     return ordered[first : first + count]
 
 
-def _timed(call: Callable[[], None]) -> dict[str, float | int]:
-    """Warm up, and time as many calls as a fraction of a second holds, three at least."""
-    warmup, once = 0, 0.0
-    while warmup < _MOST_WARM_UP_CALLS and once < _LONG_SECONDS:
-        began = time.perf_counter()
-        call()
-        once = time.perf_counter() - began
-        warmup += 1
-    repeats = min(_MOST_CALLS, max(_FEWEST_CALLS, int(_SECONDS / max(once, 1e-9))))
-    return {**measure_latency(call, repeats=repeats, warmup=0), "warmup": warmup}
+def _timed(call: Callable[[], None]) -> dict[str, float]:
+    """Warm up, and time as many calls as a fraction of a second holds, three at least.
 
-
-def measure_latency(
-    run: Callable[[], None], *, repeats: int, warmup: int
-) -> dict[str, float | int]:
-    """Time a call, after letting it warm up.
-
-    Args:
-        run: the call; on an accelerator it must wait for the device before it returns.
-        repeats: timed calls, >= 1.
-        warmup: untimed calls before them, >= 0.
-
-    Returns:
-        ``latency_median_seconds``, ``latency_p90_seconds`` (the smallest time that at least
-        90 % of the calls kept to), ``latency_minimum_seconds``, ``repeats`` and ``warmup``.
-
-    Raises:
-        ConfigError: a count out of range.
+    The latency that 90 % of the calls kept to is the smallest such time, not interpolated.
     """
-    if repeats < 1 or warmup < 0:
-        raise ConfigError(f"repeats, warmup: received {repeats}, {warmup}; allowed: >= 1 and >= 0")
-    for _ in range(warmup):
-        run()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - began)
-    seconds.sort()
+    warmup = [_seconds_of(call)]
+    while len(warmup) < _MOST_WARM_UP_CALLS and warmup[-1] < _LONG_SECONDS:
+        warmup.append(_seconds_of(call))
+    repeats = min(_MOST_CALLS, max(_FEWEST_CALLS, int(_SECONDS / max(warmup[-1], 1e-9))))
+    seconds = sorted(_seconds_of(call) for _ in range(repeats))
     return {
         "latency_median_seconds": statistics.median(seconds),
         "latency_p90_seconds": seconds[math.ceil(0.9 * repeats) - 1],
         "latency_minimum_seconds": seconds[0],
         "repeats": repeats,
-        "warmup": warmup,
+        "warmup": len(warmup),
     }
+
+
+def _seconds_of(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

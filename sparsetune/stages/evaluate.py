@@ -6,11 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from sparsetune.architectures.loading import load_tokenizer
 from sparsetune.config.load import RunSpec
-from sparsetune.cost.lengths import Lengths
 from sparsetune.cost.macs import visible_keys
 from sparsetune.data.features import training_features
 from sparsetune.evaluation.metrics import assess
@@ -22,6 +19,7 @@ from sparsetune.evaluation.statistics import DEFAULT, intervals
 from sparsetune.methods.operators import multiplied_weights
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.records import EvaluateRecord
+from sparsetune.records.parts import Decoding, EvaluateMeasured, ResamplingAsked, TokenLengths
 from sparsetune.stages.context import Context, asked_of_run, hashes
 from sparsetune.training.phases import peak_memory_bytes
 from sparsetune.training.plan import lengths_of
@@ -44,80 +42,61 @@ def evaluate(
         DataError, ModelError: an input is missing or damaged, or the model has an operator whose
             cost is not known.
     """
-    chosen = context.device  # before anything touches CUDA
+    device = context.device  # before anything touches CUDA
     split = EvaluationSplit.read(spec.task, dataset, load_tokenizer(backbone), spec.limits)
     tuned = load_tuned(run / "model.safetensors", backbone)
     weights = multiplied_weights(tuned.model, tuned.structure.update)
     context.ready()
-    predicted = split.predict(tuned.model, chosen)
-    predictions, seconds = predicted.values, predicted.seconds
-    peak = peak_memory_bytes(chosen)
-    scores, notes = assess(spec.task.metrics, predictions, split.references)
-    measured = {
-        "headline_metric": spec.task.metrics[0],
-        "metrics": scores,
-        "metric_notes": notes,
-        "intervals": intervals(scores, predictions, split.references),
-        "intervals_from": asdict(DEFAULT),
-        "collapsed": collapsed(predictions),
-        "baseline": _baseline(spec, split.references),
-        "n_examples": len(split.examples),
-        "evaluate_seconds": round(seconds, 3),
-        "examples_per_second": round(len(split.examples) / seconds, 3),
-        **_speed(split, tuned.model, chosen),
-        "inference_peak_memory_bytes": peak,
+    predicted = split.predict(tuned.model, device)
+    peak = peak_memory_bytes(device)
+    speed = measure_speed(split, tuned.model, device)
+    examples, references = len(split.examples), split.references
+    scores, notes = assess(spec.task.metrics, predicted.values, references)
+    training, _ = training_features(spec.task, dataset, split.tokenizer, spec.limits)
+    measured = EvaluateMeasured(
+        headline_metric=spec.task.metrics[0],
+        metrics=scores,
+        metric_notes=notes,
+        intervals=intervals(scores, predicted.values, references),
+        intervals_from=ResamplingAsked(**asdict(DEFAULT)),
+        collapsed=collapsed(predicted.values),
+        baseline=_baseline(spec, references),
+        n_examples=examples,
+        evaluate_seconds=round(predicted.seconds, 3),
+        examples_per_second=round(examples / predicted.seconds, 3),
+        latency_seconds_batch_1=speed[0].latency_median_seconds,
+        sequences_per_second_batch_64=speed[1].sequences_per_second if speed[1:] else None,
+        speed=speed,
+        inference_peak_memory_bytes=peak,
         # Lists, since these are for the cost stage and would drown what MLflow shows.
-        "weights_multiplied": [list(pair) for pair in weights.items()],
-        "token_lengths": _token_lengths(spec, dataset, split),
+        weights_multiplied=list(weights.items()),
+        token_lengths=TokenLengths(
+            evaluation=sorted(Counter(lengths_of(split.features)).items()),
+            training=sorted(Counter(lengths_of(training)).items()),
+        ),
         **_decoding(split, predicted),
-    }
+    )
     ids = [example.id for example in split.examples]
-    write_predictions(output / NAME, ids, predictions, split.references)
+    write_predictions(output / NAME, ids, predicted.values, references)
+    inputs = [dataset / "record.json", backbone / "record.json", run / "model.safetensors"]
     context.leave(
         output / "evaluate.json",
         EvaluateRecord,
         asked=asked_of_run(spec),
-        inputs=hashes(
-            [dataset / "record.json", backbone / "record.json", run / "model.safetensors"]
-        ),
+        inputs=hashes(inputs),
         measured=measured,
     )
 
 
-def _speed(split: EvaluationSplit, model: nn.Module, device: str) -> dict[str, Any]:
-    """Latency alone and throughput in a batch of 64, and how they were measured."""
-    measured = measure_speed(split, model, device)
-    alone, *batched = measured
-    return {
-        "latency_seconds_batch_1": alone["latency_median_seconds"],
-        "sequences_per_second_batch_64": batched[0]["sequences_per_second"] if batched else None,
-        "speed": measured,
-    }
-
-
-def _token_lengths(
-    spec: RunSpec, dataset: Path, split: EvaluationSplit
-) -> dict[str, list[list[int]]]:
-    """[tokens, sequences] of both splits as they are encoded, windows for spans, unpadded."""
-    features, _ = training_features(spec.task, dataset, split.tokenizer, spec.limits)
-    both = {"evaluation": split.features, "training": features}
-    return {name: Lengths.of(lengths_of(found)).pairs() for name, found in both.items()}
-
-
-def _decoding(split: EvaluationSplit, predicted: Predicted) -> dict[str, dict[str, int]]:
+def _decoding(split: EvaluationSplit, predicted: Predicted) -> dict[str, Decoding]:
     """What generating the whole split took, for counting; nothing for other kinds."""
-    if predicted.decoding_steps is None:
+    settings, steps = split.task.generation, predicted.decoding_steps
+    if settings is None or steps is None:
         return {}
     prompts = lengths_of(split.features)
-    pairs = list(zip(prompts, predicted.decoding_steps, strict=True))
-    keys = sum(visible_keys(tokens, steps) for tokens, steps in pairs)
-    return {
-        "decoding": {
-            "beams": split.task.generation["beams"],
-            "steps_total": sum(predicted.decoding_steps),
-            "visible_keys_total": keys,
-        }
-    }
+    keys = sum(visible_keys(*pair) for pair in zip(prompts, steps, strict=True))
+    found = Decoding(beams=settings.beams, steps_total=sum(steps), visible_keys_total=keys)
+    return {"decoding": found}
 
 
 def _baseline(spec: RunSpec, references: Sequence[Any]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from transformers import DynamicCache
 from unit.cost.configs import TINY_BERT, TINY_GPT2, dsee
 from unit.tiny import tiny_model
 
+from sparsetune.config.task import Generation
 from sparsetune.cost.macs import decoding_macs, macs_by_module, prefill_macs, visible_keys
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ModelError
@@ -45,7 +46,7 @@ def test_a_search_runs_what_is_counted_for_its_own_steps():
     shape = ModelShape.dense(model.config.to_dict(), "generation", 1)
     prompt = torch.arange(2, 8)[None]
     batch = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
-    asked = {"beams": 1, "maximum_new_tokens": 9, "length_penalty": 1.0, "no_repeat_ngram": 0}
+    asked = Generation(beams=1, maximum_new_tokens=9, length_penalty=1.0, no_repeat_ngram=0)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         found = continue_prompts(model, batch, asked, end_token_id=49, pad_token_id=0)
     (steps,) = found.steps

@@ -4,6 +4,7 @@ import pytest
 import torch
 from unit.tiny import VOCAB, adapted, tiny_model
 
+from sparsetune.config.task import Generation
 from sparsetune.data.tokenization import collate
 from sparsetune.evaluation.generate import continue_prompts
 
@@ -12,10 +13,9 @@ LENGTHS = (3, 9, 1, 6, 12, 4, 9, 2)
 
 
 def settings(beams, longest, penalty=1.0, ngram=0):
-    return {
-        "beams": beams, "maximum_new_tokens": longest,
-        "length_penalty": penalty, "no_repeat_ngram": ngram,
-    }  # fmt: skip
+    return Generation(
+        beams=beams, maximum_new_tokens=longest, length_penalty=penalty, no_repeat_ngram=ngram
+    )
 
 
 def prompts(seed=0):
@@ -89,7 +89,7 @@ def test_what_is_forbidden_has_no_share_of_the_probability():
 
 def plain_search(model, prompt, asked):
     """The rules as defined: no batch, no cache, every step made, n-grams compared as lists."""
-    beams, longest, penalty, size = asked.values()
+    beams, longest, penalty, size = asked.model_dump().values()
     live, ended = [([], 0.0)], []
     for length in range(1, longest + 1):
         grown = []

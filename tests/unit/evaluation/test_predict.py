@@ -5,10 +5,12 @@ import pytest
 import torch
 from unit.tiny import tiny_model
 
+from sparsetune.config.suite import Limits
+from sparsetune.config.task import Generation
 from sparsetune.evaluation import predict
 from sparsetune.evaluation.predict import EvaluationSplit, generate_all
 
-SETTINGS = {"beams": 3, "maximum_new_tokens": 6, "length_penalty": 0.8, "no_repeat_ngram": 2}
+SETTINGS = Generation(beams=3, maximum_new_tokens=6, length_penalty=0.8, no_repeat_ngram=2)
 SPAN = SimpleNamespace(
     id="1", context="a red barn", answers=[("red", 2), ("a red barn", 0)], label=None
 )
@@ -59,7 +61,7 @@ def test_a_batch_holds_as_many_prompts_as_its_hypotheses_allow(monkeypatch):
 
 
 def split_of(kind, *examples, metrics=("accuracy_fraction",)):
-    task = SimpleNamespace(kind=kind, metrics=metrics, generation={"beams": 1})
+    task = SimpleNamespace(kind=kind, metrics=metrics, generation=None)
     return EvaluationSplit(task, list(examples), SimpleNamespace(pad_token_id=0))
 
 
@@ -94,7 +96,8 @@ def test_the_split_is_cut_to_the_limit_and_encoded_only_when_needed(monkeypatch)
     monkeypatch.setattr(predict, "read_examples", lambda *asked: read.append(asked) or [1, 2, 3])
     monkeypatch.setattr(predict, "encode", None)  # not called
     for limit, count in ((2, 2), (None, 3)):
-        made = EvaluationSplit.read("task", Path("folder"), None, {"evaluation_examples": limit})
+        limits = Limits(train_examples=None, evaluation_examples=limit)
+        made = EvaluationSplit.read("task", Path("folder"), None, limits)
         assert len(made.examples) == count
     assert set(read) == {(Path("folder"), "task", "evaluation")}
 
