@@ -191,7 +191,7 @@ def measured(judgement: Judgement) -> str:
         shift, show = claim.number, ("{:z.2f}" if claim.measure.counted else "{:z.1f}").format
     between = ""
     if interval.over != "nothing":
-        ends = [show(end + shift) for end in (interval.low, interval.high)]
+        ends = [show(end + shift) for end in interval.ends]
         between = f" [{', '.join(ends)}]"
     return f"{show(interval.mean + shift)}{between} {claim.measure.unit}"
 
@@ -233,15 +233,15 @@ def _told(judgement: Judgement) -> list[str]:
         f"Checked as: {_statement(claim)}. Published scale: {', '.join(claim.backbones)} on "
         f"{', '.join(claim.tasks)}.",
     ]
-    if judgement.interval is None:
+    if judgement.interval is None or judgement.scale is None:
         return [*lines, f"{judgement.verdict.capitalize()}: {judgement.reason}."]
     told = f"{judgement.verdict.capitalize()}: {measured(judgement)}, claimed {claimed(judgement)}"
     lines.append(f"{told}; {judgement.reason}. Scale: {_SCALES[judgement.scale]}.")
-    wider = judgement.over_tasks
-    if wider is not None:
+    if judgement.over_tasks is not None:
+        low, high = map(_signed, judgement.over_tasks.ends)
         lines.append(
             "With the places as a sample of all places the interval of the difference is "
-            f"[{_signed(wider.low)}, {_signed(wider.high)}] {claim.measure.unit}."
+            f"[{low}, {high}] {claim.measure.unit}."
         )
     return lines
 

@@ -30,7 +30,7 @@ HISTORY = "history.csv"
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*")
 _GREY = "#888888"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "axes.labelsize": 7, "axes.titlesize": 8, "axes.axisbelow": True, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "grid.color": "#dddddd", "grid.linewidth": 0.5, "hatch.linewidth": 0.5,
@@ -201,7 +201,9 @@ def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping
     axis.set_xlabel(_COSTS[cost])
     if cost == "trained":
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 @mpl.rc_context(_STYLE)
@@ -235,8 +237,8 @@ def write_saved(suite: Finished, path: Path) -> None:
             axis.set_yticks(range(len(methods)), methods if unit == "macs" else [])
             axis.tick_params(labelbottom=True)
         axes[0].set_title(", ".join(pair), loc="left")
-    for axis, unit in zip(grid[-1], _UNITS.values(), strict=True):
-        axis.set_xlabel(f"{unit} of training saved, % of {REFERENCE_METHOD}'s")
+    for axis, name in zip(grid[-1], _UNITS.values(), strict=True):
+        axis.set_xlabel(f"{name} of training saved, % of {REFERENCE_METHOD}'s")
     handles = [
         mpl.patches.Patch(facecolor=colour, hatch=hatch, edgecolor="#333333", label=label)
         for label, colour, hatch in _PARTS.values()

@@ -35,6 +35,13 @@ class Interval:
     freedom: float | None = None
     widened: bool = False
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lower and upper end, where the noise is known."""
+        if self.low is None or self.high is None:
+            raise ValueError("the noise of this mean is not known")
+        return self.low, self.high
+
 
 def over_seeds(cells: Sequence[Sequence[float]]) -> Interval:
     """Interval of the mean over these very cells, from the spread of seeds within each.
@@ -165,10 +172,8 @@ def widened_to(interval: Interval, examples: Interval) -> Interval:
         >>> widened_to(over_tasks([[1.0], [1.0]]), Interval(1.0, -2.0, 4.0, "examples")).low
         -2.0
     """
-    low, high = min(interval.low, examples.low), max(interval.high, examples.high)
-    return replace(
-        interval, low=low, high=high, widened=(low, high) != (interval.low, interval.high)
-    )
+    low, high = (pick(interval.ends[at], examples.ends[at]) for at, pick in enumerate((min, max)))
+    return replace(interval, low=low, high=high, widened=(low, high) != interval.ends)
 
 
 def _around(mean: float, error: float, freedom: float, over: Literal["seeds", "tasks"]) -> Interval:

@@ -291,14 +291,12 @@ def _line(row: RunRow) -> dict[str, Any]:
     padded = None if cost.macs_per_text else _over_lengths(cost, "batches").executed
     records = (row.tune, row.evaluate, row.cost)
     tracking = row.tune.where.tracking
-    link = RunLink(
-        f"seed {row.seed}", row.folder / "evaluate.json", tracking and tracking.mlflow_run_id
-    )
+    run_id = tracking.mlflow_run_id if tracking else None
     return {
         **dict(zip(KEY, row.key, strict=True)),
         "seed": row.seed,
         "folder": row.folder,
-        "link": link,
+        "link": RunLink(f"seed {row.seed}", row.folder / "evaluate.json", run_id),
         "settings": row.tune.asked.settings,
         "ticket": row.tune.asked.ticket,
         "devices": (row.tune.where.device.name, row.evaluate.where.device.name),
@@ -364,8 +362,11 @@ def _read_run(folder: Path) -> RunRow:
         raise DataError(
             f"{folder}: not the folder of a run, need <backbone>/<task>/<method>/seed-<n>"
         )
+    backbone, task, method, _ = parts
     row = RunRow(
-        *parts[:3],
+        backbone,
+        task,
+        method,
         int(seed[1]),
         folder,
         read_record(folder / "tune.json", TuneRecord),

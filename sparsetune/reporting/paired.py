@@ -6,7 +6,7 @@ What is compared, and how, is computed elsewhere.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from sparsetune.config.metric import Scale, scale_of
 from sparsetune.reporting.load import KEY, Key
@@ -20,30 +20,6 @@ from sparsetune.reporting.render import (
 )
 
 
-class Resampling(Protocol):
-    """How often examples are drawn, and the level of the interval."""
-
-    resamples: int
-    level: float
-
-
-class Difference(Protocol):
-    """A difference of two methods on the same examples, with its interval and its p."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-
-
-class RightAnswers(Protocol):
-    """On how many examples only one of two methods is right, and what chance says of that."""
-
-    only_first: int
-    only_second: int
-    p_value: float
-
-
 @dataclass(frozen=True)
 class Comparison:
     """One method against another on one task, by one metric.
@@ -55,9 +31,10 @@ class Comparison:
         seeds: that both methods have, increasing.
         examples: of the evaluation split.
         scores: mean over the seeds, (other method, method); None where undefined.
-        difference: method minus other; None where undefined, or where the metric cannot be
-            resampled.
-        right: McNemar's test of each seed; empty where no answer is plainly right or wrong.
+        difference: method minus other, as ``value low high p_value``; None where undefined, or
+            where the metric cannot be resampled.
+        right: McNemar's test of each seed, as ``only_first only_second p_value``; empty where no
+            answer is plainly right or wrong.
     """
 
     key: Key
@@ -66,8 +43,8 @@ class Comparison:
     seeds: tuple[int, ...]
     examples: int
     scores: tuple[float | None, float | None]
-    difference: Difference | None
-    right: tuple[RightAnswers, ...]
+    difference: Any
+    right: tuple[Any, ...]
 
 
 def write_paired(
@@ -76,7 +53,8 @@ def write_paired(
     *,
     against: str,
     left_out: Sequence[str],
-    plan: Resampling,
+    level: float,
+    resamples: int,
 ) -> list[Path]:
     """Write ``paired``: the headline metric of every method against one, with its tests.
 
@@ -85,7 +63,8 @@ def write_paired(
         directory: where the files go.
         against: the method that the others are compared with.
         left_out: one line for each comparison that cannot be made.
-        plan: how the intervals were drawn.
+        level: of the intervals, in (0, 1).
+        resamples: how often examples were drawn.
 
     Returns:
         The four files.
@@ -98,19 +77,20 @@ def write_paired(
         text_column("metric", "metric", [one.metric for one in comparisons]),
         number_column("seeds", "seeds_count", [len(one.seeds) for one in comparisons]),
         number_column("examples", "examples_count", [one.examples for one in comparisons]),
-        *_difference_columns(comparisons, against, plan),
+        *_difference_columns(comparisons, against, level),
         *_mcnemar_columns(comparisons, against),
     ]
-    notes = [*_notes(comparisons, against, plan), *left_out]
+    notes = [*_notes(comparisons, against, resamples), *left_out]
     return write_table(directory / "paired", f"Against {against}, paired", columns, notes)
 
 
-def comparison_text(comparisons: Sequence[Comparison], *, plan: Resampling) -> str:
+def comparison_text(comparisons: Sequence[Comparison], *, level: float, resamples: int) -> str:
     """Tell one pair of methods by every metric, and its right answers by seed, as Markdown.
 
     Args:
         comparisons: of the same two methods, task and seeds, one per metric; at least one.
-        plan: how the intervals were drawn.
+        level: of the intervals, in (0, 1).
+        resamples: how often examples were drawn.
     """
     first = comparisons[0]
     (backbone, task, method), against = first.key, first.against
@@ -121,10 +101,13 @@ def comparison_text(comparisons: Sequence[Comparison], *, plan: Resampling) -> s
     columns = [
         text_column("metric", "metric", [one.metric for one in comparisons]),
         *sides,
-        *_difference_columns(comparisons, against, plan),
+        *_difference_columns(comparisons, against, level),
     ]
     seeds = ", ".join(str(seed) for seed in first.seeds)
-    notes = [f"{first.examples} examples; seeds: {seeds}.", *_notes(comparisons, against, plan)]
+    notes = [
+        f"{first.examples} examples; seeds: {seeds}.",
+        *_notes(comparisons, against, resamples),
+    ]
     for seed, test in zip(first.seeds, first.right, strict=False):
         notes.append(
             f"Seed {seed}: only {against} right on {test.only_first}, only {method} on "
@@ -134,7 +117,7 @@ def comparison_text(comparisons: Sequence[Comparison], *, plan: Resampling) -> s
 
 
 def _difference_columns(
-    comparisons: Sequence[Comparison], against: str, plan: Resampling
+    comparisons: Sequence[Comparison], against: str, level: float
 ) -> list[Column]:
     found = [one.difference for one in comparisons]
 
@@ -153,7 +136,7 @@ def _difference_columns(
     low_and_high = {"difference_low": values("low"), "difference_high": values("high")}
     return [
         Column(f"Δ {against}", texts, {"difference": values("value")}),
-        Column(f"{100 * plan.level:g} % interval", ends, low_and_high),
+        Column(f"{100 * level:g} % interval", ends, low_and_high),
         number_column("p", "p_value", values("p_value"), _p_value),
     ]
 
@@ -175,11 +158,11 @@ def _mcnemar_columns(comparisons: Sequence[Comparison], against: str) -> list[Co
     ]
 
 
-def _notes(comparisons: Sequence[Comparison], against: str, plan: Resampling) -> list[str]:
+def _notes(comparisons: Sequence[Comparison], against: str, resamples: int) -> list[str]:
     notes = [
         f"Δ {against} is in points (NIST and CIDEr: in their own units), mean over the seeds that "
         "both methods have. Interval and p "
-        f"(two-sided) are of a paired bootstrap with {plan.resamples:,} resamples: each draw "
+        f"(two-sided) are of a paired bootstrap with {resamples:,} resamples: each draw "
         "of examples is applied to both methods and all seeds. They tell what other examples "
         "would do to these trained models, not what other seeds would do.",
     ]

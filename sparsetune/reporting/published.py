@@ -88,13 +88,14 @@ def _links(
 def _ours(groups: Mapping[Key, pd.DataFrame], row: TableRow, column: TableColumn) -> Cell | None:
     cells = []
     for task in column.tasks:
-        values = _values(groups, (row.backbone, task, row.method), row, column.value)
-        if values is None or None in values:
+        found = _values(groups, (row.backbone, task, row.method), row, column.value)
+        values = [value for value in found or () if value is not None]
+        if found is None or len(values) < len(found):
             return None
         cells.append(values)
     seeds = min(map(len, cells))
     deviation = statistics.stdev(cells[0]) if len(cells) == 1 and seeds > 1 else None
-    mean = statistics.fmean(map(statistics.fmean, cells))
+    mean = statistics.fmean(statistics.fmean(values) for values in cells)
     return Cell(mean, deviation, seeds, digits=_digits(column))
 
 
@@ -104,7 +105,7 @@ def _values(
     """One value a seed (one in all for a change), None where what it is measured from is not."""
     runs, reference = groups.get(key), groups.get((*key[:2], REFERENCE_METHOD))
     if value == "change":
-        reference = groups.get((row.against, *key[1:]))
+        reference = groups.get((row.against or "", *key[1:]))
     if runs is None:
         return None
     if value == "score":
@@ -122,7 +123,7 @@ def _values(
     return [100 * share for share in saved_shares(runs, reference, "seconds")]
 
 
-def _change(scores: list[float | None], before: list[float | None]) -> list[float] | None:
+def _change(scores: Sequence[Any], before: Sequence[Any]) -> list[float] | None:
     """Change of the mean relative to the mean before; undefined unless that is positive."""
     if None in scores or None in before or statistics.fmean(before) <= 0:
         return None

@@ -132,8 +132,9 @@ def rendered(
     linked = [[_linked(column, row, folder) for column in columns] for row in range(len(cells))]
     if any(runs):
         headings = [*headings, "runs (MLflow run)"]
-        for cell, links in itertools.zip_longest(linked, runs, fillvalue=()):
-            cell.append("<br>".join(_run(link, folder) for link in links))
+        behind = [*runs, *[()] * (len(cells) - len(runs))]
+        for line, links in zip(linked, behind, strict=True):
+            line.append("<br>".join(_run(link, folder) for link in links))
     page = pd.DataFrame(linked, columns=list(map(html.escape, headings)))
     with pd.option_context("display.max_colwidth", None):
         return page.to_html(index=False, escape=False, border=0, justify="unset") + "\n"

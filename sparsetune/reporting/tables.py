@@ -287,9 +287,8 @@ def best_epoch(epochs: Sequence[EpochScore], metric: str) -> tuple[float, float]
         None if epochs were not scored, or the metric was undefined after all of them.
     """
     sign = -1 if lower_is_better(metric) else 1
-    found = [(one.epoch, one.metrics.get(metric)) for one in epochs]
-    known = [one for one in found if one[1] is not None]
-    return max(known, key=lambda one: sign * one[1], default=None)
+    found = [(one.epoch, value) for one in epochs if (value := one.metrics.get(metric)) is not None]
+    return max(found, key=lambda one: sign * one[1], default=None)
 
 
 def _means(groups: Groups, name: str) -> list[Any]:
@@ -365,7 +364,7 @@ def _best_epoch_columns(groups: Groups, metric: str) -> list[Column]:
     }  # fmt: skip
     for group in groups.values():
         found = [best_epoch(epochs, metric) for epochs in group["epoch_scores"]]
-        known = [] if None in found else found
+        known = [one for one in found if one] if all(found) else []
         epochs = [f"{epoch:g}" for epoch, _ in known]
         values = [value for _, value in known]
         mean, deviation = (mean_of(values) if known else None), deviation_of(values)

@@ -67,17 +67,16 @@ def read_kept(path: Path) -> KeptUnits:
     data = read_json(path, what="ticket")
     try:
         told = (*(data[name] for name in _IDENTITY), f"seed-{data['seed']}")
-        masks = {
-            "heads": _mask(data["kept_heads"], data["heads"], data.get("kept_layers")),
-            "neurons": _mask(data["kept_neurons"], data["neurons"], data.get("kept_layers")),
-        }
-        label = {name: data[name] for name in (*_IDENTITY, "seed", "origin")}
+        label = [data[name] for name in (*_IDENTITY, "seed", "origin")]
+        masks = [
+            _mask(data[f"kept_{unit}"], data[unit], data.get("kept_layers")) for unit in _UNITS
+        ]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{path}: not a ticket: {error!r}") from None
     folder = path.absolute().parts[-5:-1]
     if told != folder:
         raise DataError(f"{path}: is ticket {'/'.join(told)}, its folder says {'/'.join(folder)}")
-    return KeptUnits(**label, **masks)
+    return KeptUnits(*label, *masks)
 
 
 def share_in_common(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -117,10 +116,10 @@ def write_tickets(tickets: Iterable[Path], directory: Path) -> list[Path]:
     """
     found = [read_kept(path) for path in tickets]
     lines = [
-        (*names, pairs)
+        line
         for backbone in dict.fromkeys(ticket.backbone for ticket in found)
-        for *names, pairs in _comparisons([one for one in found if one.backbone == backbone])
-        if pairs
+        for line in _comparisons([one for one in found if one.backbone == backbone])
+        if line[-1]
     ]
     notes = _NOTES if lines else ("No two tickets of this suite can be compared.",)
     return write_table(directory / "tickets", "Tickets in common", _columns(lines), notes)

@@ -160,8 +160,12 @@ def interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
     mean = statistics.fmean(statistics.fmean(cell) for cell in differences)
     if claim.measure.counted:
         return Interval(mean, mean, mean, "nothing")
-    ranges = [(cell.left_range, cell.right_range) for cell in cells]
-    examples = over_examples(ranges) if all(map(all, ranges)) else None
+    ranges = [
+        (cell.left_range, cell.right_range)
+        for cell in cells
+        if cell.left_range and cell.right_range
+    ]
+    examples = over_examples(ranges) if len(ranges) == len(cells) else None
     if len(cells) == 1 == len(differences[0]):
         return examples or Interval(mean, None, None, "nothing")
     spread = over_seeds if min(map(len, differences)) > 1 else over_tasks
@@ -204,8 +208,9 @@ def decide(claim: Claim, interval: Interval, cells: Sequence[Cell]) -> tuple[Ver
         return "within noise", "a single value cannot decide: its noise is not known"
     low, high = allowed(claim)
     strict = claim.relation == "above"
-    inside = interval.low >= low and interval.high <= high and not (strict and interval.low == 0)
-    outside = interval.high < low or interval.low > high or (strict and interval.high <= 0)
+    lower, upper = interval.ends
+    inside = lower >= low and upper <= high and not (strict and lower == 0)
+    outside = upper < low or lower > high or (strict and upper <= 0)
     verdict: Verdict = "holds" if inside else "fails" if outside else "within noise"
     return verdict, _how(claim, interval, cells)
 
@@ -296,16 +301,19 @@ def _runs_cell(claim: Claim, key: Key, evidence: Evidence) -> Cell:
         _values(claim.quantity, side, references.get(one))
         for one, side in zip(keys, sides, strict=True)
     ]
-    lefts, rights = values if against else (values[0], dict.fromkeys(values[0], claim.right))
+    lefts, rights = values[0], values[-1]
+    if claim.number is not None:
+        rights = dict.fromkeys(lefts, claim.number)
     seeds = tuple(seed for seed in lefts if seed in rights)
     if not seeds:
         raise _LeftOutError((backbone, task), "no seed for which both are defined")
     paired = [side[side["seed"].isin(seeds)] for side in sides]
     scored = claim.quantity == "score"
-    ranges = [_range(side) for side in paired] if scored and against else [None, None]
+    left_range, right_range = map(_range, paired) if scored and against else (None, None)
     return Cell(
         backbone, task, _scale(claim, backbone, (task,)), seeds,
-        tuple(lefts[seed] for seed in seeds), tuple(rights[seed] for seed in seeds), *ranges,
+        tuple(lefts[seed] for seed in seeds), tuple(rights[seed] for seed in seeds),
+        left_range, right_range,
         collapsed=sum(sum(side["collapsed"]) for side in paired) if scored else 0,
     )  # fmt: skip
 
@@ -329,8 +337,9 @@ def _values(quantity: str, runs: pd.DataFrame, reference: pd.DataFrame | None) -
         case "trained-share":
             found = trained_shares(runs, reference)
         case _:
-            unit = "seconds" if quantity == "seconds-saved" else "macs"
-            found = saved_shares(runs, reference, unit)
+            found = saved_shares(
+                runs, reference, "seconds" if quantity == "seconds-saved" else "macs"
+            )
     pairs = zip(runs["seed"], found, strict=True)
     return {seed: 100 * value for seed, value in pairs if value is not None}
 

@@ -71,9 +71,9 @@ def pretrained(suite: Suite) -> list[str]:
 def _asked_about(claims: Sequence[Claim], suite: Suite, results: Path) -> list[Path]:
     """Tickets that some claim is about: reading all of a large suite takes seconds."""
     methods = {claim.left for claim in claims if claim.measure.group == "tickets"}
-    own = [run for run in suite.runs if run.ticket]
-    recipes = {run.ticket.id for run in own if run.method.id in methods}
-    asked = {run.ticket_path for run in own if run.ticket.id in recipes}
+    own = [(run, run.ticket.id) for run in suite.runs if run.ticket]
+    recipes = {ticket for run, ticket in own if run.method.id in methods}
+    asked = {run.ticket_path for run, ticket in own if ticket in recipes}
     places = zip(suite.tickets(), ticket_paths(results, suite), strict=True)
     return [path for place, path in places if place in asked]
 

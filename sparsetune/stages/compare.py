@@ -61,7 +61,9 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
         told = f"{methods[0]}: {first.seeds}, {methods[1]}: {second.seeds}"
         raise ConfigError(f"{place}: no seed in common; {told}")
     metrics = [name for name in first.rows[0].metrics if name in second.rows[0].metrics]
-    return comparison_text(_compared(pairs, metrics, _Answers()), plan=DEFAULT)
+    return comparison_text(
+        _compared(pairs, metrics, _Answers()), level=DEFAULT.level, resamples=DEFAULT.resamples
+    )
 
 
 def headline_comparisons(

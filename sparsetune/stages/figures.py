@@ -58,12 +58,12 @@ def make_figures(suite: Suite, *, results: Path, output: Path) -> None:
         figures.write_curves(done.only(backbone, task), path)
     for name in _drawn_searches(suite):
         folder = results / "tickets" / name
-        stopping = read_record(folder / "record.json", TicketRecord).measured.stopping
+        record = read_record(folder / "record.json", TicketRecord)
         figures.write_mask_distances(
             folder / "gates.npz",
             output / "masks" / f"{name}.svg",
             title=name,
-            stops=_stops_reached(stopping),
+            stops=_stops_reached(record.measured.stopping),
         )
 
 
@@ -78,8 +78,10 @@ def _drawn_searches(suite: Suite) -> list[str]:
     return list(first.values())
 
 
-def _stops_reached(stopping: Stopping) -> dict[str, int]:
+def _stops_reached(stopping: Stopping | None) -> dict[str, int]:
     """Rule -> step at which it stops, of the rules whose step the search came to."""
+    if stopping is None:
+        return {}
     steps = {"fixed": stopping.fixed_step, "settled": stopping.settled_step}
     last = stopping.check_steps[-1]
     return {rule: step for rule, step in steps.items() if step is not None and step <= last}

@@ -49,7 +49,10 @@ def make_tables(
         return
     tables.write_headline(done, output)
     compared, left_out = headline_comparisons(rows, order=done.order, against=REFERENCE_METHOD)
-    write_paired(compared, output, against=REFERENCE_METHOD, left_out=left_out, plan=DEFAULT)
+    write_paired(
+        compared, output, against=REFERENCE_METHOD, left_out=left_out, level=DEFAULT.level,
+        resamples=DEFAULT.resamples,
+    )  # fmt: skip
     tables.write_timings(done, output)
     tables.write_costs(done, output)
     write_savings(done, output)

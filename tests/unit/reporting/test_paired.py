@@ -2,10 +2,11 @@ import csv
 
 from unit.reporting.runs import cells_of
 
-from sparsetune.evaluation.statistics import DEFAULT, Difference, McNemar
+from sparsetune.evaluation.statistics import Difference, McNemar
 from sparsetune.reporting.contents import TABLE_FORMS
 from sparsetune.reporting.paired import Comparison, comparison_text, write_paired
 
+DRAWN = {"level": 0.95, "resamples": 1000}
 KEY = ("mini-bert", "mini-rte", "lora")
 
 
@@ -19,9 +20,7 @@ def comparison(**changes):
 
 
 def written(tmp_path, *comparisons, left_out=()):
-    paths = write_paired(
-        list(comparisons), tmp_path, against="full", left_out=left_out, plan=DEFAULT
-    )
+    paths = write_paired(list(comparisons), tmp_path, against="full", left_out=left_out, **DRAWN)
     assert [path.name for path in paths] == [f"paired.{form}" for form in TABLE_FORMS]
     return [path.read_text(encoding="utf-8") for path in paths]
 
@@ -57,7 +56,7 @@ def test_notes_say_what_the_tests_do_not_tell(tmp_path):
 
 def test_one_pair_has_a_line_per_metric_and_a_note_per_seed():
     text = comparison_text(
-        [comparison(), comparison(metric="f1_fraction", scores=(None, 0.5))], plan=DEFAULT
+        [comparison(), comparison(metric="f1_fraction", scores=(None, 0.5))], **DRAWN
     )
     lines = text.splitlines()
     assert lines[0] == "# lora against full: mini-bert on mini-rte"

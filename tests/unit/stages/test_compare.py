@@ -6,7 +6,6 @@ from unit.reporting.runs import scoring, write_run
 from sparsetune.cli import main
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.evaluation.predictions import write_predictions
-from sparsetune.evaluation.statistics import DEFAULT
 from sparsetune.reporting.load import collect
 from sparsetune.reporting.paired import write_paired
 from sparsetune.stages import compare as compare_job
@@ -15,6 +14,7 @@ from sparsetune.stages.compare import compare_methods, headline_comparisons
 GROUP = "mini-bert/mini-sst2"
 IDS = [f"dev-{n}" for n in range(10)]
 REFERENCES = [1] * 10
+DRAWN = {"level": 0.95, "resamples": 1000}
 KEYS = [("mini-bert", "mini-sst2", method) for method in ("full", "lora")]
 
 
@@ -96,7 +96,7 @@ def test_table_has_a_line_per_method_and_names_what_it_leaves_out(tmp_path):
     order = [(*KEYS[0][:2], method) for method in ("full", "lora", "ia3")]
     made, left_out = headline_comparisons(collect(folders), order=order, against="full")
     assert left_out == ["No run of full with the same seed: mini-bert/mini-sst2/ia3."]
-    paths = write_paired(made, tmp_path, against="full", left_out=left_out, plan=DEFAULT)
+    paths = write_paired(made, tmp_path, against="full", left_out=left_out, **DRAWN)
     with paths[1].open() as file:
         (row,) = csv.DictReader(file)
     assert row["method"] == "lora"
@@ -124,7 +124,7 @@ def test_suite_without_comparisons_still_has_its_table(tmp_path):
     folders = [write(tmp_path, "full", 9)]
     made, left_out = headline_comparisons(collect(folders), order=KEYS[:1], against="full")
     assert (made, left_out) == ([], [])
-    paths = write_paired(made, tmp_path, against="full", left_out=left_out, plan=DEFAULT)
+    paths = write_paired(made, tmp_path, against="full", left_out=left_out, **DRAWN)
     assert "Against full, paired" in paths[0].read_text()
 
 
