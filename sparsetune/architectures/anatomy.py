@@ -66,7 +66,8 @@ def model_class(model_type: str, name: str) -> Any:
 class Anatomy:
     """The layers of a loaded model: where each projection is, how many heads and neurons.
 
-    Looks the modules up at each call, so it stays right after removal or wrapping.
+    Looks the modules up at each call, so it stays right after removal or wrapping. Layers count
+    from 0; one that does not exist is refused by name.
 
     Attributes:
         family: of the model.
@@ -117,36 +118,15 @@ class Anatomy:
         return int(getattr(self.attention(0), self.family.head_size))
 
     def attention(self, layer: int) -> nn.Module:
-        """Return the module of a layer that splits projections into heads.
-
-        Args:
-            layer: layer number, 0 to ``layers - 1``.
-
-        Raises:
-            ModelError: if there is no such layer.
-        """
+        """Return the module of a layer that splits projections into heads."""
         return self._model.get_submodule(self._layer_path(layer, self.family.attention))
 
     def heads(self, layer: int) -> int:
-        """Count the attention heads a layer has now.
-
-        Args:
-            layer: layer number, 0 to ``layers - 1``.
-
-        Raises:
-            ModelError: if there is no such layer.
-        """
+        """Count the attention heads a layer has now."""
         return self.site(layer, "query").shape[0] // self.head_size
 
     def ffn_width(self, layer: int) -> int:
-        """Count the feed-forward neurons a layer has now.
-
-        Args:
-            layer: layer number, 0 to ``layers - 1``.
-
-        Raises:
-            ModelError: if there is no such layer.
-        """
+        """Count the feed-forward neurons a layer has now."""
         return self.site(layer, "ffn_in").shape[0]
 
     def site(self, layer: int, projection: str) -> Site:
@@ -175,10 +155,7 @@ class Anatomy:
         )
 
     def site_of(self, key: str) -> Site:
-        """Find a site by its text id.
-
-        Args:
-            key: as in ``Site.key``, e.g. ``layer.3.query``.
+        """Find a site by its text id, e.g. ``layer.3.query``.
 
         Raises:
             ModelError: if the key is malformed or names no site of this model.
@@ -189,13 +166,7 @@ class Anatomy:
         return self.site(int(match[1]), match[2])
 
     def sites(self, projections: Sequence[str] = PROJECTIONS) -> Iterator[Site]:
-        """Go through projections, layer by layer.
-
-        Args:
-            projections: names from ``PROJECTIONS``, in the order wanted within a layer.
-
-        Yields:
-            Each site once.
+        """Go through projections, layer by layer, in the order given within a layer.
 
         Raises:
             ModelError: if a projection is unknown.

@@ -103,20 +103,12 @@ class Site:
         return out_by_in[self.out_slice(out_by_in.shape[0])]
 
     def out_slice(self, out_features: int) -> slice:
-        """Rows of the stored matrix (out x in) that belong to this projection.
-
-        Args:
-            out_features: outputs of the whole stored matrix.
-        """
+        """Rows, of so many of the stored matrix (out x in), that belong to this projection."""
         width = out_features // self.parts
         return slice(self.part * width, (self.part + 1) * width)
 
     def keep_outputs_(self, rows: Tensor) -> None:
-        """Drop all other rows of the whole stored matrix and of its bias.
-
-        Args:
-            rows: int64, numbers of rows of the matrix (out x in), on its device.
-        """
+        """Drop all other rows of the whole stored matrix (out x in) and of its bias."""
         module = self.module
         module.weight = _selected(module.weight, rows, 1 if self.stored_in_by_out else 0)
         if module.bias is not None:
@@ -124,11 +116,7 @@ class Site:
         _note_width(module, "nf" if self.stored_in_by_out else "out_features", len(rows))
 
     def keep_inputs_(self, columns: Tensor) -> None:
-        """Drop all other columns of the stored matrix.
-
-        Args:
-            columns: int64, numbers of columns of the matrix (out x in), on its device.
-        """
+        """Drop all other columns of the stored matrix (out x in)."""
         module = self.module
         module.weight = _selected(module.weight, columns, 0 if self.stored_in_by_out else 1)
         _note_width(module, "nx" if self.stored_in_by_out else "in_features", len(columns))

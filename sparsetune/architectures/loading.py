@@ -84,7 +84,7 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
     except Exception as error:  # the library raises many kinds for a damaged folder
         raise ModelError(f"{directory}: no readable tokenizer: {first_line(error)}") from None
     if not tokenizer.is_fast:
-        raise ModelError(f"{directory}: need a fast tokenizer (tokenizer.json), got a slow one")
+        raise ModelError(f"{directory}: received a slow tokenizer; need tokenizer.json")
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise ModelError(f"{directory}: the tokenizer has neither a pad nor an end token")

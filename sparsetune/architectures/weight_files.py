@@ -71,7 +71,7 @@ def _shards(index: Path) -> list[Path]:
     for name in names:
         # A name with a folder in it would lead out of the backbone's folder.
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelError(f"{index}: weight_map: got file {name!r}, need a *.safetensors name")
+            raise ModelError(f"{index}: weight_map: received {name!r}, need a *.safetensors name")
         if not (index.parent / name).is_file():
             raise ModelError(f"{index.parent / name}: no such file, but {INDEX} names it")
     return [index.parent / name for name in names]

@@ -241,19 +241,12 @@ class Ticket(BaseModel):
         return _mask(self.kept_heads, self.heads), _mask(self.kept_neurons, self.neurons)
 
     def save(self, path: Path) -> None:
-        """Write the ticket as JSON, whole or not at all.
-
-        Args:
-            path: file to write; its folder is made.
-        """
+        """Write the ticket as JSON, whole or not at all; the file's folder is made."""
         write_text_atomically(path, self.model_dump_json() + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Ticket":
-        """Read a ticket.
-
-        Args:
-            path: file written by ``save``.
+        """Read a ticket that ``save`` wrote.
 
         Raises:
             ModelError: if the file is missing or is no valid ticket; names the file.
@@ -337,7 +330,7 @@ def layer_ticket(shape: tuple[int, int, int], ratio: float, *, label: TicketLabe
         The ticket, origin ``layers``.
 
     Raises:
-        ModelError: as ``drawing.evenly_dropped``.
+        ModelError: as ``evenly_dropped``.
     """
     layers, heads, neurons = shape
     whole = (torch.ones(layers, heads).bool(), torch.ones(layers, neurons).bool())

@@ -51,14 +51,7 @@ def exact_top_k(scores: Tensor, kept: int) -> Tensor:
 
 
 def pruned_count(ratio: float, total: int) -> int:
-    """Round a ratio of a total to a count; a half rounds up.
-
-    Args:
-        ratio: fraction to prune, in [0, 1].
-        total: how many there are.
-
-    Returns:
-        ``floor(ratio * total + 0.5)``.
+    """Round a ratio of a total to a count: ``floor(ratio * total + 0.5)``.
 
     Raises:
         ModelError: if the ratio is outside [0, 1].
@@ -103,13 +96,7 @@ def mask_per_layer(scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tens
 
     Args:
         scores: floating, by site key.
-        ratio: fraction of each matrix to prune, in [0, 1].
-
-    Returns:
-        bool masks, counts exact in each; ties as in ``exact_top_k``.
-
-    Raises:
-        ModelError: if the ratio is out of range or a score is NaN.
+        ratio: fraction of each matrix to prune, in [0, 1]; counts are exact in each.
     """
     return {key: mask_pool({key: tensor}, ratio)[key] for key, tensor in scores.items()}
 
@@ -126,7 +113,11 @@ def mask_n_of_m(scores: Tensor, n: int = 2, m: int = 4) -> Tensor:
         bool, ``O x I``, exactly n of m True in every group; ties keep the lower input.
 
     Raises:
-        ModelError: if I is not divisible by ``m`` or n is out of range.
+        ModelError: if I is not divisible by ``m``, n is out of range or a score is NaN.
+
+    Example:
+        >>> mask_n_of_m(torch.tensor([[4.0, 1.0, 3.0, 2.0]])).tolist()
+        [[True, False, True, False]]
     """
     if not 0 <= n <= m or m < 1:
         raise ModelError(f"N:M mask: received {n}:{m}, allowed: N from 0 to M")
@@ -200,10 +191,8 @@ def demote(scores: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[
 
     Args:
         scores: floating, by site key.
-        earlier: bool masks by site key, True = kept; a site without one is whole.
-
-    Returns:
-        The scores, with minus infinity where an earlier mask is False.
+        earlier: bool masks by site key, True = kept; a site without one is whole. Where one is
+            False, the score becomes minus infinity.
     """
     lowest = float("-inf")
     return {
@@ -320,31 +309,16 @@ class _Gate:
 
 
 def pack_mask(mask: Tensor) -> Tensor:
-    """Store a mask as bits, first entry in the highest bit, the last byte padded with zeros.
-
-    Args:
-        mask: bool, any shape, any device.
+    """Store a bool mask as bits, first entry in the highest, the last byte padded with zeros.
 
     Returns:
         uint8 on the CPU, shape ``(ceil(numel / 8),)``.
-
-    Raises:
-        ModelError: if the mask is not bool.
     """
-    if mask.dtype != torch.bool:
-        raise ModelError(f"mask to pack is {mask.dtype}; allowed: torch.bool")
     return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1)))
 
 
 def unpack_mask(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Read a mask back from its bits.
-
-    Args:
-        packed: uint8, as ``pack_mask`` returns.
-        shape: of the mask.
-
-    Returns:
-        bool on the CPU, of that shape.
+    """Read a mask of some shape back from the bits of ``pack_mask``; bool, on the CPU.
 
     Raises:
         ModelError: if the number of bytes does not fit the shape.

@@ -6,13 +6,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DistilBertConfig, DistilBertModel
-from unit.tiny import HEADS, LAYERS, WIDTH, tiny_model
+from unit.tiny import LAYERS, WIDTH, tiny_model
 
 import sparsetune
 from sparsetune import DseeConfig
-from sparsetune.earlybert.ticket import DrawConfig, Ticket
 from sparsetune.errors import ConfigError, ModelError
-from sparsetune.pruning.masks import two_pool_masks
 from sparsetune.pruning.structured import remove
 
 CONFIG = DseeConfig(rank=3, alpha=6.0, n_sparse=11, support="random")
@@ -113,30 +111,3 @@ def test_an_unknown_merge_policy_or_a_second_merge_is_refused():
     sparsetune.merge(model, "dense")
     with pytest.raises(ModelError, match="nothing to merge"):
         sparsetune.merge(model, "dense")
-
-
-@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])
-def test_a_ratio_that_is_no_share_is_refused(ratio):
-    with pytest.raises(ModelError, match=f"pruning ratio: received {ratio}, allowed: 0 to 1"):
-        two_pool_masks(tiny_model("bert"), ratio, choice="weight")
-    for name in ("head_ratio", "neuron_ratio"):
-        with pytest.raises(ConfigError, match=rf"{name}: received {ratio}, allowed: \[0, 1\)"):
-            DrawConfig(**{name: ratio})
-
-
-def test_a_ticket_of_another_backbone_or_with_an_empty_layer_is_refused():
-    def ticket(kept, **changes):
-        shape = {"heads": HEADS, "neurons": WIDTH, "kept_neurons": ((0,),) * len(kept)} | changes
-        label = {"backbone": "b", "task": "t", "recipe": "r", "seed": 1, "origin": "search"}
-        return Ticket(kept_heads=kept, **shape, **label)
-
-    model = tiny_model("roberta")
-    ticket(((0,), (1,))).check_fits(model)
-    with pytest.raises(ModelError, match=r"for 3 layers of 4 heads .* model has .* in 2 layers"):
-        ticket(((0,), (1,), (0,))).check_fits(model)
-    with pytest.raises(ModelError, match=r"of 12 heads and 40 neurons; layer 0 .* has 4 heads"):
-        ticket(((0,), (1,)), heads=12).check_fits(model)
-    with pytest.raises(ModelError, match=r"layer 1: no head kept; each layer needs at least one"):
-        ticket(((0,), ()))
-    with pytest.raises(ModelError, match=r"layer 0: no neuron kept"):
-        ticket(((0,), (1,)), kept_neurons=((), (0,)))

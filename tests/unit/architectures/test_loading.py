@@ -193,7 +193,7 @@ def test_a_weight_index_cannot_point_elsewhere(bert, name):
     (bert / "model.safetensors").unlink()
     index = bert / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
-    with pytest.raises(ModelError, match=r"weight_map: got file '.*', need a \*\.safetensors name"):
+    with pytest.raises(ModelError, match=r"weight_map: received '.*', need a \*\.safetensors name"):
         check_folder(bert, "bert")
     index.write_text("{}")
     with pytest.raises(ModelError, match="weight_map is missing"):

@@ -13,9 +13,10 @@ LABELS = torch.tensor([0, 1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gates_at_one_change_no_bit(kind):
     model = tiny_model(kind)
-    before = output_of(model, tiny_batch())
+    before, names = output_of(model, tiny_batch()), list(model.state_dict())
     gates = Gates(model)
     assert torch.equal(output_of(model, tiny_batch()), before)
+    assert list(model.state_dict()) == names
     assert (gates.heads.shape, gates.neurons.shape) == ((2, HEADS), (2, WIDTH))
     assert gates.heads.dtype == gates.neurons.dtype == torch.float32
 
@@ -95,13 +96,6 @@ def test_gates_stay_float32_and_get_gradients_under_bfloat16_autocast(kind):
     assert torch.cosine_similarity(half.flatten(), gates.heads.grad.flatten(), dim=0) > 0.9
 
 
-def test_bfloat16_model_keeps_its_dtype():
-    model = tiny_model("gpt2").bfloat16()
-    gates = Gates(model)
-    assert output_of(model, tiny_batch()).dtype == torch.bfloat16
-    assert gates.heads.dtype == torch.float32
-
-
 def test_gradient_checkpointing_gives_the_same_gate_gradients():
     grads = []
     for recompute in (False, True):
@@ -138,13 +132,6 @@ def test_detached_gates_no_longer_act():
     assert torch.equal(output_of(model, tiny_batch()), before)
 
 
-def test_gates_leave_the_state_of_the_model_alone():
-    model = tiny_model("bert")
-    names = list(model.state_dict())
-    Gates(model)
-    assert list(model.state_dict()) == names
-
-
 def test_removal_under_gates_and_gates_on_uneven_layers_are_refused():
     model = tiny_model("bert")
     kept = ([[0], [0, 1]], [[0], [0]])
@@ -166,6 +153,7 @@ def test_casting_the_model_leaves_its_coefficients_in_float32(cast):
         gates.heads[0, 0] = 1.0 + 1e-5  # half precision would lose it
     model.to(cast)
     assert model.classifier.weight.dtype == cast
+    assert cast == torch.float16 or output_of(model, tiny_batch()).dtype == cast
     assert gates.heads.dtype == gates.neurons.dtype == torch.float32
     assert gates.heads[0, 0].item() == pytest.approx(1.0 + 1e-5, abs=1e-7)
     assert Gates(tiny_model("bert")).double().heads.dtype == torch.float64
