@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -361,78 +360,54 @@ class _Wanted:
 
 def _publish_one(store: Store, entry: Entry, older: Sequence["Run"], parent: str | None) -> bool:
     """Return whether anything had to change."""
-    digest = _digest(entry)
+    digest, client = _digest(entry), store.client
     for run in older:
         if run.info.status == "FINISHED" and run.data.tags.get(_DIGEST_TAG) == digest:
             store.delete(older, but=run.info.run_id)
             return len(older) > 1
     wanted = _wanted(entry, parent)
-    run_id = _complete(store, older, entry, wanted) or _make(store, entry, wanted)
+    lacking: Sequence[Point] | None = None
+    kept = next((run for run in older if wanted.suits(run)), None)
+    if kept is not None:
+        lacking = lacking_points(_points(store, kept, wanted), wanted.points)
+    if kept is None or lacking is None:
+        lacking, key = wanted.points, entry.key
+        kept = client.create_run(
+            store.experiment_id, wanted.started_ms, tags=key.tags(), run_name=key.text
+        )
+    _fill(store, kept, entry, wanted, lacking)
+    client.set_terminated(kept.info.run_id, "FINISHED", end_time=wanted.ended_ms)
     # Last, so that an interrupted call is noticed and done again.
-    store.client.set_tag(run_id, _DIGEST_TAG, digest)
-    store.delete(older, but=run_id)
+    client.set_tag(kept.info.run_id, _DIGEST_TAG, digest)
+    store.delete(older, but=kept.info.run_id)
     return True
 
 
-def _complete(store: Store, older: Sequence["Run"], entry: Entry, wanted: _Wanted) -> str | None:
-    """Give the run that is there what it lacks; None if none is, or it holds what must go."""
-    run = next((run for run in older if wanted.suits(run)), None)
-    if run is None:
-        return None
-    run_id, shown = run.info.run_id, run.data.metrics
-    present = [
+def _points(store: Store, run: "Run", wanted: _Wanted) -> list[Point]:
+    """What a run has of the wanted curves."""
+    names = {name for name, _, _ in wanted.points} & run.data.metrics.keys()
+    return [
         (name, point.value, point.step)
-        for name in dict.fromkeys(name for name, _, _ in wanted.points)
-        if name in shown
-        for point in store.client.get_metric_history(run_id, name)
+        for name in names
+        for point in store.client.get_metric_history(run.info.run_id, name)
     ]
-    lacking = lacking_points(present, wanted.points)
-    if lacking is None:
-        return None
-    _fill(store, run_id, entry, wanted, lacking=lacking, shown=shown)
-    return run_id
-
-
-def _make(store: Store, entry: Entry, wanted: _Wanted) -> str:
-    run_id = store.client.create_run(
-        store.experiment_id,
-        start_time=wanted.started_ms,
-        tags=entry.key.tags(),
-        run_name=entry.key.text,
-    ).info.run_id
-    try:
-        _fill(store, run_id, entry, wanted, lacking=wanted.points, shown={})
-    except Exception:
-        with suppress(Exception):
-            store.client.delete_run(run_id)
-        raise
-    return run_id
 
 
 def _fill(
-    store: Store,
-    run_id: str,
-    entry: Entry,
-    wanted: _Wanted,
-    *,
-    lacking: Sequence[Point],
-    shown: Mapping[str, float],
+    store: Store, run: "Run", entry: Entry, wanted: _Wanted, lacking: Sequence[Point]
 ) -> None:
     from mlflow.entities import Metric
 
-    ended = wanted.ended_ms
-    finals = {name: value for name, value in wanted.finals.items() if name not in shown}
+    run_id, shown = run.info.run_id, run.data.metrics
+    finals = [(name, x, 0) for name, x in wanted.finals.items() if name not in shown]
     # MLflow lists metrics as they came: the headline first.
     metrics = _latest(entry.headline, shown)
-    metrics += [Metric(name, value, ended, 0) for name, value in finals.items()]
+    metrics += [Metric(name, x, wanted.ended_ms, step) for name, x, step in (*finals, *lacking)]
     store.send(run_id, metrics=metrics, params=wanted.params, tags=wanted.tags)
     if entry.data:
         store.client.log_inputs(run_id, [one.as_mlflow() for one in entry.data])
     for path in entry.artifacts:
         store.client.log_artifact(run_id, str(path))
-    points = [Metric(name, value, ended, step) for name, value, step in lacking]
-    store.send(run_id, metrics=points)
-    store.client.set_terminated(run_id, "FINISHED", end_time=ended)
 
 
 def _latest(wanted: Mapping[str, float], shown: Mapping[str, float]) -> list["Metric"]:

@@ -68,6 +68,11 @@ def all_have_begun(store):
     return sum("loss" in run.data.metrics for run in runs) == JOBS
 
 
+def losses(store):
+    """Run key -> the last loss that the store has; they fall with every step."""
+    return {key: found[0].data.metrics.get("loss") for key, found in active_runs(store).items()}
+
+
 def record(folder, number):
     return read_record(entry_of(folder, number).records[0], TuneRecord)
 
@@ -101,7 +106,9 @@ def test_every_run_is_there_once_and_whole_after_an_outage(store, jobs, tmp_path
     wait_until(lambda: written(tmp_path, early), "a job waits for the store")
     assert publish(store.results, SUITE, [entry_of(tmp_path, 0)]).problems
     store.end()
-    time.sleep(PACE.retry_seconds + 1)
+    reached = losses(store)
+    wait_until(lambda: all(losses(store)[key_of(one).text] < reached[key_of(one).text]
+                           for one in late), "not all jobs reached the store again")  # fmt: skip
     (tmp_path / "end-late").touch()
     assert jobs.wait(LIMIT_SECONDS) == 0, (tmp_path / "jobs.log").read_text()
     for number in range(JOBS):
