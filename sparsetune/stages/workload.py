@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparsetune import records
 from sparsetune.config.backbone import Backbone, PretrainingPhase
 from sparsetune.config.load import Catalogue
 from sparsetune.config.method import HeadsMask, TrainPhase
@@ -24,20 +25,7 @@ from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.parameters import VALUE_BYTES, dense_parameters
 from sparsetune.cost.shapes import Head, LayerShape, ModelShape
 from sparsetune.errors import ConfigError
-from sparsetune.records import (
-    STAGES,
-    BackboneRecord,
-    CostRecord,
-    DatasetRecord,
-    EvaluateRecord,
-    Record,
-    SupportRecord,
-    TicketRecord,
-    TuneRecord,
-    digest_of,
-    read_json,
-    read_record,
-)
+from sparsetune.records import STAGES, digest_of, read_json, read_record
 from sparsetune.training.plan import steps_in_epoch
 
 Row = dict[str, Any]
@@ -123,17 +111,17 @@ def finished_jobs(results: Path) -> Iterator[Row]:
     """
     resources = results.parent / "resources"
     for path in sorted(resources.glob("datasets/*/record.json")):
-        yield _finished(read_record(path, DatasetRecord), f"dataset/{path.parent.name}")
+        yield _finished(read_record(path, records.DatasetRecord), f"dataset/{path.parent.name}")
     for path in sorted(resources.glob("backbones/*/record.json")):
-        made = read_record(path, BackboneRecord)
+        made = read_record(path, records.BackboneRecord)
         yield _finished(made, f"backbone/{path.parent.name}", **_pretrained(made))
     for suite in sorted(path for path in results.glob("*") if path.is_dir()):
         dense: dict[str, float] = {}
         for path in sorted(suite.glob("runs/*/*/*/seed-*/cost.json")):
             tail = path.parent.relative_to(suite / "runs")
-            cost = read_record(path, CostRecord)
-            tune = read_record(path.with_name("tune.json"), TuneRecord)
-            answered = read_record(path.with_name("evaluate.json"), EvaluateRecord)
+            cost = read_record(path, records.CostRecord)
+            tune = read_record(path.with_name("tune.json"), records.TuneRecord)
+            answered = read_record(path.with_name("evaluate.json"), records.EvaluateRecord)
             dense[str(tail.parent.parent)] = cost.measured.macs_dense_per_example
             yield _finished(cost, f"cost/{tail}")
             yield _finished(tune, f"tune/{tail}", **_tuned(tune, cost))
@@ -146,15 +134,15 @@ def finished_jobs(results: Path) -> Iterator[Row]:
             yield _finished(answered, f"evaluate/{tail}", **work)
         for path in sorted(suite.glob("tickets/*/*/*/seed-*/record.json")):
             tail = path.parent.relative_to(suite / "tickets")
-            drawn = read_record(path, TicketRecord)
+            drawn = read_record(path, records.TicketRecord)
             whole = dense.get(str(tail.parent.parent))
             yield _finished(drawn, f"ticket/{tail}", **_searched(drawn, whole))
         for path in sorted(suite.glob("support/*/*/record.json")):
             name = path.parent.relative_to(suite)
-            yield _finished(read_record(path, SupportRecord), str(name))
+            yield _finished(read_record(path, records.SupportRecord), str(name))
 
 
-def _finished(record: Record[Any, Any], name: str, **work: Any) -> Row:
+def _finished(record: records.Record[Any, Any], name: str, **work: Any) -> Row:
     asked, where = record.asked, record.where
     return {
         "id": name,
@@ -169,7 +157,7 @@ def _finished(record: Record[Any, Any], name: str, **work: Any) -> Row:
     }
 
 
-def _pretrained(record: BackboneRecord) -> Row:
+def _pretrained(record: records.BackboneRecord) -> Row:
     done = record.measured.pretraining
     if done is None:
         return {}
@@ -183,7 +171,7 @@ def _pretrained(record: BackboneRecord) -> Row:
             "work_seconds": seconds}  # fmt: skip
 
 
-def _tuned(record: TuneRecord, cost: CostRecord) -> Row:
+def _tuned(record: records.TuneRecord, cost: records.CostRecord) -> Row:
     method, done = record.asked.settings["method"], record.measured
     batches = {phase["name"]: phase.get("gradient_accumulation") for phase in method["phases"]}
     trained = [phase for phase in done.phases if phase.kind == "train"]
@@ -197,7 +185,7 @@ def _tuned(record: TuneRecord, cost: CostRecord) -> Row:
     }
 
 
-def _searched(record: TicketRecord, dense_macs: float | None) -> Row:
+def _searched(record: records.TicketRecord, dense_macs: float | None) -> Row:
     search = record.measured.search
     if search is None or dense_macs is None:
         return {}
@@ -252,34 +240,24 @@ def _jobs_of_run(run: RunSpec, size: Size, dense: ModelShape) -> Iterator[Row]:
 
 
 def _backbone_job(backbone: Backbone, dense: ModelShape) -> Row:
-    stored, passes, macs = _stored(backbone, dense), 0.0, 0.0
-    for phase, steps, shape in _pretraining(backbone, dense, stored):
-        tokens = float(phase.block_tokens)
-        if backbone.pretraining and backbone.pretraining.blocks == "documents":
-            tokens = min(tokens, _DOCUMENT_TOKENS)
+    """A search before a pre-training is counted on the dense model."""
+    stored, recipe, passes, macs = _stored(backbone, dense), backbone.pretraining, 0.0, 0.0
+    early = recipe.early if recipe else None
+    trainings = [(recipe.phases[0], float(early.stop_steps), dense)] if recipe and early else []
+    for phase in recipe.phases if recipe else ():
+        steps = phase.steps or _steps_of_corpus(backbone, phase)
+        trainings.append((phase, steps * (early.steps_share if early else 1.0), stored))
+    head: Head = "generation" if backbone.architecture == "gpt2" else "masked_lm"
+    for phase, steps, shape in trainings:
+        documents = recipe is not None and recipe.blocks == "documents"
+        tokens = min(phase.block_tokens, _DOCUMENT_TOKENS if documents else math.inf)
         batches = steps * phase.gradient_accumulation
         passes += batches
-        macs += batches * phase.batch_size * 3 * _forward(shape, tokens)
+        macs += batches * phase.batch_size * 3 * _forward(replace(shape, head=head), tokens)
     return {"id": f"backbone/{backbone.id}", "stage": "backbone", "kind": "pretraining",
             "backbone": backbone.id, "passes": passes, "macs": macs,
             "digest": digest_of(backbone.settings()),
             "disk_bytes": VALUE_BYTES * dense_parameters(stored)}  # fmt: skip
-
-
-def _pretraining(
-    backbone: Backbone, dense: ModelShape, stored: ModelShape
-) -> Iterator[tuple[PretrainingPhase, float, ModelShape]]:
-    """Phases with steps and shape; a search comes first and is counted on the dense model."""
-    recipe = backbone.pretraining
-    if recipe is None:
-        return
-    head: Head = "generation" if backbone.architecture == "gpt2" else "masked_lm"
-    if recipe.early:
-        yield recipe.phases[0], recipe.early.stop_steps, replace(dense, head=head)
-    for phase in recipe.phases:
-        steps = phase.steps or _steps_of_corpus(backbone, phase)
-        share = recipe.early.steps_share if recipe.early else 1.0
-        yield phase, share * steps, replace(stored, head=head)
 
 
 def _steps_of_corpus(backbone: Backbone, phase: PretrainingPhase) -> float:
@@ -364,7 +342,7 @@ def _size(task: Task, folder: Path | None, tokens: float | None) -> Size:
         told["evaluation_examples"] = answers
     stored = None
     if folder:
-        measured = read_record(folder / "record.json", DatasetRecord).measured
+        measured = read_record(folder / "record.json", records.DatasetRecord).measured
         told |= {"train_examples": measured.train_examples,
                  "evaluation_examples": measured.evaluation_examples}  # fmt: skip
         stored = measured.stored_bytes

@@ -84,10 +84,11 @@ class RunKey:
     @property
     def text(self) -> str:
         """Run name and key: ``backbone/task/method/seed-n``; other stages begin with the stage."""
-        seed = None if self.seed is None else f"seed-{self.seed}"
-        stage = None if self.stage == "tune" else self.stage
-        parts = (stage, self.backbone, self.task, self.method, self.label, seed)
-        return "/".join(part for part in parts if part)
+        stage = "" if self.stage == "tune" else self.stage
+        seed = "" if self.seed is None else f"seed-{self.seed}"
+        return "/".join(
+            filter(None, (stage, self.backbone, self.task, self.method, self.label, seed))
+        )
 
     @property
     def group(self) -> tuple[str, str] | None:
@@ -96,9 +97,7 @@ class RunKey:
 
     def tags(self) -> dict[str, str]:
         """The MLflow tags that say what this run is."""
-        names = ("stage", "suite", "backbone", "task", "method", "seed", "label")
-        values = ((name, getattr(self, name)) for name in names)
-        told = {name: str(value) for name, value in values if value not in (None, "")}
+        told = {name: str(value) for name, value in vars(self).items() if value not in (None, "")}
         return {**told, RUN_KEY_TAG: self.text}
 
 
@@ -120,10 +119,11 @@ class Store:
         found = self.runs(sparsetune__parent="true")
         return {(run.data.tags["backbone"], run.data.tags["task"]): run for run in found}
 
-    def parent_tags(self, key: RunKey) -> dict[str, str]:
-        """The tag that nests a run under its group's parent; empty if there is none."""
-        parent = self.parents().get(key.group) if key.group else None
-        return {PARENT_LINK_TAG: parent.info.run_id} if parent else {}
+    def make_finished(self, name: str, tags: Mapping[str, str]) -> "Run":
+        """Make a run that stands for others: nothing runs in it, so it is finished at once."""
+        run = self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name)
+        self.client.set_terminated(run.info.run_id, "FINISHED")
+        return run
 
     def delete(self, runs: Iterable["Run"], *, but: str | None = None) -> None:
         """Delete runs (MLflow keeps them recoverable until its ``gc``) except one id."""
@@ -217,15 +217,8 @@ def ensure_parents(
     with _one_process(results):
         for backbone, task in wanted.keys() - store.parents().keys():
             tags = {PARENT_TAG: "true", "suite": suite, "backbone": backbone, "task": task}
-            make_finished(store, f"{backbone}/{task}", tags)
+            store.make_finished(f"{backbone}/{task}", tags)
     return store.parents()
-
-
-def make_finished(store: Store, name: str, tags: Mapping[str, str]) -> "Run":
-    """Make a run that stands for others: nothing runs in it, so it is finished at once."""
-    run = store.client.create_run(store.experiment_id, tags=dict(tags), run_name=name)
-    store.client.set_terminated(run.info.run_id, "FINISHED")
-    return run
 
 
 def prepare(results: Path, suite: str, groups: Iterable[tuple[str, str]]) -> None:

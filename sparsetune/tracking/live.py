@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sparsetune.errors import DataError
 from sparsetune.tracking.client import (
+    PARENT_LINK_TAG,
     RunKey,
     Store,
     as_finals,
@@ -164,7 +165,9 @@ class LiveRun:
             self._store = open_store(self._results, self._key.suite)
         store, key = self._store, self._key
         if self._run_id is None:
-            tags = {**self._tags, **key.tags(), **store.parent_tags(key)}
+            tags = {**self._tags, **key.tags()}
+            if key.group and (parent := store.parents().get(key.group)):
+                tags[PARENT_LINK_TAG] = parent.info.run_id
             run = store.client.create_run(store.experiment_id, tags=tags, run_name=key.text)
             self._run_id = run.info.run_id
         if not self._opened:

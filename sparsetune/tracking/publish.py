@@ -35,7 +35,6 @@ from sparsetune.tracking.client import (
     as_params,
     ensure_parents,
     flatten,
-    make_finished,
     one_line,
     open_store,
     source_tags,
@@ -254,7 +253,7 @@ def publish_suite(
     try:
         found = store.runs(sparsetune__suite_run="true")
         tags = {"sparsetune.suite_run": "true", "suite": suite}
-        run = found[0] if found else make_finished(store, f"suite {suite}", tags)
+        run = found[0] if found else store.make_finished(f"suite {suite}", tags)
         store.delete(found, but=run.info.run_id)
         _show(store, run, overview)
     except Exception as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-_START_SECONDS = 90
+_START_SECONDS = 180
 _MLFLOW_WAITS_SECONDS = 20  # for a locked SQLite file
 _FULL_DISK_BYTES = 8 << 20
 
