@@ -112,8 +112,10 @@ def violation(model: "type[BaseModel]", error: "ValidationError") -> str:
     A key that the model does not have comes first: the missing one is often the same, misspelt.
 
     Args:
-        model: what the value was validated against.
-        error: what the validation raised.
+        model: what the value was validated against; its class attribute ``not_written``, if it has
+            one, names fields that no file may have.
+        error: what the validation raised; a custom error of type ``rule`` has ``key`` and ``told``
+            in its context.
 
     Returns:
         ``key: received ...; allowed: ...``, with the nearest known word where one is near.
@@ -132,15 +134,17 @@ def violation(model: "type[BaseModel]", error: "ValidationError") -> str:
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     place, fields = _resolved(model, first["loc"])
-    where = ".".join(place) or "top level"
+    where, parent = (".".join(path) or "top level" for path in (place, place[:-1]))
     received = shown(first["input"])
     match first["type"]:
         case "extra_forbidden":
-            parent, unknown = ".".join(place[:-1]) or "top level", place[-1]
-            told = f"{parent}: unknown key {unknown!r}; allowed: {', '.join(sorted(fields))}"
-            return told + nearest(unknown, fields)
+            told = f"{parent}: unknown key {place[-1]!r}; allowed: {', '.join(sorted(fields))}"
+            return told + nearest(place[-1], fields)
         case "missing":
-            return f"{where}: missing"
+            return f"{parent}: missing key {place[-1]!r}"
+        case "rule":
+            key, told = first["ctx"]["key"], first["ctx"]["told"]
+            return f"{'.'.join([*place, key] if key else place) or 'top level'}: {told}"
         case "value_error" | "assertion_error":
             return f"{where}: {first['msg'].partition(', ')[2]}"
         case "literal_error" | "enum":
@@ -153,7 +157,8 @@ def violation(model: "type[BaseModel]", error: "ValidationError") -> str:
         case "union_tag_not_found":
             return f"{where}: missing key {first['ctx']['discriminator']}"
         case _:
-            return f"{where}: received {received}; allowed: {_allowed(first['msg'])}"
+            wanted = _WANTED.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+            return f"{where}: received {received}; allowed: {wanted}"
 
 
 def _chosen(received: str, value: object, known: Iterable[object]) -> str:
@@ -161,10 +166,29 @@ def _chosen(received: str, value: object, known: Iterable[object]) -> str:
     return f"received {received}; allowed: {', '.join(names) or 'none'}{nearest(value, names)}"
 
 
-def _allowed(message: str) -> str:
-    for start in ("Input should be ", "String should ", "Value should ", "match pattern "):
-        message = message.removeprefix(start)
-    return message
+_WANTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "greater_than_equal": "a number >= {ge:.12g}",
+    "greater_than": "a number > {gt:.12g}",
+    "less_than_equal": "a number <= {le:.12g}",
+    "less_than": "a number < {lt:.12g}",
+    "string_pattern_mismatch": "text matching {pattern}",
+    "string_too_short": "text of {min_length} characters or more",
+    "string_too_long": "text of {max_length} characters or less",
+    "too_short": "{min_length} items or more",
+    "too_long": "{max_length} items or less",
+}
+"""Type of pydantic's error -> what is allowed."""
 
 
 def _resolved(model: Any, path: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
@@ -177,20 +201,30 @@ def _resolved(model: Any, path: tuple[int | str, ...]) -> tuple[list[str], list[
         own = [one.model_fields[part] for one in models if part in one.model_fields]
         chosen = [one for one in models if _is_called(one, part)]
         others = [one for one in here if one not in models and get_args(one)]
-        if own:
-            fields = [name for one in models for name in one.model_fields]
-            here = [one for field in own for one in _members(field.annotation)]
-        elif chosen:
+        if chosen and (not own or len(models) > 1):  # a tag may be called like a key
             here = chosen
             continue
+        if own:
+            fields = [name for one in models for name in _written(one)]
+            here = [one for field in own for one in _members(field.annotation)]
         elif others:
-            here = [one for other in others for one in _members(get_args(other)[-1])]
+            here = [one for other in others for one in _members(_item(other))]
         else:
-            fields = list(dict.fromkeys(name for one in models for name in one.model_fields))
+            fields = list(dict.fromkeys(name for one in models for name in _written(one)))
             if not models:
                 continue
         place.append(str(part))
     return place, fields
+
+
+def _item(annotation: Any) -> Any:
+    """The type of an item of a list, or of a value of a mapping."""
+    arguments = get_args(annotation)
+    return arguments[0] if arguments[-1] is Ellipsis else arguments[-1]
+
+
+def _written(model: "type[BaseModel]") -> list[str]:
+    return [one for one in model.model_fields if one not in getattr(model, "not_written", ())]
 
 
 def _members(annotation: Any) -> list[Any]:

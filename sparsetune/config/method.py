@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 from pydantic_core import PydanticCustomError
 
 from sparsetune.config.backbone import Architecture
@@ -25,8 +25,10 @@ from sparsetune.config.settings import (
     Share,
     Text,
     UniqueItems,
+    broken,
     none_of,
 )
+from sparsetune.errors import violation
 
 
 class UpdateSettings(Settings):
@@ -68,8 +70,7 @@ class UpdateSettings(Settings):
         """Validate settings by the class of their kind and type.
 
         Raises:
-            ValidationError: they break the class's schema.
-            PydanticCustomError: no class is known.
+            PydanticCustomError: they break the class's schema, or no class is known.
         """
         if isinstance(raw, UpdateSettings):
             return raw
@@ -83,7 +84,12 @@ class UpdateSettings(Settings):
         given = None if types == [None] else raw.get("type")
         if given not in types:
             raise none_of("type", given, types)
-        return cls.known[kind, given].model_validate(raw)
+        model = cls.known[kind, given]
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:  # told here: the method knows the base alone
+            key, _, told = violation(model, error).partition(": ")
+            raise broken("" if key == "top level" else key, told) from None
 
     @classmethod
     def classes(cls) -> list[type["UpdateSettings"]]:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from sparsetune.config.settings import Settings, first_violation
-from sparsetune.errors import ConfigError, nearest, refusal
+from sparsetune.config.settings import Settings
+from sparsetune.errors import ConfigError, nearest, refusal, violation
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -101,7 +101,7 @@ def validated(model: type[Model], content: Any, *, origin: object, **resolved: A
     try:
         return model.model_validate(_completed(model, content, resolved, origin))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {first_violation(error, content)}") from None
+        raise ConfigError(f"{origin}: {violation(model, error)}") from None
 
 
 def check_keys(model: type[Settings], content: Any, *, origin: object, **resolved: Any) -> None:
@@ -113,9 +113,8 @@ def check_keys(model: type[Settings], content: Any, *, origin: object, **resolve
     try:
         model.model_validate(_completed(model, content, resolved, origin))
     except ValidationError as error:
-        told = first_violation(error, content, rules=False)
-        if told:
-            raise ConfigError(f"{origin}: {told}") from None
+        if any(one["type"] != "rule" for one in error.errors(include_url=False)):
+            raise ConfigError(f"{origin}: {violation(model, error)}") from None
 
 
 def _completed(

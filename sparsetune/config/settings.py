@@ -4,7 +4,7 @@ The models themselves are in the module of the thing that they describe.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
@@ -13,12 +13,11 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from sparsetune.errors import nearest
+from sparsetune.errors import nearest, shown
 
 Rule = tuple[bool, str, str]
 """Whether it holds, the dotted key that it is about, and what is told otherwise."""
@@ -28,7 +27,7 @@ Item = TypeVar("Item")
 
 def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
     if len(set(items)) < len(items):
-        raise broken("", f"received {_short(list(items))}; allowed: each only once")
+        raise broken("", f"received {shown(list(items))}; allowed: each only once")
     return items
 
 
@@ -77,17 +76,6 @@ class Settings(BaseModel):
     def keys_allowed(cls) -> list[str]:
         """Keys that a file may have."""
         return sorted(cls.model_fields.keys() - cls.not_written)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key", "unknown", {"key": key, "allowed": cls.keys_allowed()}
-                    )
-        return value
 
     @model_validator(mode="after")
     def _refuse_broken_rules(self) -> Self:
@@ -152,99 +140,5 @@ def none_of(key: str, received: object, allowed: Iterable[object]) -> PydanticCu
     """Likewise for a value that is none of those that are allowed."""
     known = [str(one) for one in allowed]
     return broken(
-        key, f"received {_short(received)}; allowed: {', '.join(known)}{nearest(received, known)}"
+        key, f"received {shown(received)}; allowed: {', '.join(known)}{nearest(received, known)}"
     )
-
-
-def first_violation(error: ValidationError, value: Any, *, rules: bool = True) -> str | None:
-    """Tell the first violation in one line: key, what was received, what is allowed.
-
-    An unknown key is told before anything else, since it is most often a key misspelt that is
-    missing elsewhere.
-
-    Args:
-        error: of a model's validation.
-        value: what was validated.
-        rules: whether broken rules between keys count.
-
-    Returns:
-        The line, or None if only rules are broken and those do not count.
-    """
-    found = [one for one in error.errors(include_url=False) if rules or one["type"] != "rule"]
-    found.sort(key=lambda one: one["type"] != "unknown_key")
-    return _told(found[0], value) if found else None
-
-
-_WANTED = {
-    "int_type": "an integer",
-    "int_from_float": "an integer",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "greater_than_equal": "a number >= {ge:g}",
-    "greater_than": "a number > {gt:g}",
-    "less_than_equal": "a number <= {le:.12g}",
-    "less_than": "a number < {lt:g}",
-    "string_pattern_mismatch": "text matching {pattern}",
-    "string_too_short": "text of {min_length} characters or more",
-    "string_too_long": "text of {max_length} characters or less",
-    "too_short": "{min_length} items or more",
-    "too_long": "{max_length} items or less",
-}
-
-
-def _told(error: ErrorDetails, value: Any) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    path = _path(error["loc"], value)
-    if kind == "missing":
-        return f"{_dotted(path[:-1])}: missing key {path[-1]!r}"
-    if kind == "union_tag_not_found":
-        return f"{_dotted(path)}: missing key {context['discriminator']}"
-    if kind == "unknown_key":
-        key, allowed = context["key"], context["allowed"]
-        told = f"{_dotted(path)}: unknown key {key!r}; allowed: {', '.join(allowed)}"
-        return told + nearest(key, allowed)
-    if kind == "rule":
-        key = context["key"]
-        return f"{_dotted([*path, key] if key else path)}: {context['told']}"
-    received = error["input"]
-    if kind == "union_tag_invalid":
-        path, received = [*path, context["discriminator"].strip("'")], context["tag"]
-    if kind in ("union_tag_invalid", "literal_error"):
-        allowed = re.findall(r"'([^']*)'", context.get("expected_tags") or context["expected"])
-        told = f"received {_short(received)}; allowed: {', '.join(allowed)}"
-        return f"{_dotted(path)}: {told}{nearest(received, allowed)}"
-    wanted = _WANTED.get(kind, error["msg"]).format(**context)
-    return f"{_dotted(path)}: received {_short(received)}; allowed: {wanted}"
-
-
-def _path(location: tuple[int | str, ...], value: Any) -> list[int | str]:
-    """The keys of a location, without the tags that unions leave in it."""
-    path: list[int | str] = []
-    here, tagged = value, True  # the whole is no member of a union
-    for part in location:
-        if not tagged and isinstance(here, Mapping) and here.get("kind") == part:
-            tagged = True
-            continue
-        path.append(part)
-        inside = isinstance(here, Mapping) or (isinstance(here, list) and isinstance(part, int))
-        try:
-            here = here[part] if inside else None
-        except LookupError:
-            here = None
-        tagged = False
-    return path
-
-
-def _dotted(path: Iterable[int | str]) -> str:
-    return ".".join(str(part) for part in path) or "top level"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -198,7 +198,7 @@ def test_provenance_of_a_search_travels_with_the_ticket(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search": {"steps": 3}}, "ticket: search.rule: missing"),
+        ({"search": {"steps": 3}}, "ticket: search: missing key 'rule'"),
         ({"kept_layers": ["a"]}, "kept_layers.0: received"),
         ({"neuron_multiple": "8"}, "neuron_multiple: received '?\"?8"),
         ({"seed": "3"}, "seed: received"),
