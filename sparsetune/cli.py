@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from sparsetune import __version__
-from sparsetune.config.load import Catalogue, RunSpec, Suite
+from sparsetune.config.load import Catalogue
 from sparsetune.config.reading import suite_content
+from sparsetune.config.suite import Limits, RunSpec, Suite
 from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
 from sparsetune.records import STAGES, digest_of
 
@@ -156,8 +157,9 @@ def _add(sub: argparse.ArgumentParser, name: str, word: str) -> None:
     place = sub.add_mutually_exclusive_group(required=True) if len(options) > 1 else sub
     for option in options:
         meaning = OWN_OPTIONS.get((name, option)) or OPTIONS[option]
-        needed = place is sub and not word.startswith("[")
-        place.add_argument(option, **({"required": True} if needed else {}), **meaning)
+        if place is sub and not word.startswith("["):
+            meaning = {**meaning, "required": True}
+        place.add_argument(option, **meaning)
 
 
 # --- the program ---------------------------------------------------------------------------------
@@ -219,9 +221,10 @@ def _run_spec(arguments: argparse.Namespace) -> RunSpec:
     return spec
 
 
-def _limits(arguments: argparse.Namespace) -> dict[str, int | None]:
-    names = ("train_examples", "evaluation_examples")
-    return {name: getattr(arguments, name) for name in names}
+def _limits(arguments: argparse.Namespace) -> Limits:
+    return Limits(
+        train_examples=arguments.train_examples, evaluation_examples=arguments.evaluation_examples
+    )
 
 
 def _require_settings(thing: Any, arguments: argparse.Namespace) -> None:

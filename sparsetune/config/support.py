@@ -23,7 +23,9 @@ class SupportSettings(Settings):
 
     id: Id = Field(description="the file's name")
     description: Text = Field(description="one line")
-    recipe: str = Field(description="how positions are chosen")
+    recipe: Literal["grebsmo", "magnitude", "random", "empty"] = Field(
+        description="how positions are chosen"
+    )
     n_sparse: int = Field(ge=0, description="N: positions in each matrix")
     targets: UniqueItems[Projection]
     seed: Seed = Field(description="seed of the random start")

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from sparsetune.config.load import RunSpec
+from sparsetune.config.suite import RunSpec
 from sparsetune.errors import ConfigError, TrainingError
 from sparsetune.records import (
     STAGES,
@@ -32,7 +32,6 @@ class Context:
     """One job, from its first moment to its record.
 
     Attributes:
-        checkpoints: the job's own folder for resuming, outside declared outputs; or None.
         checkpoint_seconds: time between checkpoints.
     """
 
@@ -43,7 +42,7 @@ class Context:
         checkpoints: Path | None = None,
         checkpoint_seconds: float = 60,
     ) -> None:
-        self.checkpoints = checkpoints
+        self._checkpoints = checkpoints
         self.checkpoint_seconds = checkpoint_seconds
         self._clock = Clock()
         self._wish = device
@@ -58,6 +57,17 @@ class Context:
         """
         self._gpu = claim_gpu()
         return resolve_device(self._wish)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The job's own folder for resuming, outside declared outputs.
+
+        Raises:
+            ConfigError: the job was given none.
+        """
+        if self._checkpoints is None:
+            raise ConfigError("--checkpoints: missing; a job that can be resumed needs it")
+        return self._checkpoints
 
     def ready(self) -> None:
         """Mark the end of imports and loading: work starts now."""
@@ -74,7 +84,6 @@ class Context:
             folders: data set and backbone; what their records tell of their files counts.
             files: support and ticket, if any.
         """
-        checkpoints = _required(self.checkpoints)
         dataset, backbone = (folder / "record.json" for folder in folders)
         measured = [
             read_record(dataset, DatasetRecord).measured.files,
@@ -82,10 +91,10 @@ class Context:
         ]
         versions = [STAGES["ticket"], STAGES["tune"]]
         key = digest_of([digest, versions, measured, sorted(hashes(files).values())])
-        for old in checkpoints.glob("*"):
+        for old in self.checkpoints.glob("*"):
             if old.name != key:
                 shutil.rmtree(old, ignore_errors=True)
-        return checkpoints / key
+        return self.checkpoints / key
 
     def leave(
         self,
@@ -111,16 +120,10 @@ class Context:
         device = describe_device(self.device) if "device" in vars(self) else None
         where = self._clock.where(device, tracking=tracking)
         write_record(path, kind.of(asked, inputs=inputs, measured=measured, where=where))
-        if self.checkpoints is not None:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if self._checkpoints is not None:
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
         if self._gpu is not None:
             self._gpu.close()
-
-
-def _required(checkpoints: Path | None) -> Path:
-    if checkpoints is None:
-        raise ConfigError("--checkpoints: missing; a job that can be resumed needs it")
-    return checkpoints
 
 
 def asked_of_run(spec: RunSpec) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparsetune.config.load import RunSpec
+from sparsetune.config.suite import RunSpec
 from sparsetune.cost.lengths import EVALUATION_BATCH, Lengths
 from sparsetune.cost.macs import TrainingPhase, macs_by_module, whole_life_macs
 from sparsetune.cost.parameters import count_parameters, sparsity, sparsity_by_layer
@@ -26,6 +26,15 @@ from sparsetune.records import (
     TuneRecord,
     read_json,
     read_record,
+)
+from sparsetune.records.parts import (
+    CostMeasured,
+    EvaluateMeasured,
+    PrunedPhase,
+    SearchPhase,
+    SparsityByLayer,
+    TrainedPhase,
+    TuneMeasured,
 )
 from sparsetune.stages.context import Context, asked_of_run, hashes
 
@@ -76,16 +85,18 @@ def count_cost(
     if search:
         phases.insert(0, _search_phase(search, dense))
     tuned_shape = TunedShape(dense, shape, update, zeros)
-    tuned_shape.check_weights(evaluated["weights_multiplied"])
-    measured = {
-        **_parameters(shape, update, zeros, trained=tuned["parameters_trained"]),
+    tuned_shape.check_weights(evaluated.weights_multiplied)
+    measured = CostMeasured(
+        **_parameters(tuned_shape, trained=tuned.parameters_trained),
         # Heads and neurons that were removed count as zeros.
-        "sparsity": sparsity(shape, zeros, dense=dense),
-        "sparsity_by_layer": sparsity_by_layer(shape, zeros, dense=dense, kept_layers=kept.layers),
-        "search_seconds": search["seconds"] - search["loading_seconds"] if search else 0.0,
-        **_macs(dense, shape, update, zeros, phases),
+        sparsity=sparsity(shape, zeros, dense=dense),
+        sparsity_by_layer=SparsityByLayer(
+            **sparsity_by_layer(shape, zeros, dense=dense, kept_layers=kept.layers)
+        ),
+        search_seconds=search.seconds - search.loading_seconds if search else 0.0,
+        **_macs(tuned_shape, phases),
         **_breakdown(tuned_shape, phases, evaluated),
-    }
+    )
     context.leave(
         output / "cost.json",
         CostRecord,
@@ -95,16 +106,14 @@ def count_cost(
     )
 
 
-def _search_of(ticket: Path | None) -> Mapping[str, Any] | None:
+def _search_of(ticket: Path | None) -> SearchPhase | None:
     if ticket is None:
         return None
     return read_record(ticket.parent / "record.json", TicketRecord).measured.search
 
 
-def _parameters(
-    shape: ModelShape, update: UpdateCount, zeros: Mapping[str, int], *, trained: int
-) -> dict[str, Any]:
-    counted = count_parameters(shape, update, zeros)
+def _parameters(tuned: TunedShape, *, trained: int) -> dict[str, Any]:
+    counted = count_parameters(tuned.shape, tuned.update, tuned.zeros)
     if counted.trained_with_head != trained:
         raise DataError(
             f"counted {counted.trained_with_head} trained parameters, the run trained {trained}"
@@ -121,49 +130,42 @@ def _whole_update(spec: RunSpec, settings: Mapping[str, Any], shape: ModelShape)
     """The update as it was attached, before any phase removed heads and their part of it."""
     entries = {}
     if spec.support:
-        recipe = spec.support.settings()
-        count = 0 if recipe["recipe"] == "empty" else recipe["n_sparse"]
-        entries = {key: count for key, *_ in shape.matrices(recipe["targets"], fused=False)}
+        count = 0 if spec.support.recipe == "empty" else spec.support.n_sparse
+        entries = {key: count for key, *_ in shape.matrices(spec.support.targets, fused=False)}
     return update_of(settings).count(shape, entries)
 
 
 def _phases(
-    tuned: Mapping[str, Any],
+    tuned: TuneMeasured,
     final: tuple[ModelShape, UpdateCount],
     *,
     before_removal: tuple[ModelShape, UpdateCount],
 ) -> list[TrainingPhase]:
     """Every phase that trained, with the shape and the update that it trained."""
-    tokens = tuned["tokens_seen"] / tuned["examples_seen"]
-    removes = any("kept_heads" in phase for phase in tuned["phases"])
-    now = before_removal if removes else final
+    tokens = tuned.tokens_seen / tuned.examples_seen
+    removals = [one for one in tuned.phases if isinstance(one, PrunedPhase) and one.kept_heads]
+    now = before_removal if removals else final
     phases = []
-    for phase in tuned["phases"]:
-        if "kept_heads" in phase:
+    for phase in tuned.phases:
+        if isinstance(phase, TrainedPhase):
+            phases.append(TrainingPhase(phase.name, phase.examples_seen, tokens, *now))
+        elif phase in removals:
             now = final
-        elif phase["kind"] == "train":
-            phases.append(TrainingPhase(phase["name"], phase["examples_seen"], tokens, *now))
     return phases
 
 
-def _search_phase(search: Mapping[str, Any], dense: ModelShape) -> TrainingPhase:
-    seen = search["examples_seen"]
-    own_head = search.get("objective", "task") == "task"
+def _search_phase(search: SearchPhase, dense: ModelShape) -> TrainingPhase:
+    own_head = search.objective == "task"
     searched = dense if own_head else replace(dense, head="masked_lm", pooler=False)
-    return TrainingPhase("search", seen, search["tokens_seen"] / seen, searched)
+    tokens = search.tokens_seen / search.examples_seen
+    return TrainingPhase("search", search.examples_seen, tokens, searched)
 
 
-def _macs(
-    dense: ModelShape,
-    shape: ModelShape,
-    update: UpdateCount,
-    zeros: Mapping[str, int],
-    phases: Sequence[TrainingPhase],
-) -> dict[str, Any]:
+def _macs(tuned: TunedShape, phases: Sequence[TrainingPhase]) -> dict[str, Any]:
     # The mean length in the run's own phases; a search, which comes first, has its own.
     tokens = phases[-1].tokens
-    executed = macs_by_module(shape, tokens, update)
-    effective = macs_by_module(shape, tokens, update, zeros)
+    executed = macs_by_module(tuned.shape, tokens, tuned.update)
+    effective = macs_by_module(tuned.shape, tokens, tuned.update, tuned.zeros)
     life = whole_life_macs(
         phases,
         inference_macs=sum(effective.values()),
@@ -171,7 +173,7 @@ def _macs(
     )
     return {
         "tokens_per_example_mean": round(tokens, 4),
-        "macs_dense_per_example": sum(macs_by_module(dense, tokens).values()),
+        "macs_dense_per_example": sum(macs_by_module(tuned.dense, tokens).values()),
         "macs_executed_per_example": sum(executed.values()),
         "macs_effective_per_example": sum(effective.values()),
         "macs_whole_life": life["total"],
@@ -181,29 +183,28 @@ def _macs(
 
 
 def _breakdown(
-    tuned: TunedShape, phases: Sequence[TrainingPhase], evaluated: Mapping[str, Any]
+    tuned: TunedShape, phases: Sequence[TrainingPhase], evaluated: EvaluateMeasured
 ) -> dict[str, Any]:
     """MACs at the published length, over the real lengths, and where in the model they are.
 
     Everything that is long is a list, which MLflow's metrics leave to the record.
     """
-    lengths = {
-        name: Lengths.from_pairs(pairs) for name, pairs in evaluated["token_lengths"].items()
-    }
+    training = Lengths.from_pairs(evaluated.token_lengths.training)
+    evaluation = Lengths.from_pairs(evaluated.token_lengths.evaluation)
     tokens = phases[-1].tokens
-    parts = {
+    parts: dict[str, Any] = {
         f"macs_at_{PUBLISHED_TOKENS}_tokens": tuned.macs(PUBLISHED_TOKENS),
         "macs_by_layer": tuned.by_layer(tokens),
         "macs_by_operator": tuned.by_operator(tokens),
-        "macs_training_over_lengths": training_over_lengths(phases, lengths["training"]),
+        "macs_training_over_lengths": training_over_lengths(phases, training),
     }
-    rows = [("training", "none", lengths["training"])]
-    if "decoding" in evaluated:
-        made = tuned.generation(lengths["evaluation"], evaluated["decoding"])
+    rows = [("training", "none", training)]
+    if evaluated.decoding:
+        made = tuned.generation(evaluation, evaluated.decoding.model_dump())
         parts["macs_per_text"] = [{"part": part, **macs} for part, macs in made.items()]
     else:
-        padded = lengths["evaluation"].padded(EVALUATION_BATCH)
-        rows += [("evaluation", "none", lengths["evaluation"]), ("evaluation", "batches", padded)]
+        padded = evaluation.padded(EVALUATION_BATCH)
+        rows += [("evaluation", "none", evaluation), ("evaluation", "batches", padded)]
     parts["macs_over_lengths"] = [
         {
             "split": split, "padding": padding, "sequences": found.sequences,

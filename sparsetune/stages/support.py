@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsetune.architectures.loading import load_model
-from sparsetune.config.load import Backbone, Recipe
+from sparsetune.architectures.loading import Kind, load_model
+from sparsetune.config.backbone import Backbone
+from sparsetune.config.support import GrebsmoSupport, SupportSettings
 from sparsetune.dsee.support import GreBsmoConfig, model_supports
 from sparsetune.errors import ModelError
 from sparsetune.records import SupportRecord, replacing
@@ -49,7 +50,7 @@ class Progress:
 
 
 def make_support(
-    recipe: Recipe,
+    recipe: SupportSettings,
     backbone: Backbone,
     context: Context,
     *,
@@ -70,20 +71,20 @@ def make_support(
     Raises:
         ModelError: the recipe asks for more positions than a matrix has.
     """
-    kind = "generation" if backbone.architecture == "gpt2" else "regression"
+    kind: Kind = "generation" if backbone.architecture == "gpt2" else "regression"
     model = load_model(backbone_directory, kind=kind, label_count=1, seed=0)
     context.ready()
-    settings = recipe.settings()
-    grebsmo = {
-        name: settings[name] for name in GreBsmoConfig.__dataclass_fields__ if name in settings
-    }
+    grebsmo = None
+    if isinstance(recipe, GrebsmoSupport):
+        names = GreBsmoConfig.__dataclass_fields__.keys() & type(recipe).model_fields.keys()
+        grebsmo = GreBsmoConfig(**recipe.model_dump(include=names))
     results = model_supports(
         model,
-        settings["targets"],
-        recipe=settings["recipe"],
-        n_sparse=settings["n_sparse"],
-        seed=settings["seed"],
-        grebsmo=GreBsmoConfig(**grebsmo) if settings["recipe"] == "grebsmo" else None,
+        recipe.targets,
+        recipe=recipe.recipe,
+        n_sparse=recipe.n_sparse,
+        seed=recipe.seed,
+        grebsmo=grebsmo,
         on_matrix=Progress(),
     )
     positions = {key: result.positions.to(torch.int32) for key, result in results.items()}

@@ -1,12 +1,17 @@
 """Stage ``ticket``: which heads and neurons to keep, searched or random, or which layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.architectures.loading import has_language_head, load_model, load_tokenizer
-from sparsetune.config.load import Backbone, Catalogue, Recipe, Task
+from sparsetune.architectures.loading import Kind, has_language_head, load_model, load_tokenizer
+from sparsetune.config.backbone import Backbone
+from sparsetune.config.load import Catalogue
+from sparsetune.config.suite import Limits
+from sparsetune.config.task import Task
+from sparsetune.config.ticket import DrawnTicket, LayersTicket, SearchedTicket, TicketSettings
 from sparsetune.data.features import masked_features, training_features
 from sparsetune.earlybert.ticket import (
     DrawConfig,
@@ -27,12 +32,12 @@ from sparsetune.training.search import SearchPlace, SearchResult, run_search, wr
 class TicketJob:
     """One ticket: recipe x backbone x task x seed, everything resolved."""
 
-    recipe: Recipe
+    recipe: TicketSettings
     backbone: Backbone
     task: Task
     seed: int
     suite: str
-    limits: dict[str, int | None]
+    limits: Limits
 
     @classmethod
     def of(
@@ -42,7 +47,7 @@ class TicketJob:
         *,
         suite: str,
         ids: tuple[str, str, int],
-        limits: dict[str, int | None],
+        limits: Limits,
     ) -> "TicketJob":
         """Resolve a ticket from the catalogue; ``ids`` are backbone, task and seed."""
         backbone_id, task, seed = ids
@@ -56,7 +61,7 @@ class TicketJob:
             "ticket": self.recipe.settings(),
             "scoring": self.task.scoring(),
             "seed": self.seed,
-            "limits": self.limits,
+            "limits": self.limits.model_dump(),
         }
 
     @property
@@ -80,11 +85,12 @@ def make_ticket(
         TrainingError: the search's loss became NaN or infinite.
     """
     _ = context.device  # claimed before anything touches CUDA
-    if "search" in job.recipe.values:
-        ticket, search = _searched(job, context, inputs)
+    search: SearchResult | None = None
+    if isinstance(job.recipe, SearchedTicket):
+        ticket, search = _searched(job, job.recipe, context, inputs)
     else:
         context.ready()
-        ticket, search = _unsearched(job, inputs[1]), None
+        ticket = _unsearched(job, inputs[1])
     output.mkdir(parents=True, exist_ok=True)
     write_gates(output / "gates.npz", search)
     ticket.save(output / "ticket.json")
@@ -107,25 +113,25 @@ def make_ticket(
 
 
 def _searched(
-    job: TicketJob, context: Context, inputs: tuple[Path, Path]
+    job: TicketJob, recipe: SearchedTicket, context: Context, inputs: tuple[Path, Path]
 ) -> tuple[Ticket, SearchResult]:
     """Search on the task's loss, or on masked language modelling over its training texts."""
     dataset, backbone = inputs
-    settings = job.recipe.values["search"]
+    settings = recipe.search
     tokenizer = load_tokenizer(backbone)
-    data = training_features(job.task, dataset, tokenizer, job.limits)
-    told = {"objective": settings.get("objective", "task")}
-    kind, label_count = job.task.kind, job.task.label_count
-    if told["objective"] == "mlm":
-        fraction = settings["masked_fraction"]
+    data: tuple[Sequence[Any], Any] = training_features(job.task, dataset, tokenizer, job.limits)
+    told: dict[str, Any] = {"objective": settings.objective}
+    kind: Kind = job.task.kind
+    label_count = job.task.label_count
+    if settings.masked_fraction is not None:
         hiding = derive(job.seed, "search", "hidden tokens")
-        data = masked_features(data[0], tokenizer, fraction=fraction, seed=hiding)
+        data = masked_features(data[0], tokenizer, fraction=settings.masked_fraction, seed=hiding)
         kind, label_count = "masked_lm", 1
         told["language_head_from_checkpoint"] = has_language_head(backbone)
     model = load_model(backbone, kind=kind, label_count=label_count, seed=job.seed)
     work = context.work_folder(job.digest, folders=inputs, files=())
     context.ready()
-    draw = _draw_of(job)
+    draw = _draw_of(recipe)
     place = SearchPlace(work, context.device, context.checkpoint_seconds)
     search = run_search(model, settings, data, place=place, seed=job.seed, draw=draw)
     search.measured["search"].update(told)
@@ -139,22 +145,23 @@ def _unsearched(job: TicketJob, backbone: Path) -> Ticket:
     model = load_model(backbone, kind=task.kind, label_count=task.label_count, seed=job.seed)
     anatomy = Anatomy.of(model)
     shape = (anatomy.layers, anatomy.heads(0), anatomy.ffn_width(0))
-    recipe = job.recipe.values
-    if recipe["origin"] == "layers":
-        return layer_ticket(shape, recipe["layer_sparsity"], label=_label(job))
-    return random_ticket(shape, _draw_of(job), label=_label(job))
+    match job.recipe:
+        case DrawnTicket():
+            return random_ticket(shape, _draw_of(job.recipe), label=_label(job))
+        case LayersTicket():
+            return layer_ticket(shape, job.recipe.layer_sparsity, label=_label(job))
+    raise TypeError(f"no way to draw {type(job.recipe).__name__}")
 
 
 def _label(job: TicketJob) -> TicketLabel:
     return TicketLabel(job.backbone.id, job.task.id, job.recipe.id, job.seed)
 
 
-def _draw_of(job: TicketJob) -> DrawConfig:
-    recipe = job.recipe.values
+def _draw_of(recipe: DrawnTicket) -> DrawConfig:
     return DrawConfig(
-        head_ratio=recipe["head_sparsity"],
-        neuron_ratio=recipe["neuron_sparsity"],
-        neuron_scope=recipe["neuron_scope"],
-        head_scope=recipe.get("head_scope", "layer"),
-        neuron_multiple=recipe.get("neuron_multiple", 1),
+        head_ratio=recipe.head_sparsity,
+        neuron_ratio=recipe.neuron_sparsity,
+        neuron_scope=recipe.neuron_scope,
+        head_scope=recipe.head_scope,
+        neuron_multiple=recipe.neuron_multiple,
     )

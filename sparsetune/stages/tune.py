@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from sparsetune.architectures.loading import load_tokenizer
-from sparsetune.config.load import RunSpec
+from sparsetune.config.suite import RunSpec
 from sparsetune.data.features import training_features
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ModelError
@@ -170,15 +170,16 @@ def _measured(spec: RunSpec, results: Sequence[Mapping[str, Any]], **known: Any)
         name: sum(result[name] for result in trained)
         for name in ("steps", "examples_seen", "tokens_seen")
     }
+    phases: list[Any] = [
+        {key: value for key, value in result.items() if key not in _NOT_IN_PHASES}
+        for result in results
+    ]
     return TuneMeasured(
         **totals,
         train_seconds=round(sum(result["seconds"] for result in trained), 3),
         loading_seconds=round(sum(result["loading_seconds"] for result in trained), 3),
         final_loss=trained[-1]["final_loss"],
-        phases=[
-            {key: value for key, value in result.items() if key not in _NOT_IN_PHASES}
-            for result in results
-        ],
+        phases=phases,
         **known,
         **(_epoch_scores(spec, results) if spec.score_epochs else {}),
     )

@@ -5,23 +5,20 @@ import subprocess
 import time
 
 import pytest
+from unit.made_records import measured_of
 from unit.stages.tiny_catalogue import edit
-
-from sparsetune.records import read_record
 
 DEVICE = ("--device", "cpu", "--threads", "1", "--checkpoint-seconds", "0")
 FILES = ("model.safetensors", "ticket.json", "curve.json", "config.json")
 
 
-def small(content):
-    content["source"]["documents"] = 200
-    content["pretraining"]["phases"][0].update(epochs=1.0, batch_size=4)
-    content["pretraining"]["early"]["stop_steps"] = 20
-
-
 @pytest.fixture(scope="module")
 def whole(project):
-    edit(project.folder / "config" / "backbones" / "mini-bert-early.yaml", small)
+    folder = project.folder / "config" / "backbones"
+    edit(folder / "mini-bert.yaml",
+         lambda content: content["pretraining"]["phases"][0].update(batch_size=4))  # fmt: skip
+    edit(folder / "mini-bert-early.yaml",
+         lambda content: content["pretraining"]["early"].update(stop_steps=20))  # fmt: skip
     project.sparsetune(*command("whole"))
     return outcome(project.folder / "resources" / "whole")
 
@@ -34,7 +31,7 @@ def command(name):
 
 
 def outcome(folder):
-    told = read_record(folder / "record.json", "backbone")["measured"]["pretraining"]
+    told = measured_of(folder / "record.json")["pretraining"]
     exact = {key: told[key] for key in ("steps", "tokens_seen", "final_loss", "macs_total")}
     return {name: (folder / name).read_bytes() for name in FILES}, exact
 
@@ -62,7 +59,7 @@ def test_a_killed_pretraining_resumes_and_ends_bit_identical(project, whole, par
     assert not (project.folder / "resources" / part).exists()
     project.sparsetune(*command(part))
     folder = project.folder / "resources" / part
-    told = read_record(folder / "record.json")["measured"]["pretraining"]
+    told = measured_of(folder / "record.json")["pretraining"]
     resumed = {"search": told["search"], "phase-0": told["phases"][0]}[part]["resumed_at_step"]
     assert resumed >= 3
     assert outcome(folder) == whole

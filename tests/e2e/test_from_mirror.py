@@ -10,10 +10,10 @@ import pytest
 import yaml
 from transformers import BertTokenizerFast
 from unit.data.hub_server import COMMIT, hub  # noqa: F401
+from unit.made_records import measured_of
 from unit.tiny import tiny_model
 
 from sparsetune.cli import main
-from sparsetune.records import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = "sentence\tlabel\n" + "".join(f"a{' b' * (n % 5)}\t{n % 2}\n" for n in range(20))
@@ -96,7 +96,7 @@ def test_a_run_from_a_mirror_never_tries_the_network(mirrored, tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told == {"codes": [0] * 6, "asked": [], "control": [2, True]}, done.stderr
-    assert read_record(tmp_path / "data/minilm/record.json")["measured"]["revision"] == COMMIT
+    assert measured_of(tmp_path / "data/minilm/record.json")["revision"] == COMMIT
     folder = tmp_path / "results/small/runs/minilm/sst2/full/seed-1"
-    assert read_record(folder / "evaluate.json")["measured"]["n_examples"] == 6
+    assert measured_of(folder / "evaluate.json")["n_examples"] == 6
     assert (tmp_path / "results/small/tables/headline.md").is_file()

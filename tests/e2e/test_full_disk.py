@@ -6,9 +6,8 @@ import time
 
 import pytest
 from e2e.outages import FullDisk
+from unit.made_records import measured_of
 from unit.stages.tiny_catalogue import small_catalogue
-
-from sparsetune.records import read_record
 
 EPOCHS = 8.0  # long enough for the disk to fill up in the middle
 STARTED_STEPS = 3
@@ -41,7 +40,7 @@ def test_stage_that_finds_no_room_says_so_and_succeeds_once_there_is(disk, tmp_p
     assert not list(disk.results.rglob("*.partial"))
     disk.end()
     assert dataset(tmp_path, output).returncode == 0
-    assert read_record(output / "record.json", "dataset")["measured"]
+    assert measured_of(output / "record.json")
 
 
 def tune(project, disk):
@@ -77,5 +76,5 @@ def test_training_that_runs_out_of_room_goes_on_from_its_checkpoint(project, dis
     assert not list((disk.results / "run").glob("*"))
     disk.end()
     assert tune(project, disk).wait(timeout=120) == 0
-    (phase,) = read_record(disk.results / "run" / "tune.json", "tune")["measured"]["phases"]
+    (phase,) = measured_of(disk.results / "run" / "tune.json")["phases"]
     assert phase["resumed_at_step"] == kept

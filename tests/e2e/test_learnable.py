@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 from e2e.commands import Commands
-
-from sparsetune.records import read_record
+from unit.made_records import measured_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("mini-sst2", "mini-rte")
@@ -27,7 +26,7 @@ def scores(tmp_path_factory):
                      "backbone-dir": "backbone", "output": f"{task}-{method}"}  # fmt: skip
             commands.run("tune", checkpoints="ck", **place)
             commands.run("evaluate", **place, **{"run-dir": place["output"]})
-            record = read_record(folder / place["output"] / "evaluate.json")["measured"]
+            record = measured_of(folder / place["output"] / "evaluate.json")
             measured[task, method] = record["metrics"]["accuracy_fraction"]
             measured[task, "majority"] = record["baseline"]["majority_accuracy_fraction"]
     return measured

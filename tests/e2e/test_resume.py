@@ -5,8 +5,7 @@ import subprocess
 import time
 
 import pytest
-
-from sparsetune.records import read_record
+from unit.made_records import measured_of
 
 EPOCHS = 8.0  # long enough to be killed in the middle
 METHODS = ("dsee-unstructured", "dsee-structured-delta")
@@ -59,14 +58,14 @@ def outcome(project, method, name):
         "evaluate", "--run", run_of(method), *PLACES, "--run-dir", folder, "--output", folder,
         *DEVICE,
     )  # fmt: skip
-    tuned = read_record(folder / "tune.json", "tune")["measured"]
+    tuned = measured_of(folder / "tune.json")
     exact = ("steps", "examples_seen", "tokens_seen", "final_loss", "model_sha256")
     return {
         "model": (folder / "model.safetensors").read_bytes(),
         "history": (folder / "history.csv").read_bytes(),
         "measured": {name: tuned[name] for name in exact},
         "epoch_scores": tuned.get("epoch_scores"),
-        "metrics": read_record(folder / "evaluate.json", "evaluate")["measured"]["metrics"],
+        "metrics": measured_of(folder / "evaluate.json")["metrics"],
     }
 
 
@@ -101,7 +100,7 @@ def test_a_killed_run_resumes_and_ends_bit_identical(inputs, whole, method, phas
     assert not (folder / "tune.json").exists()
     assert not (folder / "model.safetensors").exists()
     inputs.sparsetune(*command(method, name))
-    phases = read_record(folder / "tune.json", "tune")["measured"]["phases"]
+    phases = measured_of(folder / "tune.json")["phases"]
     assert phases[phase]["resumed_at_step"] >= 3
     assert outcome(inputs, method, name) == whole[method]
     assert not list((inputs.folder / "work" / method / name).glob("*"))

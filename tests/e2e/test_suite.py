@@ -6,8 +6,8 @@ import re
 import pytest
 from e2e.browser import CHROMIUM, opened
 from mlflow.tracking import MlflowClient
+from unit.made_records import measured_of
 
-from sparsetune.records import read_record
 from sparsetune.reporting.contents import TABLE_FORMS
 
 METHODS = ("full", "dsee-unstructured", "earlybert")
@@ -72,7 +72,7 @@ def test_every_record_is_valid(built):
     # Data set, backbone, support and ticket; three records a run; claims and tracking.
     assert len(found) == 4 + 3 * len(METHODS) + 2
     for path in found:
-        assert read_record(path)["measured"], path
+        assert measured_of(path), path
 
 
 def test_every_table_is_there_in_every_form(built):

@@ -89,8 +89,8 @@ def assert_complete(store, folder):
         (run,) = runs[key_of(number).text]
         assert run.info.status == "FINISHED"
         # The run that was live was completed, not replaced: what links to it stays true.
-        assert run.info.run_id == record(folder, number)["where"]["tracking"]["mlflow_run_id"]
-        steps = record(folder, number)["measured"]["steps"]
+        assert run.info.run_id == record(folder, number).where.tracking.mlflow_run_id
+        steps = record(folder, number).measured.steps
         points = client.get_metric_history(run.info.run_id, "loss")
         expected = [(step, curve_of(number, step)) for step in range(steps)]
         assert sorted((p.step, p.value) for p in points) == expected
@@ -115,8 +115,8 @@ def test_every_run_is_there_once_and_whole_after_an_outage(store, jobs, tmp_path
         times = read_json(entry_of(tmp_path, number).records[0].with_name("times.json"))
         assert times["longest_log_seconds"] < 0.5
         assert times["finish_seconds"] < PACE.finish_seconds + 1
-    assert all(record(tmp_path, one)["where"]["tracking"]["problem"] for one in early)
-    assert not any(record(tmp_path, one)["where"]["tracking"]["problem"] for one in late)
+    assert all(record(tmp_path, one).where.tracking.problem for one in early)
+    assert not any(record(tmp_path, one).where.tracking.problem for one in late)
     entries = [entry_of(tmp_path, number) for number in range(JOBS)]
     assert publish(store.results, SUITE, entries) == PublishReport(JOBS, 0, ())
     assert_complete(store, tmp_path)

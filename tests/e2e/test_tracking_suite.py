@@ -6,9 +6,10 @@ import time
 import pytest
 import yaml
 from e2e.outages import KilledServer
+from unit.made_records import measured_of
 from unit.stages.tiny_catalogue import suite_config
 
-from sparsetune.records import read_record
+from sparsetune.records import TuneRecord, read_record
 from sparsetune.tracking.client import client_of
 
 EPOCHS = 30.0  # long enough for the server to die while the run trains
@@ -63,13 +64,13 @@ def test_next_run_completes_mlflow_and_trains_nothing_again(project, server):
     server.begin()
     assert "MLflow lacks some of the runs" in finish(process)
     run = project.folder / "results/small/runs" / KEY
-    assert read_record(run / "tune.json")["where"]["tracking"]["problem"]
+    assert read_record(run / "tune.json", TuneRecord).where.tracking.problem
     server.end()
     again = finish(start(project, server))
     assert "rule track:" in again
     assert "rule tune:" not in again
     assert "MLflow lacks" not in again
-    assert read_record(project.folder / TARGET)["measured"]["problems"] == []
+    assert measured_of(project.folder / TARGET)["problems"] == []
     (found,) = tuned(client)
     assert {one.info.status for one in runs_of(client)} == {"FINISHED"}
     steps = [line.split(",")[0] for line in (run / "history.csv").read_text().splitlines()[1:]]

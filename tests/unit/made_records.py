@@ -3,7 +3,7 @@
 import copy
 import json
 
-from sparsetune.records import RECORDS, STAGES
+from sparsetune.records import RECORDS, STAGES, read_any_record
 
 WHERE = {
     "commit": "c" * 40, "dirty": False, "device": {"kind": "cpu", "name": "cpu"},
@@ -110,3 +110,8 @@ def write_made(path, stage, /, **given):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))
     return record
+
+
+def measured_of(path):
+    """What a record that some stage wrote measured, as plain data; the whole of it is validated."""
+    return read_any_record(path).model_dump(mode="json")["measured"]

@@ -7,106 +7,55 @@ import shutil
 import pytest
 import torch
 from safetensors import safe_open
-from unit.stages.tiny_catalogue import SHAPE, edit, small_catalogue, suite_config
+from unit.made_records import measured_of
+from unit.stages.tiny_catalogue import edit, small_catalogue, suite_config
+from unit.stages.tiny_project import TinyProject
 
 from sparsetune.architectures.loading import load_model, load_tokenizer
 from sparsetune.cli import main
 from sparsetune.config.backbone import MirrorSource
-from sparsetune.config.load import Catalogue
 from sparsetune.data.sources import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import shapes
-from sparsetune.records import read_record
-from sparsetune.stages.backbone import make_backbone
-from sparsetune.stages.context import Context
-from sparsetune.stages.cost import count_cost
-from sparsetune.stages.dataset import make_dataset
-from sparsetune.stages.evaluate import evaluate
-from sparsetune.stages.support import make_support
-from sparsetune.stages.tune import TunePaths, tune
 
 BACKBONE = "mini-bert-early"
 METHODS = ("full", "lora", "dsee-unstructured")
 
 
-def small(content):
-    content["source"]["documents"] = 60
-    recipe = content["pretraining"]
-    recipe["phases"][0].update(epochs=1.0, batch_size=4)
-    recipe["tokenizer"]["vocabulary_size"] = 300
-    recipe["shape"].update(SHAPE)
-    recipe["early"].update(stop_steps=2, head_sparsity=0.25)
-
-
-class Early:
-    """The backbone, and the folders of one task's runs."""
-
-    def __init__(self, root):
-        self.root = root
-        self.config = small_catalogue(root / "config")
-        edit(self.config / "backbones" / f"{BACKBONE}.yaml", small)
-        # Two heads of six features are left in the end: no matrix may have fewer rows than that.
-        edit(self.config / "methods" / "dsee-unstructured.yaml",
-             lambda content: content["update"].update(rank=8))  # fmt: skip
-        self.catalogue = Catalogue(self.config)
-        self.suite = self.suite_of(*METHODS)
-        self.backbone, self.dataset = root / "backbone", root / "dataset"
-        lock = root / "lock.yaml"
-        make_dataset(self.catalogue.task("mini-sst2"), self.dataset, Context(), lock_file=lock)
-        context = Context("cpu", checkpoints=root / "work")
-        make_backbone(self.catalogue.backbone(BACKBONE), self.backbone, context, lock_file=lock)
-
-    def suite_of(self, *methods):
-        config = suite_config(*methods)
-        config["runs"][0]["backbones"] = [BACKBONE]
-        return self.catalogue.suite(config, origin="test")
-
-    def tune(self, spec):
-        support = self.root / "support"
-        if spec.support:
-            make_support(
-                spec.support, spec.backbone, Context(), suite="tiny",
-                backbone_directory=self.backbone,
-                output=support,
-            )  # fmt: skip
-        run = self.root / "runs" / spec.method.id
-        paths = TunePaths(
-            dataset=self.dataset, backbone=self.backbone, output=run,
-            support=support / "support.safetensors" if spec.support else None,
-        )  # fmt: skip
-        tune(spec, paths, Context("cpu", checkpoints=self.root / "work"))
-        return run
-
-
 @pytest.fixture(scope="module")
 def early(tmp_path_factory):
-    return Early(tmp_path_factory.mktemp("early"))
+    root = tmp_path_factory.mktemp("early")
+    config = small_catalogue(root / "config", pretraining_epochs=1.0)
+    edit(config / "backbones" / "mini-bert.yaml",
+         lambda content: content["pretraining"]["phases"][0].update(batch_size=4))  # fmt: skip
+    edit(config / "backbones" / f"{BACKBONE}.yaml",
+         lambda content: content["pretraining"]["early"].update(
+             stop_steps=2, head_sparsity=0.25))  # fmt: skip
+    # Two heads of six features are left in the end: no matrix may have fewer rows than that.
+    edit(config / "methods" / "dsee-unstructured.yaml",
+         lambda content: content["update"].update(rank=8))  # fmt: skip
+    return TinyProject(root, config, backbone=BACKBONE)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_stage_of_a_run_works_on_the_smaller_shape(early, method):
-    spec = next(run for run in early.suite.runs if run.method.id == method)
-    run = early.tune(spec)
-    evaluate(spec, Context(), dataset=early.dataset, backbone=early.backbone, run=run, output=run)
     # The cost is counted from shapes alone, and refused if it trained other parameters.
-    count_cost(spec, Context(), backbone=early.backbone, run=run, ticket=None, output=run)
-    cost = read_record(run / "cost.json")["measured"]
+    early.finish(*early.suite_of(method).runs)
+    run = early.run(method)
+    cost = measured_of(run / "cost.json")
     # Beside layers as narrow as these, the branches of an update are not small.
     executed = cost["macs_executed_per_example"] - cost["breakdown"]["executed"]["update"]
     assert executed < cost["macs_dense_per_example"]
     assert cost["sparsity"] > 0.25
-    assert read_record(run / "evaluate.json")["measured"]["n_examples"] == 30
+    assert measured_of(run / "evaluate.json")["n_examples"] == 30
 
 
 def test_heads_lost_in_between_are_counted_from_the_smaller_shape_on(early):
     lives = []
     for spec in early.suite_of("dsee-unstructured", "dsee-structured-delta").runs:
-        run = early.tune(spec)
-        evaluate(
-            spec, Context(), dataset=early.dataset, backbone=early.backbone, run=run, output=run
-        )
-        count_cost(spec, Context(), backbone=early.backbone, run=run, ticket=None, output=run)
-        lives.append(read_record(run / "cost.json")["measured"]["breakdown"]["whole_life"])
+        early.finish(spec)
+        cost = measured_of(early.run(spec.method.id) / "cost.json")
+        lives.append(cost["breakdown"]["whole_life"])
     whole, fewer = lives
     # Both begin with the same phase, on the backbone as it is and not as its shape was planned.
     assert fewer["train"] == whole["train"]
@@ -114,13 +63,13 @@ def test_heads_lost_in_between_are_counted_from_the_smaller_shape_on(early):
 
 
 def test_the_record_tells_what_pretraining_cost(early):
-    record = read_record(early.backbone / "record.json", "backbone")
-    told = record["measured"]["pretraining"]
+    measured = measured_of(early.backbone / "record.json")
+    told = measured["pretraining"]
     assert told["search"]["steps"] == 2
     assert told["phases"][0]["steps"] == round(0.8 * 15)  # 60 documents, 4 in a batch
     assert told["macs_total"] < told["macs_dense_plan"]
     assert all(told[name] > 0 for name in ("search_seconds", "train_seconds", "tokens_seen"))
-    assert set(record["measured"]["files"]) >= {"ticket.json", "gates.npz"}
+    assert set(measured["files"]) >= {"ticket.json", "gates.npz"}
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "span"])
@@ -171,11 +120,11 @@ def test_a_ticket_is_refused_before_anything_runs(early, capsys, monkeypatch):
     monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
     config = suite_config("earlybert")
     config["runs"][0]["backbones"] = [BACKBONE]
-    code = main(["check", "--catalogue", str(early.config), "--config", json.dumps(config)])
+    code = main(["check", "--catalogue", str(early.catalogue.root), "--config", json.dumps(config)])
     assert code == 2
     assert f"mask.ticket does not fit backbone {BACKBONE}" in capsys.readouterr().err
 
 
 def test_the_final_loss_is_a_number_and_below_chance(early):
-    told = read_record(early.backbone / "record.json")["measured"]
+    told = measured_of(early.backbone / "record.json")
     assert told["pretraining"]["final_loss"] < math.log(told["vocabulary_tokens"]) + 0.5

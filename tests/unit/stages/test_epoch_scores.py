@@ -28,7 +28,7 @@ def test_steps_of_scores_and_of_the_curve_are_counted_over_all_phases(repository
          "curve": [{"step": 2, "loss": 1.0}, {"step": 4, "loss": 0.5}], "epoch_scores": scores},
     ]  # fmt: skip
     told = module._epoch_scores(spec, results)
-    assert [entry["step"] for entry in told["epoch_scores"]] == [13, 14]
+    assert [entry.step for entry in told["epoch_scores"]] == [13, 14]
     assert told["scoring_seconds"] == 1.5
     module._write_history(tmp_path / "history.csv", results, name)
     # An epoch may end between two points of the loss; an undefined score is an empty cell.

@@ -7,25 +7,21 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from mlflow.tracking import MlflowClient
+from unit.made_records import measured_of
 from unit.stages.tiny_catalogue import small_catalogue, suite_config
+from unit.stages.tiny_project import TinyProject
 
 from sparsetune.cli import main
-from sparsetune.config.load import Catalogue, Refusal
+from sparsetune.config.load import Refusal
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import DataError
-from sparsetune.records import read_json, read_record, sha256_of, write_json
+from sparsetune.records import read_any_record, read_json, sha256_of, write_json
+from sparsetune.records.parts import ResamplingAsked
 from sparsetune.reporting.contents import TABLE_FORMS
-from sparsetune.stages.backbone import make_backbone
 from sparsetune.stages.context import Context
-from sparsetune.stages.cost import count_cost
-from sparsetune.stages.dataset import make_dataset
-from sparsetune.stages.evaluate import evaluate
 from sparsetune.stages.figures import figure_names, make_figures
-from sparsetune.stages.support import make_support
 from sparsetune.stages.tables import make_tables
-from sparsetune.stages.ticket import TicketJob, make_ticket
 from sparsetune.stages.track import prepare_store, track_suite
-from sparsetune.stages.tune import TunePaths, tune
 from sparsetune.tracking.client import as_finals
 
 METHODS = (
@@ -34,119 +30,52 @@ METHODS = (
 )  # fmt: skip
 
 
-class World:
-    """All stages of a tiny suite, called as the rules call them."""
-
-    def __init__(self, root):
-        self.root = root
-        self.catalogue = Catalogue(small_catalogue(root / "config"))
-        config = {**suite_config(*METHODS), "score_epochs": True}
-        self.suite = self.catalogue.suite(config, origin="test")
-        self.results = root / "results"
-        self.dataset = root / "resources" / "datasets" / "mini-sst2"
-        self.backbone = root / "resources" / "backbones" / "mini-bert"
-        self.folder = self.results / "tiny"
-
-    def run(self, method):
-        return self.folder / "runs" / "mini-bert" / "mini-sst2" / method / "seed-1"
-
-    def support_file(self, spec):
-        place = self.folder / "support" / "mini-bert" / spec.support.id if spec.support else None
-        return place / "support.safetensors" if place else None
-
-    def ticket_file(self, spec):
-        if spec.ticket is None:
-            return None
-        place = self.folder / "tickets" / "mini-bert" / "mini-sst2" / spec.ticket.id
-        return place / "seed-1" / "ticket.json"
-
-    def paths(self, spec, **changes):
-        given = {
-            "dataset": self.dataset, "backbone": self.backbone,
-            "output": self.run(spec.method.id),
-            "support": self.support_file(spec), "ticket": self.ticket_file(spec),
-            "results": self.results,
-        }  # fmt: skip
-        return TunePaths(**{**given, **changes})
-
-    def context(self, name):
-        return Context("cpu", checkpoints=self.root / name)
-
-    def make_inputs(self):
-        lock = self.root / "lock.yaml"
-        task, backbone = self.catalogue.task("mini-sst2"), self.catalogue.backbone("mini-bert")
-        make_dataset(task, self.dataset, Context(), lock_file=lock)
-        make_backbone(backbone, self.backbone, self.context("pretraining"), lock_file=lock)
-        for spec in self.suite.runs:
-            if spec.support:
-                make_support(
-                    spec.support, spec.backbone, Context(), suite="tiny",
-                    backbone_directory=self.backbone,
-                    output=self.support_file(spec).parent,
-                )  # fmt: skip
-            if spec.ticket:
-                job = TicketJob.of(
-                    self.catalogue, spec.ticket.id, suite="tiny",
-                    ids=("mini-bert", "mini-sst2", 1), limits=dict(spec.limits),
-                )  # fmt: skip
-                make_ticket(
-                    job, self.context("search"), inputs=(self.dataset, self.backbone),
-                    output=self.ticket_file(spec).parent,
-                )  # fmt: skip
-
-    def make_runs(self):
-        prepare_store(self.suite, results=self.results)
-        for spec in self.suite.runs:
-            folder = self.run(spec.method.id)
-            tune(spec, self.paths(spec), self.context("checkpoints"))
-            evaluate(
-                spec, Context(), dataset=self.dataset, backbone=self.backbone, run=folder,
-                output=folder,
-            )  # fmt: skip
-            count_cost(
-                spec, Context(), backbone=self.backbone, run=folder, ticket=self.ticket_file(spec),
-                output=folder,
-            )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    made = World(tmp_path_factory.mktemp("world"))
-    made.make_inputs()
-    made.make_runs()
+    root = tmp_path_factory.mktemp("world")
+    made = TinyProject(root, small_catalogue(root / "config"))
+    made.suite = made.suite_of(*METHODS, score_epochs=True)
+    prepare_store(made.suite, results=made.results)
+    for spec in made.suite.runs:
+        made.finish(spec, results=made.results)
     return made
+
+
+def spec_of(world, method):
+    return next(run for run in world.suite.runs if run.method.id == method)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_record_of_a_run_is_valid_and_fits_the_others(world, method):
     folder = world.run(method)
-    records = {stage: read_record(folder / f"{stage}.json", stage)
-               for stage in ("tune", "evaluate", "cost")}  # fmt: skip
+    tune, evaluate, cost = (
+        read_any_record(folder / f"{stage}.json") for stage in ("tune", "evaluate", "cost")
+    )
     model = sha256_of(folder / "model.safetensors")
-    assert records["tune"]["measured"]["model_sha256"] == model
-    for stage in ("evaluate", "cost"):
-        assert records[stage]["inputs"][str(folder / "model.safetensors")] == model
-    assert len({record["asked"]["digest"] for record in records.values()}) == 1
-    trained = records["tune"]["measured"]["parameters_trained"]
-    assert records["cost"]["measured"]["parameters_trained_with_head"] == trained
-    assert records["evaluate"]["measured"]["n_examples"] == 30
+    assert tune.measured.model_sha256 == model
+    for record in (evaluate, cost):
+        assert record.inputs[str(folder / "model.safetensors")] == model
+        assert record.asked == tune.asked.model_copy(
+            update={"stage": record.stage, "stage_version": record.version()}
+        )
+    assert cost.measured.parameters_trained_with_head == tune.measured.parameters_trained
+    assert evaluate.measured.n_examples == 30
     assert len(pyarrow.parquet.read_table(folder / "predictions.parquet")) == 30
-    told = records["evaluate"]["measured"]
-    low, high = told["intervals"]["accuracy_fraction"]
-    assert 0 <= low <= told["metrics"]["accuracy_fraction"] <= high <= 1
-    assert dict(told["intervals_from"]) == {"level": 0.95, "resamples": 1000, "seed": 0}
+    low, high = evaluate.measured.intervals["accuracy_fraction"]
+    assert 0 <= low <= evaluate.measured.metrics["accuracy_fraction"] <= high <= 1
+    assert evaluate.measured.intervals_from == ResamplingAsked(resamples=1000, level=0.95, seed=0)
 
 
 def test_a_run_that_loses_heads_costs_less_from_then_on(world):
     folder = world.run("dsee-structured-delta")
-    phases = read_record(folder / "tune.json")["measured"]["phases"]
-    cost = read_record(folder / "cost.json")["measured"]
+    phases = measured_of(folder / "tune.json")["phases"]
+    cost = measured_of(folder / "cost.json")
     # A quarter of 4 heads in each of 2 layers; both phases see every example once.
     assert [phase.get("heads_removed") for phase in phases] == [None, 2, None]
     assert phases[0]["examples_seen"] == phases[2]["examples_seen"]
     life = cost["breakdown"]["whole_life"]
     # The first phase is that of dsee-unstructured: the whole model, the whole update.
-    unstructured = read_record(world.run("dsee-unstructured") / "cost.json")["measured"]
+    unstructured = measured_of(world.run("dsee-unstructured") / "cost.json")
     assert life["train"] == unstructured["breakdown"]["whole_life"]["train"]
     assert unstructured["breakdown"]["whole_life"]["recover"] == life["train"]
     assert life["recover"] < life["train"]
@@ -154,8 +83,8 @@ def test_a_run_that_loses_heads_costs_less_from_then_on(world):
 
 
 def test_magnitude_pruning_ends_at_its_sparsity_and_costs_both_trainings(world):
-    cost = read_record(world.run("magnitude") / "cost.json")["measured"]
-    dense = read_record(world.run("full") / "cost.json")["measured"]
+    cost = measured_of(world.run("magnitude") / "cost.json")
+    dense = measured_of(world.run("full") / "cost.json")
     assert cost["sparsity"] == pytest.approx(0.5, abs=1e-3)
     life = cost["breakdown"]["whole_life"]
     assert life["train"] == life["recover"] == dense["breakdown"]["whole_life"]["train"]
@@ -165,14 +94,14 @@ def test_magnitude_pruning_ends_at_its_sparsity_and_costs_both_trainings(world):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_costs_are_told_by_layer_and_by_operator(world, method):
-    cost = read_record(world.run(method) / "cost.json")["measured"]
+    cost = measured_of(world.run(method) / "cost.json")
     total = cost["macs_effective_per_example"]
     # Each number is rounded on its own.
     assert sum(one["effective"] for one in cost["macs_by_operator"]) == pytest.approx(total, abs=9)
     outside = sum(cost["breakdown"]["effective"][name] for name in ("pooler", "head"))
     layers = cost["macs_by_layer"]["effective"].values()
     assert sum(map(sum, layers)) + outside == pytest.approx(total, abs=20)
-    told = read_record(world.run(method) / "evaluate.json")["measured"]
+    told = measured_of(world.run(method) / "evaluate.json")
     assert told["latency_seconds_batch_1"] > 0
     assert told["speed"][1]["sequences"] == 30
     numbers = as_finals("cost", cost).keys() | as_finals("evaluate", told).keys()
@@ -183,8 +112,8 @@ def test_costs_are_told_by_layer_and_by_operator(world, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_costs_are_expected_over_the_real_lengths(world, method):
-    cost = read_record(world.run(method) / "cost.json")["measured"]
-    told = read_record(world.run(method) / "evaluate.json")["measured"]
+    cost = measured_of(world.run(method) / "cost.json")
+    told = measured_of(world.run(method) / "evaluate.json")
     training, evaluation, padded = cost["macs_over_lengths"]
     assert training["tokens_mean"] == pytest.approx(cost["tokens_per_example_mean"])
     # Only attention grows with the square of the length, so it alone costs more than at the mean.
@@ -218,11 +147,9 @@ def test_a_cost_that_does_not_fit_the_evaluated_model_is_refused(world, tmp_path
     record = read_json(world.run("full") / "evaluate.json")
     edit(record["measured"])
     write_json(tmp_path / "evaluate.json", record)
-    spec = next(run for run in world.suite.runs if run.method.id == "full")
+    spec = spec_of(world, "full")
     with pytest.raises(DataError, match=message):
-        count_cost(
-            spec, Context(), backbone=world.backbone, run=tmp_path, ticket=None, output=tmp_path
-        )
+        world.count(spec, run=tmp_path)
     assert not (tmp_path / "cost.json").exists()
 
 
@@ -230,7 +157,7 @@ def test_a_cost_that_does_not_fit_the_evaluated_model_is_refused(world, tmp_path
 def test_history_has_the_curves_of_all_phases(world, method):
     with (world.run(method) / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    measured = read_record(world.run(method) / "tune.json")["measured"]
+    measured = measured_of(world.run(method) / "tune.json")
     assert [int(row["step"]) for row in rows] == list(range(1, measured["steps"] + 1))
     assert float(rows[-1]["loss"]) == measured["final_loss"]
     phases = [phase["name"] for phase in measured["phases"] if phase["kind"] == "train"]
@@ -243,9 +170,9 @@ def test_nothing_is_left_to_resume_after_a_run(world):
 
 
 def test_a_run_tuned_again_has_the_same_bytes(world, tmp_path):
-    spec = next(run for run in world.suite.runs if run.method.id == "dsee-unstructured")
-    paths = world.paths(spec, output=tmp_path / "run", results=None)
-    tune(spec, paths, Context("cpu", checkpoints=tmp_path / "work", checkpoint_seconds=0))
+    spec = spec_of(world, "dsee-unstructured")
+    context = Context("cpu", checkpoints=tmp_path / "work", checkpoint_seconds=0)
+    world.tune(spec, output=tmp_path / "run", context=context)
     first = world.run("dsee-unstructured")
     for name in ("model.safetensors", "history.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (first / name).read_bytes()
@@ -253,15 +180,15 @@ def test_a_run_tuned_again_has_the_same_bytes(world, tmp_path):
 
 @pytest.mark.parametrize("method", ["full", "adalora", "dsee-structured-delta", "earlybert"])
 def test_scoring_epochs_changes_no_weight_and_no_curve(world, tmp_path, method):
-    spec = next(run for run in world.suite.runs if run.method.id == method)
+    spec = spec_of(world, method)
     bare = dataclasses.replace(spec, score_epochs=False)
     assert bare.digest != spec.digest
-    paths = world.paths(bare, output=tmp_path / "run", results=None)
-    tune(bare, paths, Context("cpu", checkpoints=tmp_path / "work"))
+    context = Context("cpu", checkpoints=tmp_path / "work")
+    world.tune(bare, output=tmp_path / "run", context=context)
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
     assert model == (world.run(method) / "model.safetensors").read_bytes()
-    measured = read_record(tmp_path / "run" / "tune.json")["measured"]
-    scored = read_record(world.run(method) / "tune.json")["measured"]
+    measured = measured_of(tmp_path / "run" / "tune.json")
+    scored = measured_of(world.run(method) / "tune.json")
     assert scored.keys() - measured.keys() == {"epoch_scores", "scoring_seconds"}
     with (tmp_path / "run" / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -274,29 +201,21 @@ def test_scoring_epochs_changes_no_weight_and_no_curve(world, tmp_path, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_last_epoch_s_score_is_what_evaluate_measures(world, method):
-    tuned = read_record(world.run(method) / "tune.json")["measured"]
-    evaluated = read_record(world.run(method) / "evaluate.json")["measured"]
+    tuned = measured_of(world.run(method) / "tune.json")
+    evaluated = measured_of(world.run(method) / "evaluate.json")
     last = tuned["epoch_scores"][-1]
     assert (last["epoch"], last["step"]) == (1.0, tuned["steps"])
     # The saved model is the scored one; AdaLoRA's lost ranks were zeros until it was saved.
     assert last["metrics"] == pytest.approx(evaluated["metrics"], abs=1e-9)
 
 
+def write_tables(suite, results, output):
+    for group in (None, "mini-bert/mini-sst2"):
+        make_tables(suite, results=results, group=group, output=output, definitions=output / "none")
+
+
 def test_tables_are_written_from_the_records(world, tmp_path):
-    make_tables(
-        world.suite,
-        results=world.folder,
-        group=None,
-        output=tmp_path,
-        definitions=tmp_path / "none",
-    )
-    make_tables(
-        world.suite,
-        results=world.folder,
-        group="mini-bert/mini-sst2",
-        output=tmp_path,
-        definitions=tmp_path / "none",
-    )
+    write_tables(world.suite, world.folder, tmp_path)
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     stems = ("headline", "paired", "timings", "savings", "savings-time", "tickets")
     names = (*stems, "costs", "costs-by-module", "mini-bert/mini-sst2")
@@ -308,9 +227,9 @@ def test_tables_are_written_from_the_records(world, tmp_path):
 
 def test_submission_has_a_line_for_every_test_example(world, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
-    spec = next(run for run in world.suite.runs if run.method.id == "full")
+    spec = spec_of(world, "full")
     code = main([
-        "submit", "--catalogue", str(world.root / "config"), "--run", spec.path,
+        "submit", "--catalogue", str(world.catalogue.root), "--run", spec.path,
         "--dataset-dir", str(world.dataset), "--backbone-dir", str(world.backbone),
         "--run-dir", str(world.run("full")), "--output", str(tmp_path), "--device", "cpu",
     ])  # fmt: skip
@@ -332,7 +251,7 @@ def test_claims_are_judged_from_the_records(world, tmp_path, monkeypatch):
     given = ["--config", json.dumps(suite_config(*METHODS)), "--catalogue", world.catalogue.root]
     paths = ["--results", results, "--resources", world.root / "resources"]
     assert main(["claims", *map(str, (*given, *paths))]) == 0
-    measured = read_record(results / "claims.json", "claims")["measured"]
+    measured = measured_of(results / "claims.json")
     assert measured["runs_count"] == len(METHODS)
     assert sum(measured["verdicts"].values()) == len(measured["claims"])
     found = {one["id"]: one for one in measured["claims"]}
@@ -358,16 +277,7 @@ def test_figures_are_drawn_from_records_and_searches(world, tmp_path):
 def test_tables_tell_what_a_suite_could_not_have(world, tmp_path):
     refusal = Refusal("mini-bert", "mini-sst2", "other", "the library does not take it")
     suite = dataclasses.replace(world.suite, refusals=(refusal,))
-    make_tables(
-        suite, results=world.folder, group=None, output=tmp_path, definitions=tmp_path / "none"
-    )
-    make_tables(
-        suite,
-        results=world.folder,
-        group="mini-bert/mini-sst2",
-        output=tmp_path,
-        definitions=tmp_path / "none",
-    )
+    write_tables(suite, world.folder, tmp_path)
     for name in ("headline", "timings", "mini-bert/mini-sst2"):
         text = (tmp_path / f"{name}.md").read_text()
         assert "other on mini-bert: not run: the library does not take it." in text
@@ -387,23 +297,23 @@ def test_mlflow_holds_every_run_once_however_often_it_is_completed(world):
     assert {run.info.status for run in runs} == {"FINISHED"}
     full = next(run for run in runs if run.info.run_name.endswith("/full/seed-1"))
     points = client.get_metric_history(full.info.run_id, "evaluation_accuracy_fraction")
-    scores = read_record(world.run("full") / "tune.json")["measured"]["epoch_scores"]
+    scores = measured_of(world.run("full") / "tune.json")["epoch_scores"]
     assert [(point.step, point.value) for point in points] == [
         (entry["step"], entry["metrics"]["accuracy_fraction"]) for entry in scores
     ]
-    read_record(world.folder / "track.json", "track")
+    assert measured_of(world.folder / "track.json")["problems"] == []
 
 
 def test_a_ticket_of_another_backbone_is_refused_before_training(
     world, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
-    spec = next(run for run in world.suite.runs if run.method.id == "earlybert")
+    spec = spec_of(world, "earlybert")
     ticket = tmp_path / "ticket.json"
     content = json.loads(world.ticket_file(spec).read_text())
     write_json(ticket, {**content, "backbone": "bert-base"})
     code = main([
-        "tune", "--catalogue", str(world.root / "config"), "--run", spec.path, "--suite", "tiny",
+        "tune", "--catalogue", str(world.catalogue.root), "--run", spec.path, "--suite", "tiny",
         "--dataset-dir", str(world.dataset), "--backbone-dir", str(world.backbone),
         "--ticket-file", str(ticket), "--output", str(tmp_path / "run"),
         "--checkpoints", str(tmp_path / "work"), "--results", str(tmp_path), "--device", "cpu",
@@ -416,25 +326,18 @@ def test_a_ticket_of_another_backbone_is_refused_before_training(
 
 
 def test_cost_refuses_a_run_that_trained_other_parameters(world, tmp_path):
-    spec = next(run for run in world.suite.runs if run.method.id == "lora")
+    spec = spec_of(world, "lora")
     shutil.copytree(world.run("lora"), tmp_path / "run")
     record = read_json(tmp_path / "run" / "tune.json")
     record["measured"]["parameters_trained"] += 1
     write_json(tmp_path / "run" / "tune.json", record)
     with pytest.raises(DataError, match=r"counted \d+ trained parameters, the run trained \d+"):
-        count_cost(
-            spec,
-            Context(),
-            backbone=world.backbone,
-            run=tmp_path / "run",
-            ticket=None,
-            output=tmp_path,
-        )
+        world.count(spec, run=tmp_path / "run", output=tmp_path)
 
 
 def test_adalora_is_counted_at_its_last_ranks_and_trained_at_its_first(world):
-    cost = read_record(world.run("adalora") / "cost.json")["measured"]
-    lora = read_record(world.run("lora") / "cost.json")["measured"]
+    cost = measured_of(world.run("adalora") / "cost.json")
+    lora = measured_of(world.run("lora") / "cost.json")
     # Two layers, query and value of 24 x 24: rank 16 on average in the end, 24 at first.
     assert lora["parameters_trained"] == 4 * 16 * 48
     assert cost["parameters_trained"] == 4 * 24 * 49
@@ -446,9 +349,9 @@ def test_adalora_is_counted_at_its_last_ranks_and_trained_at_its_first(world):
 
 
 def test_a_pruned_run_costs_what_its_masks_leave(world):
-    dense = read_record(world.run("full") / "cost.json")["measured"]
-    pruned = read_record(world.run("dsee-unstructured") / "cost.json")["measured"]
-    smaller = read_record(world.run("earlybert") / "cost.json")["measured"]
+    dense = measured_of(world.run("full") / "cost.json")
+    pruned = measured_of(world.run("dsee-unstructured") / "cost.json")
+    smaller = measured_of(world.run("earlybert") / "cost.json")
     assert pruned["sparsity"] == pytest.approx(0.5, abs=0.01)
     assert pruned["macs_effective_per_example"] < dense["macs_effective_per_example"]
     assert pruned["macs_executed_per_example"] > dense["macs_executed_per_example"]
