@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsetune.config.files import read_yaml
 from sparsetune.config.load import Catalogue
+from sparsetune.config.reading import read_yaml
+from sparsetune.config.ticket import SearchedTicket
 from sparsetune.evaluation.predictions import NAME, write_predictions
-from sparsetune.records import make_record, write_record
+from sparsetune.records import RECORDS, TicketRecord, write_record
 from sparsetune.stages.context import asked_of_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +80,7 @@ def write_suite(results):
         folder = results / "tickets" / run.ticket_path
         folder.mkdir(parents=True)
         _write_ticket(run, folder, generator)
-        if "search" in run.ticket.values:
+        if isinstance(run.ticket, SearchedTicket):
             made = gates.setdefault(run.backbone.id, folder / "gates.npz")
             if made.exists():
                 os.link(made, folder / "gates.npz")
@@ -119,7 +120,7 @@ def _write_records(run, folder, generator):
             where["tracking"] = {"mlflow_run_id": model[:32], "problem": None}
         else:
             inputs[own] = model
-        record = make_record(stage, asked=asked, inputs=inputs, measured=values, where=where)
+        record = RECORDS[stage].of(asked, inputs=inputs, measured=values, where=where)
         write_record(folder / f"{stage}.json", record)
 
 
@@ -127,13 +128,13 @@ def _tuned(run, generator):
     whole = SHAPES[run.backbone.id][3]
     phases = [
         {
-            "name": phase["name"], "kind": "train", "steps": 300, "examples_seen": 9600,
+            "name": phase.name, "kind": "train", "steps": 300, "examples_seen": 9600,
             "tokens_seen": 300_000, "seconds": round(float(generator.uniform(50, 90)), 3),
             "loading_seconds": 1.0, "final_loss": float(generator.uniform(0.1, 0.6)),
             "resumed_at_step": 0,
         }
         for phase in run.method.phases
-        if phase["kind"] == "train"
+        if phase.kind == "train"
     ]  # fmt: skip
     metric = run.task.metrics[0]
     return {
@@ -142,7 +143,7 @@ def _tuned(run, generator):
         "loading_seconds": sum(phase["loading_seconds"] for phase in phases),
         "steps": 300 * len(phases), "examples_seen": 9600 * len(phases),
         "tokens_seen": 300_000 * len(phases), "final_loss": phases[-1]["final_loss"],
-        "parameters_trained": whole if run.method.update["kind"] == "full" else whole // 200,
+        "parameters_trained": whole if run.method.update.kind == "full" else whole // 200,
         "peak_memory_bytes": 2_000_000_000, "scoring_seconds": 3.0,
         "epoch_scores": [
             {"epoch": epoch, "step": 100 * epoch, "metrics": {metric: float(generator.random())}}
@@ -167,7 +168,7 @@ def _evaluated(run, generator):
 
 def _counted(run, tuned):
     layers, _, _, whole = SHAPES[run.backbone.id]
-    sparsity = SPARSITY.get(run.method.mask["kind"], 0.5)
+    sparsity = SPARSITY.get(run.method.mask.kind, 0.5)
     dense, trained = 60 * whole, tuned["parameters_trained"]
     effective = round(dense * (1.01 - sparsity)) + trained
     train = {phase["name"]: 3 * effective * phase["examples_seen"] for phase in tuned["phases"]}
@@ -184,7 +185,7 @@ def _counted(run, tuned):
         "parameters_total": whole, "parameters_trained": trained,
         "parameters_trained_with_head": trained + 1538, "stored_bytes": 4 * trained,
         "sparsity": sparsity, "sparsity_by_layer": {"attention": parts, "feed_forward": parts},
-        "search_seconds": 30.0 if run.ticket and "search" in run.ticket.values else 0.0,
+        "search_seconds": 30.0 if run.ticket and isinstance(run.ticket, SearchedTicket) else 0.0,
         "tokens_per_example_mean": 31.25, "macs_dense_per_example": dense,
         "macs_executed_per_example": dense, "macs_effective_per_example": effective,
         "macs_at_128_tokens": {kind: 4 * count for kind, count in macs.items()},
@@ -209,16 +210,16 @@ def _write_history(run, path, generator):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["step", "phase", "loss", "grad_norm", "learning_rate"])
         step = 0
-        for phase in (one for one in run.method.phases if one["kind"] == "train"):
+        for phase in (one for one in run.method.phases if one.kind == "train"):
             for noise in generator.normal(0, 0.05, 50).tolist():
                 step += 6
                 loss = 0.1 + 0.6 / (1 + step / 50) * (1 + noise)
-                rows.writerow([step, phase["name"], loss, 1.0 + noise, 2e-5])
+                rows.writerow([step, phase.name, loss, 1.0 + noise, 2e-5])
 
 
 def _write_ticket(run, folder, generator):
     layers, heads, neurons, _ = SHAPES[run.backbone.id]
-    searched = "search" in run.ticket.values
+    searched = isinstance(run.ticket, SearchedTicket)
     kept = {
         name: [np.flatnonzero(generator.random(width) < 0.7).tolist() for _ in range(layers)]
         for name, width in (("kept_heads", heads), ("kept_neurons", neurons))
@@ -240,7 +241,7 @@ def _write_ticket(run, folder, generator):
             "epsilon": 0.1, "head_distances": [0.1] * CHECKS, "neuron_distances": [0.1] * CHECKS,
             "check_steps": steps, "fixed_step": steps[-1], "settled_step": steps[CHECKS // 2],
         }  # fmt: skip
-    record = make_record("ticket", asked=asked, inputs={}, measured=measured, where=WHERE)
+    record = TicketRecord.of(asked, inputs={}, measured=measured, where=WHERE)
     write_record(folder / "record.json", record)
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.load import RunRow, frame_of, groups_of
+from sparsetune.reporting.load import RunRow, finished
 from sparsetune.reporting.render import ABSENT, Column, number_column, text_column
 from sparsetune.reporting.savings import saved_shares
 
@@ -21,7 +21,7 @@ HEADINGS = {
     TRAINED: "trained parameters",
     SAVED: "time saved %",
 }
-"""Headline metric -> how a table calls it, in the order to show."""
+"""Name -> how a table calls it, in the order to show."""
 
 _DECIMALS = 2
 
@@ -47,7 +47,7 @@ def headlines(rows: Iterable[RunRow]) -> dict[RunId, Headline]:
         DataError: a value is missing from a record.
     """
     known = list(rows)
-    groups = groups_of(frame_of(known, [row.key for row in known]))
+    groups = finished(known, [row.key for row in known]).groups
     told: dict[RunId, Headline] = {}
     for key, runs in groups.items():
         saved: Sequence[float | None] = [None] * len(runs)

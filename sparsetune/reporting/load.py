@@ -89,7 +89,7 @@ def collect(records: Iterable[Path]) -> list[RunRow]:
     """
     folders = {path if path.is_dir() else path.parent for path in records}
     if not folders:
-        raise DataError("records: got none, need the records of at least one run")
+        raise DataError("records: received none; allowed: the records of at least one run")
     rows = [_read_run(folder) for folder in sorted(folders)]
     rows.sort(key=lambda row: (*row.key, row.seed))
     for before, after in pairwise(rows):
@@ -122,7 +122,9 @@ class Finished:
     """What a suite asked for, and the runs of it that are finished.
 
     Attributes:
-        runs: a line a run, from :func:`frame_of`.
+        runs: a line a run in the suite's order: who it is, what it reached, what it took.
+            ``score`` is the primary metric's value; seconds, bytes and counts are named as in the
+            records, and what is undefined is None.
         order: (backbone, task, method) of everything that the suite can run, in its order.
         refusals: (backbone, task, method) that the suite asks for and that cannot run -> why.
     """
@@ -134,7 +136,7 @@ class Finished:
     @functools.cached_property
     def groups(self) -> dict[Key, pd.DataFrame]:
         """The runs that differ only in their seed, in the suite's order."""
-        return groups_of(self.runs)
+        return dict(iter(self.runs.groupby(list(KEY), sort=False)))
 
     def only(self, backbone: str, task: str | None = None) -> "Finished":
         """What there is of one backbone, or of one task on it."""
@@ -164,31 +166,10 @@ def finished(
         DataError: a run that is not in ``order``, or without a value that tables need.
     """
     order = list(dict.fromkeys(order))
-    return Finished(frame_of(rows, order), order, refusals or {})
-
-
-def frame_of(rows: Sequence[RunRow], order: Sequence[Key]) -> pd.DataFrame:
-    """One line a run: who it is, what it reached, what it took.
-
-    Args:
-        rows: from :func:`collect`.
-        order: (backbone, task, method) of the whole suite, in the order to return.
-
-    Returns:
-        Objects, so that counts stay whole and None stays None. Seconds, bytes and counts are
-        named as in the records; ``score`` is the primary metric's value.
-
-    Raises:
-        DataError: a run that is not in ``order``, or without a value that tables need.
-    """
-    groups = group_runs(rows, order)
-    lines = [_line(row) for group in groups for row in group.rows]
-    return pd.DataFrame(lines, columns=None if lines else [*KEY, "seed", "score"], dtype=object)
-
-
-def groups_of(runs: pd.DataFrame) -> dict[Key, pd.DataFrame]:
-    """The runs that differ only in their seed, in the frame's order."""
-    return dict(iter(runs.groupby(list(KEY), sort=False)))
+    lines = [_line(row) for group in group_runs(rows, order) for row in group.rows]
+    # Objects, so that counts stay whole and None stays None.
+    runs = pd.DataFrame(lines, columns=None if lines else [*KEY, "seed", "score"], dtype=object)
+    return Finished(runs, order, refusals or {})
 
 
 def mean_of(values: Iterable[Any]) -> Any:
@@ -360,7 +341,7 @@ def _read_run(folder: Path) -> RunRow:
     parts = folder.absolute().parts[-4:]
     if seed is None or len(parts) < 4:
         raise DataError(
-            f"{folder}: not the folder of a run, need <backbone>/<task>/<method>/seed-<n>"
+            f"{folder}: not the folder of a run; allowed: <backbone>/<task>/<method>/seed-<n>"
         )
     backbone, task, method, _ = parts
     row = RunRow(

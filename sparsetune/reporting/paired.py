@@ -56,7 +56,7 @@ def write_paired(
     level: float,
     resamples: int,
 ) -> list[Path]:
-    """Write ``paired``: the headline metric of every method against one, with its tests.
+    """Write ``paired``: the primary metric of every method against one, with its tests.
 
     Args:
         comparisons: in the order to print; may be empty.

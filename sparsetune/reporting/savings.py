@@ -108,7 +108,7 @@ def efforts(runs: pd.DataFrame, unit: Unit) -> list[Effort]:
     """What training took, run by run; seconds without making batches.
 
     Args:
-        runs: from :func:`sparsetune.reporting.load.frame_of`.
+        runs: of :class:`sparsetune.reporting.load.Finished`.
         unit: MACs or seconds.
     """
     columns = (runs[f"search_{unit}"], runs[f"training_{unit}"], runs["examples_seen"])
@@ -145,7 +145,7 @@ def saved_inference(runs: pd.DataFrame, *, without_update: bool = False) -> list
     """Effective inference MACs saved against the dense model without an update.
 
     Args:
-        runs: from :func:`sparsetune.reporting.load.frame_of`.
+        runs: of :class:`sparsetune.reporting.load.Finished`.
         without_update: leave out what the update itself adds beside the weights.
 
     Returns:

@@ -154,7 +154,7 @@ def write_headline(suite: Finished, directory: Path) -> list[Path]:
     if any(runs["collapsed"]):
         notes.append("A star marks a method with a run that gave every example the same answer.")
     notes.extend(common_notes(suite))
-    return write_table(directory / "headline", "Headline metric", columns, notes)
+    return write_table(directory / "headline", "Primary metric", columns, notes)
 
 
 def write_timings(suite: Finished, directory: Path) -> list[Path]:
@@ -304,7 +304,7 @@ def _one_metric(runs: pd.DataFrame) -> str:
     for folder, metric in zip(runs["folder"], runs["metric"], strict=True):
         if metric != first["metric"]:
             raise DataError(
-                f"{folder / 'evaluate.json'}: headline metric is {metric!r}, "
+                f"{folder / 'evaluate.json'}: primary metric is {metric!r}, "
                 f"{first['folder'] / 'evaluate.json'} has {first['metric']!r}"
             )
     return first["metric"]

@@ -82,7 +82,7 @@ def _stops_reached(stopping: Stopping | None) -> dict[str, int]:
     """Rule -> step at which it stops, of the rules whose step the search came to."""
     if stopping is None:
         return {}
-    steps = {"fixed": stopping.fixed_step, "settled": stopping.settled_step}
+    steps = {"fixed": stopping.fixed_step, "converged": stopping.settled_step}
     last = stopping.check_steps[-1]
     return {rule: step for rule, step in steps.items() if step is not None and step <= last}
 

@@ -74,7 +74,7 @@ def test_one_run_in_two_folders_is_refused(tmp_path):
 
 
 def test_folders_that_are_no_run_are_refused(tmp_path):
-    with pytest.raises(DataError, match="got none"):
+    with pytest.raises(DataError, match="received none"):
         collect([])
     with pytest.raises(DataError, match="not the folder of a run"):
         collect([tmp_path / "tune.json"])

@@ -143,7 +143,7 @@ def test_headline_is_a_matrix_of_methods_and_tasks(folders, tmp_path):
 def test_task_without_runs_and_mixed_metrics_are_refused(tmp_path):
     edit = scoring(0.5, headline_metric="f1_fraction")
     folders = [write_run(tmp_path, "full"), write_run(tmp_path, "lora", edit=edit)]
-    with pytest.raises(DataError, match="headline metric is 'f1_fraction'"):
+    with pytest.raises(DataError, match="primary metric is 'f1_fraction'"):
         task_table(folders, tmp_path)
     with pytest.raises(DataError, match="mini-bert/mini-sst2: no finished run"):
         task_table([], tmp_path)

@@ -16,11 +16,11 @@ STOPPING = {
 @pytest.mark.parametrize(
     ("change", "stops"),
     [
-        ({}, {"fixed": 20, "settled": 30}),
+        ({}, {"fixed": 20, "converged": 30}),
         ({"settled_step": None}, {"fixed": 20}),
         ({"settled_step": None, "fixed_step": 40}, {"fixed": 40}),
         # Settled before the published length was over: that rule stopped nothing.
-        ({"fixed_step": 50}, {"settled": 30}),
+        ({"fixed_step": 50}, {"converged": 30}),
     ],
 )
 def test_only_rules_that_the_search_came_to_are_drawn(change, stops):
