@@ -1,15 +1,13 @@
 """What live logging to MLflow costs a run: the same training, with a store and without.
 
-    python benchmarks/tracking.py [--project .] [--rounds 5] [--minutes 2] [--long-rounds 3]
+    python benchmarks/tracking.py [--project .] [--rounds 3] [--factor 1]
 
 The run is the default suite's mini-bert, fully tuned on mini-sst2 (the Makefile has its inputs
-made), each time as the process that the workflow starts, with one thread: once as it is, seconds
-of training, and once with so many epochs that it trains for ``--minutes``. Untracked, with SQLite
-file and with a server take turns, each round gives one ratio to the untracked run, and the median
-of the ratios counts. Processor time is that of all the job's threads and children, not of the
-server; where all cores are taken it becomes wall time. Most of what is added is MLflow's import,
-the same for a run of any length, so it is told in seconds as well. Prints a table and writes
-``benchmarks/results/tracking.json``.
+made), each time as the process that the workflow starts, with one thread and ``--factor`` times as
+many epochs. Untracked, with SQLite file and with a server take turns, and the median of each
+round's ratio to the untracked run counts. Processor time is that of all the job's threads and
+children, not of the server. Most of what is added is MLflow's import, the same for a run of any
+length, so it is told in seconds as well. Writes ``benchmarks/results/tracking.json``.
 """
 
 import argparse
@@ -29,14 +27,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
-from dsee import ratio, show, verdict
+from dsee import ratio
 
-from sparsetune.records import read_record
+from sparsetune.records import TuneRecord, read_record
 from sparsetune.tracking.client import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKBONE, TASK, METHOD = "mini-bert", "mini-sst2", "full"
-AT_MOST = 1.02
 STORES = {"untracked": None, "sqlite": "an SQLite file", "server": "a server"}
 
 
@@ -47,7 +44,7 @@ class Runs:
         self._project, self._folder, self._uris = project, folder, uris
         self._catalogue = shutil.copytree(ROOT / "config", folder / "config")
         self._lengthen(self._catalogue / "methods" / f"{METHOD}.yaml", epochs_factor)
-        self._made, self.least_training_seconds = 0, float("inf")
+        self._made = 0
 
     @staticmethod
     def _lengthen(path, factor):
@@ -83,10 +80,9 @@ class Runs:
             process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
             _, status, used = os.wait4(process.pid, 0)
         spent = time.perf_counter() - start, used.ru_utime + used.ru_stime
-        record = read_record(place / "run" / "tune.json")
-        told, training = record["where"]["tracking"], record["measured"]["train_seconds"]
-        self.least_training_seconds = min(self.least_training_seconds, training)
-        if status or told["problem"] or (told["mlflow_run_id"] is None) != (store == "untracked"):
+        record = read_record(place / "run" / "tune.json", TuneRecord)
+        told = record.where.tracking
+        if status or told.problem or (told.mlflow_run_id is None) != (store == "untracked"):
             raise SystemExit(f"benchmarks/tracking.py: {store}: status {status}, {told}")
         shutil.rmtree(place)
         return spent
@@ -113,66 +109,47 @@ def server(folder):
         process.wait(30)
 
 
-def rows_of(runs, rounds, length):
+def rows_of(runs, rounds):
     """Ratios to the untracked run, and seconds added, for both stores."""
+    runs.once("untracked")  # the first reads files that the others find in memory
     taken = {name: [] for name in STORES}
     for turn in range(rounds):
         for name in sorted(STORES, reverse=turn % 2 == 1):
             taken[name].append(runs.once(name))
     rows = {}
-    for name, words in STORES.items():
-        if words is None:
-            continue
-        row = ratio(taken, name, "untracked") | {"at most": AT_MOST}
+    for name in ("sqlite", "server"):
+        row = ratio(taken, name, "untracked")
         for clock, kind in enumerate(("wall", "processor")):
             pairs = zip(taken[name], taken["untracked"], strict=True)
             added = statistics.median(one[clock] - other[clock] for one, other in pairs)
             row[f"added_{kind}_seconds"] = round(added, 2)
-        rows[f"{length} run, {words} / untracked"] = row
+        rows[f"{STORES[name]} / untracked"] = row
     return rows
-
-
-def measurements(asked, folder, uris):
-    """The run as it is, then the long one."""
-    (folder / "short").mkdir()
-    short = Runs(asked.project, folder / "short", 1, uris)
-    short.once("untracked")  # the first reads files that the others find in memory
-    yield rows_of(short, asked.rounds, "short")
-    factor = max(1.0, 60 * asked.minutes / short.least_training_seconds)
-    (folder / "long").mkdir()
-    yield rows_of(Runs(asked.project, folder / "long", factor, uris), asked.long_rounds, "long")
-
-
-def options():
-    """Command-line options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--project", type=Path, default=ROOT, help="where resources/ is")
-    parser.add_argument("--rounds", type=int, default=5, help="of the run as it is")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of the long run, about")
-    parser.add_argument("--long-rounds", type=int, default=3, help="of the long run")
-    asked = parser.parse_args()
-    asked.project = asked.project.resolve()
-    for needed in (f"datasets/{TASK}/record.json", f"backbones/{BACKBONE}/record.json"):
-        if not (asked.project / "resources" / needed).exists():
-            parser.error(f"{asked.project}/resources/{needed}: no such file; snakemake makes it")
-    return asked
 
 
 def main():
     """Measure, print and save."""
-    asked = options()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--project", type=Path, default=ROOT, help="where resources/ is")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--factor", type=float, default=1.0, help="times as many epochs")
+    asked = parser.parse_args()
+    project = asked.project.resolve()
+    for needed in (f"datasets/{TASK}/record.json", f"backbones/{BACKBONE}/record.json"):
+        if not (project / "resources" / needed).exists():
+            parser.error(f"{project}/resources/{needed}: no such file; snakemake makes it")
     load = os.getloadavg()[0]
-    print(f"{'':52} {'value':>7} {'target':>7}          quartiles  processor")
-    rows = {}
     with tempfile.TemporaryDirectory() as name, server(Path(name)) as address:
         folder = Path(name)
         uris = {"sqlite": f"sqlite:///{folder / 'mlflow.db'}", "server": address}
         for uri in uris.values():  # as the workflow does before its jobs
             os.environ["MLFLOW_TRACKING_URI"] = uri
             prepare(folder, "bench", [(BACKBONE, TASK)])
-        for measured in measurements(asked, folder, uris):
-            show(measured)
-            rows |= {name: row | {"met": verdict(row)[2]} for name, row in measured.items()}
+        (folder / "runs").mkdir()
+        rows = rows_of(Runs(project, folder / "runs", asked.factor, uris), asked.rounds)
+    for name, row in rows.items():
+        print(f"{name:30} {row['wall']['median']:.3f}  + {row['added_wall_seconds']} s wall, "
+              f"+ {row['added_processor_seconds']} s processor")  # fmt: skip
     machine = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread",
         "load_at_start": round(load, 1),

@@ -191,7 +191,7 @@ def test_work_is_read_from_records(tmp_path):
     assert set(finished(tmp_path).index) == {"dataset", "ticket"}
 
 
-def test_sizes_that_were_fetched_come_before_the_catalogue(tmp_path):
+def test_sizes_that_were_fetched_come_first(tmp_path):
     folder = tmp_path / "resources/datasets/mini-sst2"
     write_made(folder / "record.json", "dataset", measured={"train_examples": 64})
     suite = CATALOGUE.suite(read_yaml(CONFIG / "config.yaml"), origin="config.yaml")

@@ -85,10 +85,14 @@ def test_final_metrics_are_numbers_in_a_section_of_their_stage():
     assert finals == {"tune/train_seconds": 2.5, "tune/spread/low": 1.0, "tune/loss": 2.0}
 
 
-def test_environment_chooses_the_store(monkeypatch, tmp_path):
+def test_environment_chooses_the_store_and_what_is_no_database_is_left_to_mlflow(
+    monkeypatch, tmp_path
+):
     assert store_uri(tmp_path) == f"sqlite:///{tmp_path.resolve()}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert store_uri(tmp_path) == "http://127.0.0.1:5000"
+    assert is_ready("http://127.0.0.1:9")
+    assert is_ready(str(tmp_path / "a-folder"))
 
 
 def test_problem_is_one_line_without_password():
@@ -108,14 +112,11 @@ def test_prepare_twice_makes_one_experiment_and_one_finished_parent_per_group(re
     assert {p.info.status for p in parents} == {"FINISHED"}
 
 
-def test_store_that_is_not_there_is_told_and_not_made(tmp_path):
+def test_file_without_content_is_not_ready_until_its_schema_is_made(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     with pytest.raises(DataError, match=r"mlflow.db: not made yet; .*make reproduce"):
         experiments(tmp_path)
     assert not (tmp_path / "mlflow.db").exists()
-
-
-def test_file_without_content_is_not_ready_until_its_schema_is_made(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert not is_ready(uri)
     (tmp_path / "mlflow.db").touch()
     assert not is_ready(uri)
@@ -131,11 +132,6 @@ def test_what_a_process_killed_in_mid_write_left_is_rolled_back(results):
     prepare(results, "mini", [])
     names = sqlite3.connect(results / "mlflow.db").execute("SELECT name FROM experiments")
     assert sorted(names) == [("Default",), ("mini",), ("template",)]
-
-
-def test_servers_and_what_is_no_database_are_left_to_mlflow(tmp_path):
-    assert is_ready("http://127.0.0.1:9")
-    assert is_ready(str(tmp_path / "a-folder"))
 
 
 def test_database_that_is_down_is_told_at_once(tmp_path, monkeypatch):

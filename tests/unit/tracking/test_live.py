@@ -24,11 +24,6 @@ def test_live_run_arrives_whole_under_its_parent(results):
     assert parent.info.run_name == "tiny/rte"
 
 
-def test_live_run_without_prepare_makes_what_it_needs(results):
-    assert live(results, status="FAILED").problem is None
-    assert [run.info.status for run in runs_of(results)] == ["FAILED"]
-
-
 def test_rerun_replaces_finished_and_stale_runs_of_its_key_only(results):
     other = RunKey("tune", "mini", "tiny", "rte", "lora", 2)
     live(results), live(results, key=other)
@@ -139,8 +134,9 @@ def test_missing_mlflow_is_a_problem(results, monkeypatch):
     assert "mlflow cannot be imported" in outcome.problem
 
 
-def test_deleted_experiment_is_told_with_the_remedy(results):
-    prepare(results, "mini", [])
+def test_live_run_makes_what_it_needs_and_a_deleted_experiment_is_told(results):
+    assert live(results, status="FAILED").problem is None
+    assert [run.info.status for run in runs_of(results)] == ["FAILED"]
     client = client_of(results)
     client.delete_experiment(client.get_experiment_by_name("mini").experiment_id)
     assert "mlflow experiments restore" in live(results).problem

@@ -4,58 +4,44 @@ from unit.tracking.runs import client_of
 
 from sparsetune.tracking.client import experiments, prepare
 from sparsetune.tracking.publish import publish_experiment
-from sparsetune.tracking.views import (
-    VIEW_TAG,
-    VIEWS,
-    VIEWS_HERE,
-    links,
-    view_links,
-    within_limit,
-)
+from sparsetune.tracking.views import VIEW_TAG, VIEWS, VIEWS_HERE, links, view_links, within_limit
 
 METHODS = [("tiny", "rte", "full"), ("tiny", "rte", "lora")]
 
 
-def state_of(view, groups=()):
+def state_of(name, groups=()):
+    view = next(view for view in VIEWS if view.id == name)
     return json.loads(json.dumps(view.state(groups)))
 
 
-def view(name):
-    return next(view for view in VIEWS if view.id == name)
-
-
 def test_runs_open_on_who_they_are_and_the_four_headline_numbers():
-    assert state_of(view("runs"))["selectedColumns"] == [
-        "tags.`backbone`", "tags.`task`", "tags.`method`",
-        "metrics.`score_percent`", "metrics.`macs_effective_percent`",
-        "metrics.`parameters_trained`", "metrics.`time_saved_percent`",
-        "tags.`metric`", "tags.`seed`",
-    ]  # fmt: skip
-    assert state_of(view("runs"))["searchFilter"] == "tags.stage = 'tune'"
+    state, numbers = state_of("runs"), VIEWS[0].metrics
+    assert numbers == (
+        "score_percent", "macs_effective_percent", "parameters_trained", "time_saved_percent"
+    )  # fmt: skip
+    shown = [("tags", name) for name in ("backbone", "task", "method")]
+    shown += [*(("metrics", name) for name in numbers), ("tags", "metric"), ("tags", "seed")]
+    assert state["selectedColumns"] == [f"{kind}.`{name}`" for kind, name in shown]
+    assert state["searchFilter"] == "tags.stage = 'tune'"
 
 
 def test_methods_open_folded_unless_they_are_too_many_for_a_tag():
-    grouped = state_of(view("methods"), METHODS)
-    assert [key["groupByData"] for key in grouped["groupBy"]["groupByKeys"]] == [
-        "backbone", "task", "method"
-    ]  # fmt: skip
-    assert grouped["groupsExpanded"] == {
-        "tag.backbone.tiny,tag.task.rte,tag.method.full": False,
-        "tag.backbone.tiny,tag.task.rte,tag.method.lora": False,
-    }
+    grouped = state_of("methods", METHODS)
+    keys = [key["groupByData"] for key in grouped["groupBy"]["groupByKeys"]]
+    assert keys == ["backbone", "task", "method"]
+    line = "tag.backbone.tiny,tag.task.rte,tag.method"
+    assert grouped["groupsExpanded"] == {f"{line}.full": False, f"{line}.lora": False}
     many = [("roberta-large", "mnli-mismatched", f"earlybert-heads-{n}") for n in range(1000)]
-    for one in VIEWS:
+    for view in VIEWS:
         for groups in (many, many[:150]):
-            assert len(json.dumps(json.dumps(one.state(groups)))) < 18_000
+            assert len(json.dumps(json.dumps(view.state(groups)))) < 18_000
 
 
 def test_charts_set_score_against_every_cost():
-    state = state_of(view("charts"))
-    assert [card["xaxis"]["key"] for card in state["compareRunCharts"]] == [
-        "macs_effective_percent", "parameters_trained", "time_saved_percent"
-    ]  # fmt: skip
-    assert {card["yaxis"]["key"] for card in state["compareRunCharts"]} == {"score_percent"}
-    assert "compareRunsMode=CHART" in view("charts").page("1")
+    cards = state_of("charts")["compareRunCharts"]
+    assert [card["xaxis"]["key"] for card in cards] == list(VIEWS[0].metrics[1:])
+    assert {card["yaxis"]["key"] for card in cards} == {"score_percent"}
+    assert "compareRunsMode=CHART" in VIEWS[2].page("1")
 
 
 def test_experiment_gets_views_and_description_once(results, monkeypatch):
@@ -64,7 +50,7 @@ def test_experiment_gets_views_and_description_once(results, monkeypatch):
     (experiment,) = [one for one in experiments(results) if one.name == "mini"]
     tags = experiment.tags
     stored = json.loads(tags[f"{VIEW_TAG}runs"])
-    assert (stored["name"], json.loads(stored["state"])) == ("Runs", state_of(view("runs")))
+    assert (stored["name"], json.loads(stored["state"])) == ("Runs", state_of("runs"))
     told = tags["mlflow.note.content"]
     assert told == f"Two runs. Open: {view_links(experiment.experiment_id)}"
     assert "[Methods](#/experiments/" in told
