@@ -17,7 +17,6 @@ from sparsetune.earlybert.ticket import (
     DrawConfig,
     Ticket,
     TicketLabel,
-    draw_ticket,
     layer_ticket,
     random_ticket,
 )
@@ -131,12 +130,10 @@ def _searched(
     model = load_model(backbone, kind=kind, label_count=label_count, seed=job.seed)
     work = context.work_folder(job.digest, folders=inputs, files=())
     context.ready()
-    draw = _draw_of(recipe)
     place = SearchPlace(work, context.device, context.checkpoint_seconds)
-    search = run_search(model, settings, data, place=place, seed=job.seed, draw=draw)
+    search = run_search(model, settings, data, place=place, seed=job.seed, draw=_draw_of(recipe))
     search.measured["search"].update(told)
-    ticket = draw_ticket(search.heads, search.neurons, draw, label=_label(job), search=search.end)
-    return ticket, search
+    return search.ticket(_label(job)), search
 
 
 def _unsearched(job: TicketJob, backbone: Path) -> Ticket:

@@ -11,6 +11,16 @@ import torch
 from torch import Tensor
 
 from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.config.method import (
+    HeadsMask,
+    Mask,
+    NOfMMask,
+    Phase,
+    PrunePhase,
+    TrainPhase,
+    UnstructuredMask,
+)
+from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 from sparsetune.methods.tuned import TunedModel
 from sparsetune.records import read_json, write_json
@@ -19,7 +29,7 @@ from sparsetune.training.losses import step_loss
 from sparsetune.training.plan import lengths_of, make_plan
 from sparsetune.training.scoring import EpochScoring, score_point
 from sparsetune.training.seeding import phase_seed
-from sparsetune.training.trainer import CURVES, PhaseJob, PhaseTrainer, TrainSettings, run_phase
+from sparsetune.training.trainer import CURVES, PhaseJob, PhaseTrainer, run_phase
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,11 @@ class Workplace:
 
 def run_phases(
     tuned: TunedModel,
-    phases: Sequence[Mapping[str, Any]],
+    phases: Sequence[Phase],
     *,
     features: Sequence[Any],
     collate: Callable[[list[Any]], dict[str, Tensor]],
-    mask: Mapping[str, Any],
+    mask: Mask,
     workplace: Workplace,
 ) -> list[dict[str, Any]]:
     """Run (or go on with) every phase of a method.
@@ -82,12 +92,15 @@ def run_phases(
             _take_up(tuned, result, state)
             _replay(result, steps_before, workplace)
         else:
-            if phase["kind"] == "prune":
-                masks = phase_seed(workplace.seed, index, phase["name"], "masks")
+            if isinstance(phase, PrunePhase):
+                masks = phase_seed(workplace.seed, index, phase.name, "masks")
                 result = _prune(tuned, phase, mask, seed=masks, start=start)
             else:
-                job = _job(phases, index, (features, collate), workplace, steps_before)
-                result = _train(tuned, job)
+                scored = not any(isinstance(later, TrainPhase) for later in phases[index + 1 :])
+                job = _job(phase, index, (features, collate), workplace, steps_before)
+                result = _train(
+                    tuned, phase.label_smoothing, job if scored else replace(job, scoring=None)
+                )
             save_state(tuned.state(), done)
             write_json(done.with_suffix(".json"), result)
         results.append(result)
@@ -102,9 +115,13 @@ def peak_memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _start_values(tuned: TunedModel, phases: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+def _start_values(tuned: TunedModel, phases: Sequence[Phase]) -> dict[str, Tensor]:
     """What a phase that rewinds goes back to; a large copy, so only if there is such a phase."""
-    return tuned.trained_values() if any(phase.get("rewind") for phase in phases) else {}
+    return (
+        tuned.trained_values()
+        if any(isinstance(phase, PrunePhase) and phase.rewind for phase in phases)
+        else {}
+    )
 
 
 def _take_up(tuned: TunedModel, result: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
@@ -125,40 +142,37 @@ def _replay(result: Mapping[str, Any], steps_before: int, workplace: Workplace) 
 
 
 def _job(
-    phases: Sequence[Mapping[str, Any]],
+    phase: TrainPhase,
     index: int,
     data: tuple[Sequence[Any], Callable[[list[Any]], dict[str, Tensor]]],
     workplace: Workplace,
     steps_before: int,
 ) -> PhaseJob:
-    phase, (features, collate) = phases[index], data
-    trains_later = any(later["kind"] == "train" for later in phases[index + 1 :])
-    settings = TrainSettings.of(phase)
+    features, collate = data
     plan = make_plan(
         lengths_of(features),
-        batch_size=settings.batch_size,
-        gradient_accumulation=settings.gradient_accumulation,
-        epochs=settings.epochs,
-        seed=phase_seed(workplace.seed, index, phase["name"], "order"),
+        batch_size=phase.batch_size,
+        gradient_accumulation=phase.gradient_accumulation,
+        epochs=phase.epochs,
+        seed=phase_seed(workplace.seed, index, phase.name, "order"),
     )
     return PhaseJob(
-        name=phase["name"],
+        name=phase.name,
         features=features,
         collate=collate,
-        settings=settings,
+        settings=phase,
         plan=plan,
         folder=workplace.folder / f"phase-{index}",
         device=workplace.device,
-        seed=phase_seed(workplace.seed, index, phase["name"], "dropout"),
+        seed=phase_seed(workplace.seed, index, phase.name, "dropout"),
         checkpoint_seconds=workplace.checkpoint_seconds,
         on_curve=lambda step, values: workplace.on_curve(steps_before + step, values),
-        scoring=None if trains_later else workplace.scoring,
+        scoring=workplace.scoring,
     )
 
 
-def _train(tuned: TunedModel, job: PhaseJob) -> dict[str, Any]:
-    loss = step_loss(tuned.structure.head, job.settings.label_smoothing)
-    job = replace(job, loss=loss)
+def _train(tuned: TunedModel, smoothing: float, job: PhaseJob) -> dict[str, Any]:
+    job = replace(job, loss=step_loss(tuned.structure.head, smoothing))
     companion = tuned.companion
     if companion:
         companion.begin(job.plan.steps)
@@ -171,23 +185,26 @@ def _train(tuned: TunedModel, job: PhaseJob) -> dict[str, Any]:
 
 def _prune(
     tuned: TunedModel,
-    phase: Mapping[str, Any],
-    mask: Mapping[str, Any],
+    phase: PrunePhase,
+    mask: Mask,
     *,
     seed: int,
     start: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    told = {"name": phase["name"], "kind": "prune"}
-    if mask["kind"] == "heads":
+    told = {"name": phase.name, "kind": "prune"}
+    if isinstance(mask, HeadsMask):
         kept_heads = heads_for(tuned.model, mask, seed=seed)
         anatomy = Anatomy.of(tuned.model)
         heads = sum(anatomy.heads(layer) for layer in range(anatomy.layers))
         tuned.remove_heads(kept_heads)
         removed = heads - sum(len(kept) for kept in kept_heads)
         return {**told, "heads": heads, "heads_removed": removed, "kept_heads": kept_heads}
-    share = phase.get("share", 1.0)
-    masks = masks_for(tuned.model, mask, seed=seed, share=share, earlier=tuned.masks)
-    if phase.get("rewind"):
+    if not isinstance(mask, UnstructuredMask | NOfMMask):
+        raise ModelError(
+            f"phase {phase.name}: received mask.kind {mask.kind}, which draws no masks"
+        )
+    masks = masks_for(tuned.model, mask, seed=seed, share=phase.share, earlier=tuned.masks)
+    if phase.rewind:
         tuned.rewind(start)
     tuned.prune(masks)
     kept = sum(int(one.sum()) for one in masks.values())

@@ -7,13 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from sparsetune.config.load import Backbone
+from sparsetune.config.backbone import (
+    Backbone,
+    EarlySettings,
+    HubText,
+    Pretraining,
+    PretrainingPhase,
+    PublishedTokenizer,
+    SyntheticCorpus,
+    TextFiles,
+)
 from sparsetune.cost.macs import pretraining_macs
 from sparsetune.cost.shapes import language_model_shapes
 from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus, gather_corpus
@@ -21,16 +30,17 @@ from sparsetune.data.corpus import collate as collate_blocks
 from sparsetune.data.sources import copy_files, fetch_tokenizer, replaced_directory
 from sparsetune.data.tokenization import train_tokenizer
 from sparsetune.earlybert.ticket import Ticket, TicketLabel
+from sparsetune.errors import ConfigError
 from sparsetune.pruning.checkpoint import save_whole
+from sparsetune.pruning.structured import remove
 from sparsetune.randomness import derive
 from sparsetune.records import STAGES, digest_of, read_json, sha256_of, write_json
 from sparsetune.training.checkpoints import read_state, save_state
-from sparsetune.training.early import GATES, TICKET, search_ticket, shrink
-from sparsetune.training.fresh import new_model, start_embeddings
+from sparsetune.training.initial_models import new_model, start_embeddings
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan
-from sparsetune.training.search import SearchPlace
+from sparsetune.training.search import GATES, TICKET, SearchPlace, search_in_pretraining
 from sparsetune.training.seeding import phase_seed, seed_everything
-from sparsetune.training.trainer import PhaseJob, PhaseTrainer, TrainSettings, run_phase
+from sparsetune.training.trainer import PhaseJob, PhaseTrainer, run_phase
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,7 @@ class _Phase:
     """One phase: its blocks, its hyper-parameters, and how many steps the dense model would do."""
 
     index: int
-    name: str
-    settings: TrainSettings
+    settings: PretrainingPhase
     features: Sequence[Any]
     dense_steps: int
     steps_per_epoch: int
@@ -69,7 +78,7 @@ class _Phase:
             batch_size=self.settings.batch_size,
             gradient_accumulation=self.settings.gradient_accumulation,
             epochs=steps / self.steps_per_epoch,
-            seed=phase_seed(self.seed, self.index, self.name, "order"),
+            seed=phase_seed(self.seed, self.index, self.settings.name, "order"),
         )
 
     @cached_property
@@ -106,23 +115,21 @@ def pretrain(
         Masked language modelling alone, without next-sentence prediction, and a fresh optimizer in
         each phase; the paper names neither.
     """
-    recipe, seed = backbone.pretraining, backbone.source["seed"]
+    recipe, seed = _recipe(backbone), _seed(backbone)
     work = _work_folder(place.checkpoints, [backbone.settings(), STAGES["backbone"], dict(inputs)])
     staging = work / "folder"
     corpus = _corpus_and_tokenizer(backbone, work, place.lock_file)
     tokenizer = AutoTokenizer.from_pretrained(staging, local_files_only=True)
-    phases = [
-        _phase(index, recipe, tokenizer, work, seed) for index in range(len(recipe["phases"]))
-    ]
+    phases = [_phase(index, recipe, tokenizer, work, seed) for index in range(len(recipe.phases))]
     seed_everything(derive(seed, "weights"))
-    model = new_model(backbone.architecture, recipe, tokenizer)
-    if recipe["embeddings"] == "cooccurrence":
-        start_embeddings(model, _blocks(work, recipe["phases"][0]["block_tokens"]), tokenizer)
+    model = new_model(backbone.architecture, recipe.shape, tokenizer)
+    first = _blocks(work, recipe.phases[0].block_tokens)
+    if recipe.embeddings == "cooccurrence":
+        start_embeddings(model, first, tokenizer)
     start = {"initial_weights_sha256": _sha256_of_weights(model)}
-    search = _make_early(model, phases[0], backbone, work, place) if "early" in recipe else None
+    search = _make_early(model, phases[0], backbone, work, place) if recipe.early else None
     results = [_train(model, phase, recipe, work, place) for phase in phases]
     _save(model.eval(), work, early=search is not None)
-    first = _blocks(work, recipe["phases"][0]["block_tokens"])
     measured = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocabulary_tokens": len(tokenizer),
@@ -137,7 +144,7 @@ def pretrain(
     }
     with replaced_directory(directory) as partial:
         copy_files(sorted(staging.iterdir()), partial)
-        if backbone.source["kind"] == "world":
+        if backbone.source.kind == "world":
             copy_files([work / "corpus.txt"], partial)
         write_json(partial / "curve.json", _curve(results))
     _discard(work)
@@ -177,58 +184,59 @@ def _corpus_and_tokenizer(backbone: Backbone, work: Path, lock_file: Path) -> di
 
 
 def _make_tokenizer(backbone: Backbone, work: Path, lock_file: Path) -> None:
-    recipe = backbone.pretraining
-    asked = recipe["tokenizer"]
-    if asked["kind"] == "published":
+    recipe = _recipe(backbone)
+    asked = recipe.tokenizer
+    if isinstance(asked, PublishedTokenizer):
         fetch_tokenizer(
-            backbone.tokenizer_source, work / "folder", name=asked["backbone"], lock_file=lock_file
+            backbone.tokenizer_source, work / "folder", name=asked.backbone, lock_file=lock_file
         )
         return
     train_tokenizer(
-        asked["kind"],
+        asked.kind,
         work / "corpus.txt",
-        vocabulary_size=asked["vocabulary_size"],
+        vocabulary_size=asked.vocabulary_size,
         architecture=backbone.architecture,
         directory=work / "folder",
-        maximum_tokens=recipe["shape"]["maximum_positions"],
+        maximum_tokens=recipe.shape.maximum_positions,
     )
 
 
-def _phase(index: int, recipe: Mapping[str, Any], tokenizer: Any, work: Path, seed: int) -> _Phase:
-    values = recipe["phases"][index]
-    size = values["block_tokens"]
-    encoded = encode_corpus(
-        work / "corpus.txt", tokenizer, block_tokens=size, layout=recipe["blocks"]
-    )
+def _recipe(backbone: Backbone) -> Pretraining:
+    if backbone.pretraining is None:
+        raise ConfigError(f"backbone {backbone.id}: pretraining: missing")
+    return backbone.pretraining
+
+
+def _seed(backbone: Backbone) -> int:
+    """The seed of tokenizer, weights and masks; every source of texts has one."""
+    return cast(SyntheticCorpus | TextFiles | HubText, backbone.source).seed
+
+
+def _phase(index: int, recipe: Pretraining, tokenizer: Any, work: Path, seed: int) -> _Phase:
+    phase = recipe.phases[index]
+    size, accumulation = phase.block_tokens, phase.gradient_accumulation
+    encoded = encode_corpus(work / "corpus.txt", tokenizer, block_tokens=size, layout=recipe.blocks)
     blocks = Blocks.write(_blocks_folder(work, size), encoded)
-    batches = math.ceil(len(blocks) / values["batch_size"])
-    epochs = values.get("epochs")
-    if epochs is None:
-        epochs = values["steps"] * values["gradient_accumulation"] / batches
-    if recipe["objective"] == "causal":
+    epochs = phase.epochs or (phase.steps or 0) * accumulation / _batches(len(blocks), phase)
+    features: Sequence[Any]
+    if recipe.masked_fraction is None:
         features, copies = CausalBlocks(blocks), 1
     else:
         copies = math.ceil(epochs)
         features = MaskedBlocks(
             blocks,
             tokenizer,
-            fraction=recipe["masked_fraction"],
+            fraction=recipe.masked_fraction,
             copies=copies,
-            seed=phase_seed(seed, index, values["name"], "hidden tokens"),
+            seed=phase_seed(seed, index, phase.name, "hidden tokens"),
         )
-    batches = math.ceil(len(blocks) * copies / values["batch_size"])
-    steps_per_epoch = math.ceil(batches / values["gradient_accumulation"])
-    steps = values.get("steps") or max(1, round(epochs / copies * steps_per_epoch))
-    settings = {**values, "epochs": steps / steps_per_epoch, "optimizer": recipe["optimizer"]}
-    return _Phase(
-        index=index,
-        name=values["name"],
-        settings=TrainSettings.of(settings),
-        features=features,
-        dense_steps=steps,
-        steps_per_epoch=steps_per_epoch,
-        seed=seed,
-    )
+    steps_per_epoch = math.ceil(_batches(len(blocks) * copies, phase) / accumulation)
+    steps = phase.steps or max(1, round(epochs / copies * steps_per_epoch))
+    return _Phase(index, phase, features, steps, steps_per_epoch, seed)
+
+
+def _batches(examples: int, phase: PretrainingPhase) -> int:
+    return math.ceil(examples / phase.batch_size)
 
 
 def _blocks_folder(work: Path, block_tokens: int) -> Path:
@@ -252,23 +260,24 @@ def _make_early(
     model: nn.Module, phase: _Phase, backbone: Backbone, work: Path, place: PretrainingPlace
 ) -> dict[str, Any]:
     """Search with a copy of the model, then make the model itself, untrained, smaller."""
-    early = backbone.pretraining["early"]
-    label = TicketLabel(
-        backbone.id, backbone.pretraining["objective"], "pretraining", backbone.source["seed"]
-    )
+    recipe = _recipe(backbone)
+    label = TicketLabel(backbone.id, recipe.objective, "pretraining", _seed(backbone))
     search = _once(
         work / "search.json",
-        lambda: search_ticket(
+        lambda: search_in_pretraining(
             model,
-            early,
-            (phase.settings, phase.dense_plan),
+            cast(EarlySettings, recipe.early),
+            phase.settings,
+            phase.dense_plan,
             (phase.features, collate_blocks),
             label=label,
             place=SearchPlace(work / "search", place.device, place.checkpoint_seconds),
+            optimizer=recipe.optimizer,
         ),
     )
     ticket = Ticket.load(work / TICKET)
-    shrink(model, ticket)
+    ticket.check_fits(model)
+    remove(model, ticket.kept_heads, ticket.kept_neurons)
     kept = {"kept_heads": list(map(len, ticket.kept_heads)),
             "kept_neurons": list(map(len, ticket.kept_neurons))}  # fmt: skip
     return {**search, **kept}
@@ -277,13 +286,13 @@ def _make_early(
 def _train(
     model: nn.Module,
     phase: _Phase,
-    recipe: Mapping[str, Any],
+    recipe: Pretraining,
     work: Path,
     place: PretrainingPlace,
 ) -> dict[str, Any]:
     """Train one phase, or take it over from an interrupted process."""
     done, told = work / f"phase-{phase.index}.safetensors", work / f"phase-{phase.index}.json"
-    share = recipe.get("early", {}).get("steps_share", 1.0)
+    share = recipe.early.steps_share if recipe.early else 1.0
 
     def load(state: Mapping[str, torch.Tensor]) -> None:
         model.load_state_dict(state, strict=False)
@@ -296,14 +305,15 @@ def _train(
         load(kept)
         return read_json(told)
     job = PhaseJob(
-        name=phase.name,
+        name=phase.settings.name,
         features=phase.features,
         collate=collate_blocks,
         settings=phase.settings,
+        optimizer=recipe.optimizer,
         plan=phase.plan(max(1, round(share * phase.dense_steps))),
         folder=work / f"phase-{phase.index}",
         device=place.device,
-        seed=phase_seed(phase.seed, phase.index, phase.name, "dropout"),
+        seed=phase_seed(phase.seed, phase.index, phase.settings.name, "dropout"),
         checkpoint_seconds=place.checkpoint_seconds,
     )
     result = run_phase(PhaseTrainer(model, job, trained_state=state, load_trained_state=load))

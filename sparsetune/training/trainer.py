@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
+from sparsetune.config.settings import OptimizerSettings
 from sparsetune.errors import DataError, TrainingError
 from sparsetune.records import read_json
 from sparsetune.training.checkpoints import (
@@ -34,30 +35,6 @@ _CURVE_POINTS = 50
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """Hyper-parameters of one phase, as in the catalogue."""
-
-    epochs: float
-    learning_rate: float
-    batch_size: int
-    gradient_accumulation: int
-    weight_decay: float
-    warmup_fraction: float
-    schedule: str
-    maximum_gradient_norm: float
-    optimizer: str = "adamw"
-    label_smoothing: float = 0.0
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "TrainSettings":
-        """Take the hyper-parameters out of a phase's settings; some have a default there."""
-        fields = cls.__dataclass_fields__.values()
-        needed = [one.name for one in fields if one.default is MISSING]
-        given = [one.name for one in fields if one.default is not MISSING and one.name in values]
-        return cls(**{name: values[name] for name in (*needed, *given)})
-
-
-@dataclass(frozen=True)
 class PhaseJob:
     """Everything one phase needs besides the model.
 
@@ -66,6 +43,7 @@ class PhaseJob:
         features: training features; ``collate`` turns a list of them into a batch.
         collate: see ``features``.
         settings: hyper-parameters.
+        optimizer: see :mod:`sparsetune.training.optimizers`.
         plan: the order of the examples.
         folder: where checkpoints go.
         device: ``cpu`` or ``cuda``.
@@ -84,12 +62,13 @@ class PhaseJob:
     name: str
     features: Sequence[Any]
     collate: Callable[[list[Any]], dict[str, Tensor]]
-    settings: TrainSettings
+    settings: OptimizerSettings
     plan: TrainingPlan
     folder: Path
     device: str
     seed: int
     checkpoint_seconds: float
+    optimizer: str = "adamw"
     horizon_steps: int | None = None
     loss: StepLoss | None = None
     extra_loss: Callable[[], Tensor] | None = None
@@ -138,7 +117,7 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
             callbacks=[_PhaseCallback(job, self)],
             compute_loss_func=job.loss,
             optimizer_cls_and_kwargs=optimizer_of(
-                job.settings.optimizer, learning_rate=job.settings.learning_rate
+                job.optimizer, learning_rate=job.settings.learning_rate
             ),
         )
         self.remove_callback(PrinterCallback)  # curves go to history.csv and MLflow

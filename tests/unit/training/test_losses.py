@@ -6,10 +6,12 @@ from unit.tiny import tiny_model
 from unit.training.test_trainer import trainer_of
 from unit.training.tiny_jobs import (
     COLLATE,
+    NO_MASK,
     PHASE,
     build_tiny,
     features,
     phase_job,
+    phases_of,
     save_backbone,
     workplace,
 )
@@ -131,9 +133,9 @@ def test_an_extra_term_counts_once_a_step_beside_a_loss_of_its_own(tmp_path):
 
 
 def loss_of_phase(tuned, folder, data, **changes):
-    phases = [{**PHASE, "epochs": 1.0, "batch_size": 12, "gradient_accumulation": 1, **changes}]
+    one = {**PHASE, "epochs": 1.0, "batch_size": 12, "gradient_accumulation": 1, **changes}
     [result] = run_phases(
-        tuned, phases, features=data, collate=COLLATE, mask={"kind": "none"},
+        tuned, phases_of(one), features=data, collate=COLLATE, mask=NO_MASK,
         workplace=workplace(folder),
     )  # fmt: skip
     return result["curve"][0]["loss"]

@@ -7,11 +7,13 @@ from unit.training.tiny_jobs import (
     COLLATE,
     HEADS,
     MASK,
+    NO_MASK,
     PHASES,
     Interrupted,
     build_tiny,
     changed,
     features,
+    phases_of,
     save_backbone,
     stop_at,
     workplace,
@@ -35,7 +37,7 @@ IMP = [
 MAGNITUDE = changed(MASK, pools="one", adapted_sparsity=0.5, score="weight")
 # Case -> update, phases, mask.
 CASES = {
-    "full": ("full", SHORT[:1], {"kind": "none"}),
+    "full": ("full", SHORT[:1], NO_MASK),
     "dsee": ("dsee", SHORT, MASK),
     "heads": ("dsee", SHORT, HEADS),
     "imp": ("full", IMP, MAGNITUDE),
@@ -70,7 +72,7 @@ def run_case(backbone, case, place):
 
 def run(tuned, place, *, phases=SHORT, mask=MASK):
     return run_phases(
-        tuned, phases, features=features(), collate=COLLATE, mask=mask, workplace=place
+        tuned, phases_of(*phases), features=features(), collate=COLLATE, mask=mask, workplace=place
     )
 
 
@@ -171,7 +173,7 @@ def test_finished_phases_are_not_repeated(bert, tmp_path, monkeypatch):
     assert names == ["phase-0.safetensors", "phase-1.safetensors"]
     began, told = [], []
     real = module._train
-    monkeypatch.setattr(module, "_train", lambda t, job: began.append(job.name) or real(t, job))
+    monkeypatch.setattr(module, "_train", lambda *of: began.append(of[-1].name) or real(*of))
     results = run(
         build_tiny(bert, "dsee"),
         workplace(tmp_path, on_curve=lambda step, values: told.append(step)),
@@ -198,7 +200,7 @@ def test_the_curve_counts_steps_over_all_phases(uninterrupted):
 
 def test_each_phase_has_an_order_and_random_numbers_of_its_own(bert, tmp_path):
     # Nothing is learnt, so the same phase twice would have the same curve twice.
-    still = {**SHORT[0], "learning_rate": 0.0}
+    still = {**SHORT[0], "learning_rate": 1e-30}
     first, second = run(
         build_tiny(bert, "full"), workplace(tmp_path), phases=[still, {**still, "name": "again"}]
     )
@@ -216,7 +218,7 @@ def test_phases_of_one_run_draw_different_dropout_masks(bert, tmp_path):
         dropout = tuned.model.bert.embeddings.dropout
         dropout.register_forward_hook(lambda module, given, out: found.append((out == 0).clone()))
         again = {**phase, "name": "again"}
-        run_phases(tuned, [phase, again], features=data, collate=COLLATE, mask={"kind": "none"},
+        run_phases(tuned, phases_of(phase, again), features=data, collate=COLLATE, mask=NO_MASK,
                    workplace=workplace(folder))  # fmt: skip
         return found
 

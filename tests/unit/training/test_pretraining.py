@@ -15,7 +15,7 @@ from sparsetune.errors import ConfigError
 from sparsetune.randomness import derive
 from sparsetune.records import read_json
 from sparsetune.training import pretraining as module
-from sparsetune.training.fresh import new_model, start_embeddings
+from sparsetune.training.initial_models import new_model, start_embeddings
 from sparsetune.training.seeding import seed_everything
 from sparsetune.training.trainer import PhaseTrainer
 
@@ -36,7 +36,7 @@ def start_of(backbone, folder):
     """The random weights that a backbone begins from, made anew from its folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     seed_everything(derive(backbone.source["seed"], "weights"))
-    model = new_model(backbone.architecture, backbone.pretraining, tokenizer)
+    model = new_model(backbone.architecture, backbone.pretraining.shape, tokenizer)
     size = backbone.pretraining["phases"][0]["block_tokens"]
     blocks = list(encode_corpus(folder / "corpus.txt", tokenizer, block_tokens=size))
     start_embeddings(model, blocks, tokenizer)
@@ -215,6 +215,7 @@ def test_a_search_longer_than_the_first_phase_is_refused(tmp_path):
     backbone = tiny_backbone()
     early = backbone.pretraining.early.model_copy(update={"stop_steps": 7})
     recipe = backbone.pretraining.model_copy(update={"early": early})
-    message = "backbone tiny: pretraining.early.stop_steps: got 7, the first phase has 6 steps"
+    message = "backbone tiny: pretraining.early.stop_steps: received 7; allowed: up to the first "
+    message += "phase's 6 steps"
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, backbone.model_copy(update={"pretraining": recipe}))

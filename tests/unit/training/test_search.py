@@ -6,13 +6,13 @@ import torch
 from unit.tiny import HEADS, KINDS, LAYERS, WIDTH, tiny_model
 from unit.training.tiny_jobs import COLLATE, PHASE, Interrupted, features
 
+from sparsetune.config.ticket import SearchSettings
 from sparsetune.earlybert.convergence import relative_distance
 from sparsetune.earlybert.gates import Gates
-from sparsetune.earlybert.ticket import DrawConfig, draw_masks
-from sparsetune.errors import ConfigError
+from sparsetune.earlybert.ticket import DrawConfig, TicketLabel, draw_masks
 from sparsetune.training.checkpoints import newest_complete
 from sparsetune.training.plan import make_plan
-from sparsetune.training.search import SearchPlace, StopRule, run_search, write_gates
+from sparsetune.training.search import SearchPlace, run_search, steps_between_checks, write_gates
 
 TRAIN = {name: value for name, value in PHASE.items() if name not in ("name", "kind")}
 SEARCH = {
@@ -22,15 +22,23 @@ SEARCH = {
 
 
 DRAW = DrawConfig(head_ratio=0.5, neuron_ratio=0.4)
-# So wide that any two masks are near enough: settles as soon as the window is full.
+# So wide that any two masks are near enough: converges as soon as the window is full.
 EASY = {"stop": "settled", "cap_epochs": 3.0, "settle": {"window": 3, "epsilon": 9.0}}
 
 
-def search(folder, *, kind="bert", checkpoint_seconds=1e9, draw=None, **changes):
+def settings(**changes):
+    return SearchSettings.model_validate({**SEARCH, **changes})
+
+
+def search(folder, *, kind="bert", checkpoint_seconds=1e9, **changes):
     model = tiny_model(kind, scale=1.0)
     place = SearchPlace(folder, "cpu", checkpoint_seconds)
     data = (features(), COLLATE)
-    return run_search(model, {**SEARCH, **changes}, data, place=place, seed=5, draw=draw), model
+    return run_search(model, settings(**changes), data, place=place, seed=5, draw=DRAW), model
+
+
+def same(one, other, names=("steps", "head_history", "neuron_history")):
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +66,7 @@ def test_an_interrupted_search_ends_bit_identical_and_keeps_its_history(
             search(tmp_path, checkpoint_seconds=0)
     parts, again = search(tmp_path)
     assert parts.measured["search"]["resumed_at_step"] == 3
-    for name in ("steps", "head_history", "neuron_history"):
-        assert np.array_equal(getattr(parts, name), getattr(whole, name))
-    assert torch.equal(parts.heads, whole.heads)
-    assert torch.equal(parts.neurons, whole.neurons)
+    assert same(parts, whole)
     expected = dict(model.named_parameters())
     assert all(torch.equal(p, expected[name]) for name, p in again.named_parameters())
 
@@ -70,9 +75,11 @@ def test_a_search_returns_the_last_coefficients_and_their_history(uninterrupted)
     found, model = uninterrupted
     assert found.head_history.shape == (6, LAYERS, HEADS)
     assert found.neuron_history.shape == (6, LAYERS, WIDTH)
-    assert np.array_equal(found.head_history[-1], found.heads.numpy())
-    assert torch.equal(model.early_gates.heads.detach(), found.heads)
-    assert torch.equal(model.early_gates.neurons.detach(), found.neurons)
+    for name, history in (("heads", found.head_history), ("neurons", found.neuron_history)):
+        assert np.array_equal(getattr(model.early_gates, name).detach().numpy(), history[-1])
+    kept = draw_masks(found.head_history[-1], found.neuron_history[-1], DRAW)[0]
+    heads = found.ticket(TicketLabel()).kept_heads
+    assert [list(one) for one in heads] == [row.nonzero().flatten().tolist() for row in kept]
     # Points are copies: each one differs from the next.
     assert all((a != b).any() for a, b in zip(found.head_history, found.head_history[1:]))  # noqa: B905
     assert found.measured["search"]["steps"] == 6
@@ -84,8 +91,8 @@ def test_the_penalty_makes_coefficients_smaller(tmp_path):
     short = {"stop_epochs": 0.5}
     with_it, _ = search(tmp_path / "with", head_penalty=1.0, neuron_penalty=1.0, **short)
     without, _ = search(tmp_path / "without", head_penalty=0.0, neuron_penalty=0.0, **short)
-    assert with_it.heads.mean() < without.heads.mean()
-    assert with_it.neurons.mean() < without.neurons.mean()
+    for name in ("head_history", "neuron_history"):
+        assert getattr(with_it, name)[-1].mean() < getattr(without, name)[-1].mean()
 
 
 def test_a_search_never_outlasts_the_full_training(tmp_path):
@@ -99,7 +106,7 @@ def test_gates_are_written_with_and_without_a_search(tmp_path, uninterrupted):
     with np.load(tmp_path / "gates.npz", allow_pickle=False) as file:
         assert np.array_equal(file["heads"], found.head_history)
         assert file["steps"].tolist() == [1, 2, 3, 4, 5, 6]
-        assert len(file["head_masks"]) == len(file["neuron_masks"]) == 0
+        assert file["head_masks"].shape == file["heads"].shape
     write_gates(tmp_path / "gates.npz", None)
     with np.load(tmp_path / "gates.npz", allow_pickle=False) as file:
         assert {name: file[name].shape for name in file.files} == {
@@ -108,7 +115,7 @@ def test_gates_are_written_with_and_without_a_search(tmp_path, uninterrupted):
 
 
 def test_gates_hold_the_masks_of_every_check(tmp_path):
-    found, _ = search(tmp_path, draw=DRAW, stop_epochs=1.0)
+    found, _ = search(tmp_path, stop_epochs=1.0)
     write_gates(tmp_path / "gates.npz", found)
     with np.load(tmp_path / "gates.npz", allow_pickle=False) as file:
         for name in ("head", "neuron"):
@@ -128,8 +135,8 @@ def test_a_fixed_search_may_be_told_in_steps(tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_settled_search_stops_by_itself_on_every_architecture(tmp_path, kind):
-    found, _ = search(tmp_path, kind=kind, draw=DRAW, **EASY)
+def test_a_converged_search_stops_by_itself_on_every_architecture(tmp_path, kind):
+    found, _ = search(tmp_path, kind=kind, **EASY)
     told = found.measured["stopping"]
     # The schedule warms up from 0, so the first step leaves every coefficient at 1.0: no mask.
     assert told["head_distances"][:2] == [None, None]
@@ -141,26 +148,25 @@ def test_a_settled_search_stops_by_itself_on_every_architecture(tmp_path, kind):
     assert found.measured["search"]["examples_seen"] in (22, 23)
 
 
-def test_a_settled_search_that_never_settles_ends_at_its_cap(tmp_path):
+def test_a_converged_search_that_never_converges_ends_at_its_cap(tmp_path):
     strict = {"window": 12, "epsilon": 0.0}
-    found, _ = search(tmp_path, draw=DRAW, **{**EASY, "cap_epochs": 2.0, "settle": strict})
+    found, _ = search(tmp_path, **{**EASY, "cap_epochs": 2.0, "settle": strict})
     assert found.measured["stopping"]["settled_step"] is None
     assert found.measured["search"]["steps"] == 8
 
 
-def test_a_fixed_search_tells_where_it_would_have_settled(tmp_path, uninterrupted):
-    found, _ = search(tmp_path, draw=DRAW, settle=EASY["settle"])
+def test_a_fixed_search_tells_where_it_would_have_converged(tmp_path, uninterrupted):
+    found, _ = search(tmp_path, settle=EASY["settle"])
     assert found.measured["stopping"]["settled_step"] == 4
     assert found.end.model_dump() | {"head_distance": 0, "neuron_distance": 0} == {
         "steps": 6, "rule": "fixed", "fixed_step": 6, "settled_step": 4,
         "head_distance": 0, "neuron_distance": 0,
     }  # fmt: skip
-    for name in ("head_history", "neuron_history"):
-        assert np.array_equal(getattr(found, name), getattr(uninterrupted[0], name))
+    assert same(found, uninterrupted[0])
 
 
 def test_distances_are_those_of_the_masks_drawn_from_the_history(tmp_path):
-    found, _ = search(tmp_path, draw=DRAW, settle={"window": 3, "epsilon": 0.1})
+    found, _ = search(tmp_path, settle={"window": 3, "epsilon": 0.1})
     pairs = zip(found.head_history, found.neuron_history, strict=True)
     masks = [draw_masks(*pair, DRAW) for pair in pairs]
     told = found.measured["stopping"]
@@ -172,20 +178,19 @@ def test_distances_are_those_of_the_masks_drawn_from_the_history(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [2, 4])
-def test_a_settled_search_killed_and_resumed_ends_the_same(tmp_path, stop, monkeypatch):
-    whole, _ = search(tmp_path / "whole", draw=DRAW, **EASY)
+def test_a_converged_search_killed_and_resumed_ends_the_same(tmp_path, stop, monkeypatch):
+    whole, _ = search(tmp_path / "whole", **EASY)
     with monkeypatch.context() as patch:
         patch.setattr("sparsetune.training.search.SearchResult", _killed)
         if stop == 2:
             patch.setattr(Gates, "snapshot", _failing_snapshot(3))
         with pytest.raises(Interrupted):
-            search(tmp_path / "parts", draw=DRAW, checkpoint_seconds=0, **EASY)
+            search(tmp_path / "parts", checkpoint_seconds=0, **EASY)
     assert newest_complete(tmp_path / "parts").name == f"checkpoint-{stop}"
-    parts, _ = search(tmp_path / "parts", draw=DRAW, **EASY)
+    parts, _ = search(tmp_path / "parts", **EASY)
     assert parts.measured["search"]["resumed_at_step"] == stop
     assert parts.end == whole.end
-    for name in ("steps", "head_history", "neuron_history"):
-        assert np.array_equal(getattr(parts, name), getattr(whole, name))
+    assert same(parts, whole)
     for key in ("steps", "examples_seen", "tokens_seen", "final_loss"):
         assert parts.measured["search"][key] == whole.measured["search"][key]
     assert parts.measured["stopping"] == whole.measured["stopping"]
@@ -226,12 +231,12 @@ def test_the_history_shares_no_memory(tmp_path, uninterrupted):
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
 def test_the_penalty_counts_once_per_optimizer_step(tmp_path, accumulation, monkeypatch):
     changes = {"gradient_accumulation": accumulation, "batch_size": 20 // accumulation}
-    settings = {**TRAIN, **changes, "maximum_gradient_norm": 1e9, "warmup_fraction": 0.0}
+    train = {**TRAIN, **changes, "maximum_gradient_norm": 1e9, "warmup_fraction": 0.0}
     summed = []
     for penalty in (0.0, 0.5):
         with monkeypatch.context() as patch:
             patch.setattr(Gates, "__init__", _adding_gradients_up(Gates.__init__, summed))
-            search(tmp_path / f"{penalty}", stop_steps=1, stop_epochs=None, train=settings,
+            search(tmp_path / f"{penalty}", stop_steps=1, stop_epochs=None, train=train,
                    head_penalty=penalty, neuron_penalty=2 * penalty)  # fmt: skip
     (heads, neurons), (heads_with, neurons_with) = summed
     assert heads.abs().max() > 0
@@ -256,18 +261,12 @@ def _add(total, grad):
 
 
 def test_checks_come_every_hundredth_of_an_epoch_but_never_fewer_than_twenty():
-    def every(examples, rule, *, epochs=1.0):
+    def every(examples, *, epochs=1.0, **changes):
         plan = make_plan([5] * examples, batch_size=1, epochs=epochs, seed=0)
-        return rule.steps_between_checks(plan)
+        return steps_between_checks(settings(**changes), plan)
 
-    rule = StopRule(stop_epochs=1.0)
-    assert every(800, rule) == 8
-    assert every(800, StopRule(stop_epochs=1.0, checks_per_epoch=50)) == 16
-    assert every(50, rule) == 1
+    assert every(800) == 8
+    assert every(800, checks_per_epoch=50) == 16
+    assert every(50) == 1
     # 400 steps of an epoch of 8,000 in pre-training
-    assert every(8000, rule, epochs=0.05) == 20
-
-
-def test_waiting_for_masks_that_nobody_draws_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="search stop: received settled"):
-        search(tmp_path, **EASY)
+    assert every(8000, epochs=0.05) == 20

@@ -171,7 +171,7 @@ def test_accumulated_batches_are_averaged(tmp_path):
     for size, accumulation in ((8, 1), (4, 2), (2, 4)):
         changes = {
             "batch_size": size, "gradient_accumulation": accumulation, "epochs": 1.0,
-            "learning_rate": 0.0,
+            "learning_rate": 1e-30,
         }  # fmt: skip
         job = phase_job(tmp_path / str(size), data=data, changes=changes,
                         extra_loss=lambda: torch.tensor(0.5))  # fmt: skip

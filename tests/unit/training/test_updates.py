@@ -6,11 +6,13 @@ from safetensors.torch import load_file
 from unit.tiny import KINDS, tiny_batch
 from unit.training.tiny_jobs import (
     COLLATE,
+    NO_MASK,
     PHASE,
     UPDATES,
     Interrupted,
     build_tiny,
     features,
+    phases_of,
     save_backbone,
     stop_at,
     workplace,
@@ -36,7 +38,7 @@ def backbones(tmp_path_factory):
 def trained(backbone, name, place, phase=PHASE):
     tuned = build_tiny(backbone, name)
     results = run_phases(
-        tuned, [phase], features=features(), collate=COLLATE, mask={"kind": "none"},
+        tuned, phases_of(phase), features=features(), collate=COLLATE, mask=NO_MASK,
         workplace=place,
     )  # fmt: skip
     return tuned, results

@@ -7,14 +7,14 @@ import numpy as np
 from unit.tiny import VOCAB, tiny_model
 
 from sparsetune.architectures.loading import load_model
-from sparsetune.config.method import HeadsMask, UnstructuredMask
+from sparsetune.config.method import HeadsMask, NoMask, PrunePhase, TrainPhase, UnstructuredMask
 from sparsetune.data.tokenization import collate
 from sparsetune.dsee.support import model_supports
 from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import Structure, build
 from sparsetune.training.phases import Workplace
 from sparsetune.training.plan import make_plan
-from sparsetune.training.trainer import PhaseJob, TrainSettings
+from sparsetune.training.trainer import PhaseJob
 
 PHASE = {
     "name": "train", "kind": "train", "epochs": 2.0, "learning_rate": 1e-2, "batch_size": 3,
@@ -25,6 +25,7 @@ PHASES = [PHASE, {"name": "prune", "kind": "prune"}, {**PHASE, "name": "recover"
 MASK = UnstructuredMask(
     kind="unstructured", pools="two", adapted_sparsity=0.25, rest_sparsity=0.5, score="delta"
 )
+NO_MASK = NoMask(kind="none")
 HEADS = HeadsMask(kind="heads", head_sparsity=0.25, score="delta")
 UPDATES = {
     "full": {"kind": "full"},
@@ -55,6 +56,12 @@ KEPT = {"kept_heads": [[0, 2, 3], [1, 2, 3]], "kept_neurons": [list(range(30)), 
 COLLATE = partial(collate, pad_token_id=0)
 
 
+def phases_of(*settings):
+    """Phases as a method has them."""
+    kinds = {"train": TrainPhase, "prune": PrunePhase}
+    return [kinds[one["kind"]].model_validate(one) for one in settings]
+
+
 def changed(mask, **changes):
     """The same settings with some others."""
     return mask.model_copy(update=changes)
@@ -76,7 +83,9 @@ def features(count=20, *, seed=0, labels=3):
 def phase_job(folder, *, data=None, horizon_epochs=None, changes=(), **others):
     """One phase on made-up features; ``changes`` are hyper-parameters, ``others`` job fields."""
     data = data or features()
-    settings = TrainSettings.of({**PHASE, **dict(changes)})
+    changes = dict(changes)
+    optimizer = changes.pop("optimizer", "adamw")
+    (settings,) = phases_of({**PHASE, **changes})
     plan = make_plan(
         [len(feature["input_ids"]) for feature in data],
         batch_size=settings.batch_size,
@@ -85,7 +94,8 @@ def phase_job(folder, *, data=None, horizon_epochs=None, changes=(), **others):
         seed=5,
         horizon_epochs=horizon_epochs,
     )
-    fixed = {"name": "train", "device": "cpu", "seed": 5, "checkpoint_seconds": 1e9, **others}
+    fixed = {"name": "train", "device": "cpu", "seed": 5, "checkpoint_seconds": 1e9,
+             "optimizer": optimizer, **others}  # fmt: skip
     return PhaseJob(
         features=data, collate=COLLATE, settings=settings, plan=plan, folder=folder, **fixed
     )

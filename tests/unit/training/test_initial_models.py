@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparsetune.training.embeddings import cooccurrence_embeddings
+from sparsetune.training.initial_models import cooccurrence_embeddings
 
 # Tokens 1, 2, 3 stand together, and 4, 5, 6; token 0 is special; token 7 never occurs.
 DOCUMENTS = [[0, 1, 2], [0, 2, 3], [0, 1, 3], [0, 4, 5], [0, 5, 6], [0, 4, 6]]

@@ -1,0 +1,135 @@
+"""Language models with random weights, and word vectors from counts: where pre-training starts."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparsetune.config.backbone import Shape
+
+
+def new_model(architecture: str, shape: Shape, tokenizer: Any) -> nn.Module:
+    """Build a language model of a shape with random weights.
+
+    Args:
+        architecture: ``bert``, ``roberta`` or ``gpt2``.
+        shape: its sizes.
+        tokenizer: gives the vocabulary size and special tokens.
+
+    Returns:
+        BertForMaskedLM, RobertaForMaskedLM or GPT2LMHeadModel, float32.
+    """
+    import transformers
+
+    common = {
+        "vocab_size": len(tokenizer), "initializer_range": shape.initializer_range,
+        "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+    if architecture == "gpt2":
+        config = transformers.GPT2Config(
+            **common,
+            n_embd=shape.hidden_size,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_inner=shape.feed_forward_size,
+            n_positions=shape.maximum_positions,
+            resid_pdrop=shape.dropout,
+            embd_pdrop=shape.dropout,
+            attn_pdrop=shape.dropout,
+            bos_token_id=tokenizer.eos_token_id,
+            use_cache=True,
+        )
+        return transformers.GPT2LMHeadModel(config)
+    roberta = architecture == "roberta"
+    name = "Roberta" if roberta else "Bert"
+    config = getattr(transformers, f"{name}Config")(
+        **common,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.feed_forward_size,
+        # RoBERTa numbers positions from padding_idx + 1, so its table has two rows more.
+        max_position_embeddings=shape.maximum_positions + (2 if roberta else 0),
+        hidden_dropout_prob=shape.dropout,
+        attention_probs_dropout_prob=shape.dropout,
+        type_vocab_size=1 if roberta else 2,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+    model: nn.Module = getattr(transformers, f"{name}ForMaskedLM")(config)
+    return model
+
+
+def start_embeddings(model: nn.Module, blocks: Sequence[Sequence[int]], tokenizer: Any) -> None:
+    """Write co-occurrence vectors into a model's token embeddings, in place.
+
+    Vectors get the length that random ones have on average; tokens without a vector keep theirs.
+
+    Args:
+        model: with random weights.
+        blocks: token ids of each document.
+        tokenizer: its special tokens are left out.
+    """
+    embedding = model.get_input_embeddings().weight
+    vectors = torch.from_numpy(
+        cooccurrence_embeddings(
+            blocks,
+            vocabulary_size=embedding.shape[0],
+            width=embedding.shape[1],
+            skipped=tokenizer.all_special_ids,
+        )
+    )
+    known = vectors.norm(dim=1) > 0
+    length = model.config.initializer_range * embedding.shape[1] ** 0.5
+    with torch.no_grad():
+        embedding[known] = vectors[known] * length
+
+
+def cooccurrence_embeddings(
+    documents: Sequence[Sequence[int]],
+    *,
+    vocabulary_size: int,
+    width: int,
+    skipped: Collection[int],
+) -> np.ndarray:
+    """Factorise how much more often than by chance two tokens stand in one document.
+
+    A budget of a minute is too short for a model of random weights to discover by gradient which
+    words belong together; counting tells it at once, and training goes on from there.
+
+    Args:
+        documents: token ids of each document.
+        vocabulary_size: V, above every id.
+        width: D, at most V.
+        skipped: special tokens, which stand in every document and say nothing.
+
+    Returns:
+        float32, ``(V, D)``: rows of length 1 (0 for tokens that are skipped or alone), from the
+        largest singular values of the positive pointwise mutual information. The sign of each
+        dimension is fixed by its largest entry.
+
+    Source:
+        Levy and Goldberg 2014, "Neural word embedding as implicit matrix factorization",
+        section 5 (shifted PPMI by SVD, symmetric: each side gets the square root of the values).
+    Differs:
+        The window is the document, and each pair counts once in it; no shift.
+    """
+    present = np.zeros((len(documents), vocabulary_size), dtype=np.float32)
+    for row, document in enumerate(documents):
+        present[row, list(document)] = 1.0
+    present[:, sorted(skipped)] = 0.0
+    together = present.T @ present
+    np.fill_diagonal(together, 0.0)
+    each = together.sum(axis=1)
+    expected = np.outer(each, each) / max(each.sum(), 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = np.where(together > 0, np.log(together / expected), 0.0)
+    left, values, _ = np.linalg.svd(np.maximum(information, 0.0))
+    vectors = left[:, :width] * np.sqrt(values[:width])
+    vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(width)])
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-6)
+    vectors[each == 0] = 0.0
+    return vectors.astype(np.float32)
