@@ -16,24 +16,14 @@ import numpy as np
 from sparsetune.errors import DataError
 from sparsetune.evaluation.metrics import METRICS, score
 from sparsetune.evaluation.metrics.registry import Form
+from sparsetune.records.parts import ResamplingAsked
 
 _CHUNK_CELLS = 2_000_000
 _UNDEFINED_ALLOWED = 0.05
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """How often, how wide, and from which seed.
-
-    Attributes:
-        resamples: draws of as many examples as there are, >= 1.
-        level: of the interval, in (0, 1).
-        seed: of the draws: equal example counts give equal draws, whatever is scored on them.
-    """
-
-    resamples: int = 1000
-    level: float = 0.95
-    seed: int = 0
+DEFAULT = ResamplingAsked(resamples=1000, level=0.95, seed=0)
+"""Of all intervals. Equal example counts give equal draws, whatever is scored on them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,7 @@ class Resampled:
     values: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass
 class Difference:
     """A paired difference, second minus first, in the metric's own unit.
 
@@ -66,7 +56,7 @@ class Difference:
     p_value: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class McNemar:
     """On how many examples only one of two methods is right, and how likely that is by chance.
 
@@ -81,16 +71,12 @@ class McNemar:
     p_value: float
 
 
-DEFAULT = Resampling()
-"""1,000 resamples, 95 %, seed 0."""
-
-
 def intervals(
     scores: Mapping[str, float | None],
     predictions: Sequence[Any],
     references: Sequence[Any],
     *,
-    plan: Resampling = DEFAULT,
+    plan: ResamplingAsked = DEFAULT,
 ) -> dict[str, tuple[float, float] | None]:
     """Percentile bootstrap interval of each metric over the examples.
 
@@ -119,37 +105,32 @@ def intervals(
 
 def resampled(
     metric: str,
-    sides: Sequence[Sequence[Any]],
+    predictions: Sequence[Any],
     references: Sequence[Any],
     *,
-    plan: Resampling = DEFAULT,
-) -> list[Resampled]:
-    """Score several runs on the examples and on the resamples, the same draws for all.
+    plan: ResamplingAsked = DEFAULT,
+) -> Resampled:
+    """Score a run on the examples and on the resamples: the same draws for as many examples.
 
     Args:
         metric: one metric's name.
-        sides: predictions of each run, ``(N,)`` each.
-        references: ``(N,)``, the same examples for all.
+        predictions: ``(N,)``.
+        references: ``(N,)``.
         plan: resamples, level and seed.
 
-    Returns:
-        One for each side, in their order.
-
     Raises:
-        DataError: as :func:`sparsetune.evaluation.metrics.score`.
+        DataError: as :func:`sparsetune.evaluation.metrics.assess`.
     """
     form = METRICS[metric].form
-    if form is None:
-        return [Resampled(None, np.empty(0))] * len(sides)
-    scores = [score([metric], side, references)[metric] for side in sides]
-    pairs = zip(sides, scores, strict=True)
-    forms = [form(side, references) for side, value in pairs if value is not None]
-    values = iter(_on_resamples(forms, len(references), plan))
-    return [Resampled(one, np.empty(0) if one is None else next(values)) for one in scores]
+    value = score([metric], predictions, references)[metric] if form else None
+    if form is None or value is None:
+        return Resampled(None, np.empty(0))
+    forms = [form(predictions, references)]
+    return Resampled(value, _on_resamples(forms, len(references), plan)[0])
 
 
 def paired_difference(
-    pairs: Sequence[tuple[Resampled, Resampled]], *, plan: Resampling = DEFAULT
+    pairs: Sequence[tuple[Resampled, Resampled]], *, plan: ResamplingAsked = DEFAULT
 ) -> Difference | None:
     """Paired bootstrap of what the second run of each pair scores above the first.
 
@@ -230,7 +211,7 @@ def _p_of_a_fair_coin(heads: int, tails: int) -> float:
     return float(binomtest(heads, heads + tails).pvalue) if heads + tails else 1.0
 
 
-def _on_resamples(forms: Sequence[Form], examples: int, plan: Resampling) -> np.ndarray:
+def _on_resamples(forms: Sequence[Form], examples: int, plan: ResamplingAsked) -> np.ndarray:
     """Every form on every resample, ``(forms, resamples)``; NaN where undefined."""
     if not forms:
         return np.empty((0, plan.resamples))
@@ -238,7 +219,7 @@ def _on_resamples(forms: Sequence[Form], examples: int, plan: Resampling) -> np.
     return np.concatenate(parts, axis=1)
 
 
-def _counts(examples: int, plan: Resampling) -> Iterator[np.ndarray]:
+def _counts(examples: int, plan: ResamplingAsked) -> Iterator[np.ndarray]:
     """How often each resample draws each example: float64, ``(B, N)``, rows sum to N."""
     generator = np.random.default_rng(plan.seed)
     most = max(1, _CHUNK_CELLS // examples)

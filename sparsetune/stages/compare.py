@@ -5,23 +5,16 @@ No stage of its own: ``tables`` writes the methods of a suite against the refere
 """
 
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from sparsetune.config.load import ID_PATTERN
 from sparsetune.errors import ConfigError
 from sparsetune.evaluation.metrics.qa import exact_matches
-from sparsetune.evaluation.predictions import (
-    NAME,
-    Predictions,
-    read_predictions,
-    require_same_examples,
-)
+from sparsetune.evaluation.predictions import NAME, read_predictions, require_same_examples
 from sparsetune.evaluation.statistics import (
     DEFAULT,
-    McNemar,
     Resampled,
     mcnemar,
     paired_difference,
@@ -29,8 +22,6 @@ from sparsetune.evaluation.statistics import (
 )
 from sparsetune.reporting.load import Key, RunGroup, RunRow, collect, group_runs
 from sparsetune.reporting.paired import Comparison, comparison_text
-
-_Pair = tuple[RunRow, RunRow]
 
 
 def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> str:
@@ -48,22 +39,22 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
         ConfigError: a name that is no id, no such runs, or no seed in common.
         DataError: a record or predictions are missing, damaged, or of other examples.
     """
-    ids = group.split("/")
-    if len(ids) != 2 or not all(ID_PATTERN.fullmatch(one) for one in ids):
-        raise ConfigError(f"--group: got {group!r}, need BACKBONE/TASK")
+    backbone, slash, task = group.partition("/")
+    if not slash or not all(ID_PATTERN.fullmatch(one) for one in (backbone, task)):
+        raise ConfigError(f"--group: received {group!r}; allowed: BACKBONE/TASK")
     if methods[0] == methods[1]:
-        raise ConfigError(f"--method: got {methods[1]!r}, need another than --against")
+        raise ConfigError(f"--method: received {methods[1]!r}; allowed: another than --against")
     place = results / "runs" / group
     folders = [folder for method in methods for folder in _seed_folders(place, method)]
-    first, second = group_runs(collect(folders), [(*ids, method) for method in methods])
-    pairs = _shared_seeds(first, second)
-    if not pairs:
+    keys = [(backbone, task, method) for method in methods]
+    first, second = group_runs(collect(folders), keys)
+    if not (seeds := _shared_seeds(first, second)):
         told = f"{methods[0]}: {first.seeds}, {methods[1]}: {second.seeds}"
         raise ConfigError(f"{place}: no seed in common; {told}")
     metrics = [name for name in first.rows[0].metrics if name in second.rows[0].metrics]
-    return comparison_text(
-        _compared(pairs, metrics, _Answers()), level=DEFAULT.level, resamples=DEFAULT.resamples
-    )
+    sides = [[_Run(row) for row in group.rows if row.seed in seeds] for group in (first, second)]
+    made = _compared(sides[0], sides[1], metrics)
+    return comparison_text(made, level=DEFAULT.level, resamples=DEFAULT.resamples)
 
 
 def headline_comparisons(
@@ -84,54 +75,53 @@ def headline_comparisons(
     """
     groups = group_runs(rows, order)
     references = {group.key[:2]: group for group in groups if group.key[2] == against}
-    made, alone = [], []
-    answers, current = _Answers(), None
+    made: list[Comparison] = []
+    alone: list[str] = []
+    dense: dict[Path, _Run] = {}
     for group in groups:
         reference = references.get(group.key[:2])
         if group.key[2] == against:
             continue
-        if current != group.key[:2]:
-            # The dense runs' answers are kept for the other methods of their task, no longer.
-            answers, current = _Answers(), group.key[:2]
-        pairs = _shared_seeds(reference, group) if reference else []
-        name = "/".join(group.key)
-        if not pairs:
-            alone.append(name)
-        else:
-            made += _compared(pairs, [group.rows[0].headline_metric], answers)
-            answers.forget(group.rows)
+        seeds = _shared_seeds(reference, group) if reference else set()
+        if not reference or not seeds:
+            alone.append("/".join(group.key))
+            continue
+        # The reference's answers are kept for the other methods of their task, no longer.
+        chosen = [row for row in reference.rows if row.seed in seeds]
+        kept = {folder: run for folder, run in dense.items() if run.row.key == reference.key}
+        dense = kept | {row.folder: _Run(row) for row in chosen if row.folder not in kept}
+        first = [dense[row.folder] for row in chosen]
+        second = [_Run(row) for row in group.rows if row.seed in seeds]
+        made += _compared(first, second, [group.rows[0].headline_metric])
     told = f"No run of {against} with the same seed: {', '.join(alone)}."
     return made, [told] if alone else []
 
 
-class _Answers:
-    """What the runs of one task answered: each run's read, and scored on the resamples, once."""
+class _Run:
+    """A run with its answers, read once, and scored on the resamples once by each metric."""
 
-    def __init__(self) -> None:
-        self._read: dict[Path, Predictions] = {}
-        self._resampled: dict[tuple[Path, str], Resampled] = {}
+    def __init__(self, row: RunRow) -> None:
+        count = row.evaluate.measured.n_examples
+        self.row = row
+        self.answers = read_predictions(row.folder / NAME, count=count)
+        self._resampled: dict[str, Resampled] = {}
 
-    def of(self, row: RunRow) -> Predictions:
-        """A run's predictions with their references."""
-        if row.folder not in self._read:
-            count = row.evaluate.measured.n_examples
-            self._read[row.folder] = read_predictions(row.folder / NAME, count=count)
-        return self._read[row.folder]
+    def resampled(self, metric: str) -> Resampled:
+        """Its scores by one metric."""
+        if metric not in self._resampled:
+            predictions, references = self.answers.predictions, self.answers.references
+            self._resampled[metric] = resampled(metric, predictions, references)
+        return self._resampled[metric]
 
-    def forget(self, rows: Iterable[RunRow]) -> None:
-        """Drop what is not needed again: all runs of a task would fill the memory."""
-        for row in rows:
-            self._read.pop(row.folder, None)
-
-    def resampled(self, rows: Sequence[RunRow], metric: str) -> list[Resampled]:
-        """Runs on the same examples, by one metric."""
-        missing = [row for row in rows if (row.folder, metric) not in self._resampled]
-        if missing:
-            sides = [self.of(row).predictions for row in missing]
-            made = resampled(metric, sides, self.of(missing[0]).references)
-            for row, one in zip(missing, made, strict=True):
-                self._resampled[row.folder, metric] = one
-        return [self._resampled[row.folder, metric] for row in rows]
+    @cached_property
+    def right(self) -> list[bool] | None:
+        """Which answers are right, for labels and spans; scores and free texts have none."""
+        predictions, references = self.answers.predictions, self.answers.references
+        if "exact_match_fraction" in self.row.metrics:
+            return exact_matches(predictions, references)
+        if not all(isinstance(label, int) for label in references):
+            return None
+        return [one == other for one, other in zip(predictions, references, strict=True)]
 
 
 def _seed_folders(place: Path, method: str) -> list[Path]:
@@ -141,55 +131,37 @@ def _seed_folders(place: Path, method: str) -> list[Path]:
     return sorted((place / method).glob("seed-*"))
 
 
-def _shared_seeds(first: RunGroup, second: RunGroup) -> list[_Pair]:
-    others = {row.seed: row for row in first.rows}
-    return [(others[row.seed], row) for row in second.rows if row.seed in others]
+def _shared_seeds(first: RunGroup, second: RunGroup) -> set[int]:
+    return set(first.seeds) & set(second.seeds)
 
 
 def _compared(
-    pairs: Sequence[_Pair], metrics: Sequence[str], answers: _Answers
+    first: Sequence[_Run], second: Sequence[_Run], metrics: Sequence[str]
 ) -> list[Comparison]:
-    """One comparison per metric, over all pairs."""
-    read = [(answers.of(first), answers.of(second)) for first, second in pairs]
-    examples = read[0][0]
-    for side in (side for pair in read for side in pair):
-        require_same_examples(examples, side)
-    first, second = pairs[0]
-    right = _right_tests(read, first.metrics)
-    sides = list(zip(*pairs, strict=True))
+    """One comparison per metric, over all pairs of runs."""
+    examples = first[0].answers
+    for run in (*first, *second):
+        require_same_examples(examples, run.answers)
+    pairs = list(zip(first, second, strict=True))
+    right = [(one.right, other.right) for one, other in pairs]
     return [
         Comparison(
-            key=second.key,
-            against=first.method,
+            key=second[0].row.key,
+            against=first[0].row.method,
             metric=metric,
-            seeds=tuple(row.seed for _, row in pairs),
+            seeds=tuple(run.row.seed for run in second),
             examples=len(examples.references),
-            scores=tuple(_mean_score(side, metric) for side in sides),
+            scores=(_mean_score(first, metric), _mean_score(second, metric)),
             difference=paired_difference(
-                list(zip(*(answers.resampled(side, metric) for side in sides), strict=True))
+                [(one.resampled(metric), other.resampled(metric)) for one, other in pairs]
             ),
-            right=right,
+            right=tuple(mcnemar(one, other) for one, other in right if one and other),
         )
         for metric in metrics
     ]
 
 
-def _right_tests(
-    read: Sequence[tuple[Predictions, Predictions]], metrics: Collection[str]
-) -> tuple[McNemar, ...]:
-    """McNemar's test of each pair, for labels and spans; scores and free texts have none."""
-    if "exact_match_fraction" in metrics:
-        return tuple(
-            mcnemar(*(exact_matches(side.predictions, side.references) for side in pair))
-            for pair in read
-        )
-    if not all(isinstance(label, int) for label in read[0][0].references):
-        return ()
-    return tuple(
-        mcnemar(*(np.equal(side.predictions, side.references) for side in pair)) for pair in read
-    )
-
-
-def _mean_score(rows: Iterable[RunRow], metric: str) -> float | None:
-    values = [row.metrics[metric] for row in rows]
-    return None if None in values else statistics.fmean(values)
+def _mean_score(runs: Sequence[_Run], metric: str) -> float | None:
+    values = [run.row.metrics[metric] for run in runs]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None

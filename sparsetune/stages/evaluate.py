@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from sparsetune.evaluation.statistics import DEFAULT, intervals
 from sparsetune.methods.operators import multiplied_weights
 from sparsetune.methods.tuned import load_tuned
 from sparsetune.records import EvaluateRecord
-from sparsetune.records.parts import Decoding, EvaluateMeasured, ResamplingAsked, TokenLengths
+from sparsetune.records.parts import Decoding, EvaluateMeasured, TokenLengths
 from sparsetune.stages.context import Context, asked_of_run, hashes
 from sparsetune.training.phases import peak_memory_bytes
 from sparsetune.training.plan import lengths_of
@@ -58,7 +57,7 @@ def evaluate(
         metrics=scores,
         metric_notes=notes,
         intervals=intervals(scores, predicted.values, references),
-        intervals_from=ResamplingAsked(**asdict(DEFAULT)),
+        intervals_from=DEFAULT,
         collapsed=collapsed(predicted.values),
         baseline=_baseline(spec, references),
         n_examples=examples,

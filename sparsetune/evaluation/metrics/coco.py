@@ -119,10 +119,6 @@ def rouge_l(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> 
     For each example, the longest common subsequence with every reference gives a precision and
     a recall; the best of each, even if they belong to different references, are combined.
 
-    Args:
-        predictions: ``(N,)`` texts, N >= 1.
-        references: ``(N,)`` lists of at least one text.
-
     Returns:
         ROUGE-L in [0, 1].
 
@@ -147,13 +143,9 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Ou
     score is 10 times the mean cosine with the references, with counts clipped and a penalty on
     unequal length.
 
-    Args:
-        predictions: ``(N,)`` texts. Over one example every n-gram is everywhere and weighs
-            nothing: undefined.
-        references: ``(N,)`` lists of at least one text; undefined where all are without words.
-
     Returns:
-        CIDEr in [0, 10]: no fraction.
+        CIDEr in [0, 10]: no fraction. Undefined over one example, where every n-gram is everywhere
+        and weighs nothing, and where no reference has a word.
 
     Source:
         Vedantam et al. 2015, arXiv:1411.5726, as in the COCO caption evaluation, Chen et al.
@@ -185,7 +177,7 @@ def meteor(
     """Corpus METEOR 1.5, or why there is none.
 
     Args:
-        predictions: ``(N,)`` texts, N >= 1; an empty one matches nothing.
+        predictions: ``(N,)`` texts; an empty one matches nothing.
         references: ``(N,)`` lists of at least one text.
         timeout_seconds: after which each of the two programs is stopped, > 0.
 

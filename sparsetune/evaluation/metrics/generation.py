@@ -119,10 +119,6 @@ def _e2e_bleu_form(predictions: Texts, references: Accepted) -> Form:
 def e2e_bleu(predictions: Texts, references: Accepted) -> Outcome:
     """Corpus BLEU of the E2E script: 4-grams, any case, closest reference length, no smoothing.
 
-    Args:
-        predictions: ``(N,)`` texts, N >= 1.
-        references: ``(N,)`` lists of at least one text.
-
     Returns:
         BLEU in [0, 1]. A set without any matching n-gram of some order gets about 0 (its hits
         count as 1e-15), and outputs shorter than four words lower the n-gram counts of the
@@ -147,10 +143,6 @@ def e2e_nist(predictions: Texts, references: Accepted) -> Outcome:
     An n-gram is worth ``log2(count of its beginning / its own count)`` in all references, where
     the beginning of a single word is any word. The score is the worth of all matches divided by
     the number of n-grams, summed over orders, times a length penalty against the mean reference.
-
-    Args:
-        predictions: ``(N,)`` texts, N >= 1.
-        references: ``(N,)`` lists of at least one text.
 
     Returns:
         NIST, >= 0, in bits: no fraction, and without a fixed upper end.

@@ -29,7 +29,8 @@ class Outcome(NamedTuple):
 
 
 Measure = Callable[[Sequence[Any], Sequence[Any]], Outcome]
-"""Predictions and references, ``(N,)`` each -> outcome."""
+"""Predictions and references, ``(N,)`` each, N >= 1 -> outcome. For texts a reference is a list of
+at least one accepted text."""
 Form = Callable[[np.ndarray], np.ndarray]
 """How often each example is drawn, float64 ``(B, N)``, rows sum to N -> values, float64 ``(B,)``,
 NaN where undefined."""
@@ -110,19 +111,7 @@ def assess(
 def score(
     names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
 ) -> dict[str, float | None]:
-    """Score predictions against references: the values of :func:`assess` alone.
-
-    Args:
-        names: as for :func:`assess`.
-        predictions: as for :func:`assess`.
-        references: as for :func:`assess`.
-
-    Returns:
-        Metric -> value, or None.
-
-    Raises:
-        ConfigError, DataError: as :func:`assess`.
-    """
+    """Score predictions against references: the values of :func:`assess` alone."""
     return assess(names, predictions, references)[0]
 
 

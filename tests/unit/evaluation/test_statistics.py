@@ -5,9 +5,14 @@ from scipy.stats import bootstrap
 from sparsetune.errors import DataError
 from sparsetune.evaluation import statistics
 from sparsetune.evaluation.metrics import METRICS, score
-from sparsetune.evaluation.statistics import Resampling, mcnemar, paired_difference, resampled
+from sparsetune.evaluation.statistics import mcnemar, paired_difference, resampled
 
 FORMS = {name: bound.form for name, bound in METRICS.items() if bound.form}
+
+
+def resampling(**changes):
+    return statistics.DEFAULT.model_copy(update=changes)
+
 
 TEXTS = ["the red house", "a blue boat by the sea", "it rains", "the cat sat on the mat"]
 
@@ -18,8 +23,10 @@ def intervals(metrics, predictions, references, **more):
 
 
 def difference(metric, pairs, references, plan=statistics.DEFAULT):
-    sides = resampled(metric, [side for pair in pairs for side in pair], references, plan=plan)
-    return paired_difference(list(zip(sides[::2], sides[1::2], strict=True)), plan=plan)
+    scored = [
+        tuple(resampled(metric, side, references, plan=plan) for side in pair) for pair in pairs
+    ]
+    return paired_difference(scored, plan=plan)
 
 
 def answers(metric, size, seed=0):
@@ -40,7 +47,7 @@ def answers(metric, size, seed=0):
 @pytest.mark.parametrize("metric", FORMS)
 def test_each_form_agrees_with_the_metric_on_the_drawn_examples(metric):
     predictions, references = answers(metric, 9)
-    plan = Resampling(resamples=40)
+    plan = resampling(resamples=40)
     counts = np.concatenate(list(statistics._counts(9, plan)))
     values = FORMS[metric](predictions, references)(counts)
     for row, value in zip(counts.astype(int), values, strict=True):
@@ -64,7 +71,7 @@ def test_interval_of_two_examples_by_hand():
     # interval of 95 % is the whole range and that of 20 % is the middle.
     told = {"predictions": [1, 1], "references": [1, 0]}
     assert intervals(["accuracy_fraction"], **told) == {"accuracy_fraction": (0.0, 1.0)}
-    narrow = intervals(["accuracy_fraction"], **told, plan=Resampling(level=0.2))
+    narrow = intervals(["accuracy_fraction"], **told, plan=resampling(level=0.2))
     assert narrow == {"accuracy_fraction": (0.5, 0.5)}
 
 
@@ -84,7 +91,7 @@ def test_interval_agrees_with_scipy_and_with_the_normal_approximation():
 @pytest.mark.parametrize("metric", FORMS)
 def test_interval_holds_the_score_and_is_the_same_again_in_any_chunks(metric, monkeypatch):
     predictions, references = answers(metric, 60)
-    plan = Resampling(resamples=200)
+    plan = resampling(resamples=200)
     first = intervals([metric], predictions, references, plan=plan)
     assert first[metric][0] <= score([metric], predictions, references)[metric] <= first[metric][1]
     monkeypatch.setattr(statistics, "_CHUNK_CELLS", 7 * 60)
@@ -149,7 +156,7 @@ def test_paired_difference_by_hand_and_its_sign():
 def test_paired_difference_agrees_with_a_plain_loop(metric):
     first, references = answers(metric, 40)
     second = [*first[20:], *first[:20]]
-    plan = Resampling(resamples=60)
+    plan = resampling(resamples=60)
     found = difference(metric, [(first, second)], references, plan=plan)
     drawn = []
     for row in np.concatenate(list(statistics._counts(40, plan))).astype(int):
@@ -175,7 +182,7 @@ def test_p_values_of_methods_that_do_not_differ_are_not_small_too_often():
     small = 0
     for _ in range(100):
         sides = (draws.random((2, 80)) < 0.7).astype(int).tolist()
-        plan = Resampling(resamples=200)
+        plan = resampling(resamples=200)
         found = difference("accuracy_fraction", [tuple(sides)], [1] * 80, plan=plan)
         small += found.p_value < 0.05
     assert small <= 12  # 5 expected; more than 12 has a chance of 0.1 %

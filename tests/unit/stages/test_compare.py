@@ -61,9 +61,9 @@ def test_command_prints_the_pair(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"group": "mini-bert"}, "--group: got 'mini-bert', need BACKBONE/TASK"),
-        ({"group": "../runs"}, "--group: got '../runs'"),
-        ({"method": "full"}, "--method: got 'full', need another than --against"),
+        ({"group": "mini-bert"}, "--group: received 'mini-bert'; allowed: BACKBONE/TASK"),
+        ({"group": "../runs"}, "--group: received '../runs'"),
+        ({"method": "full"}, "--method: received 'full'; allowed: another than --against"),
         ({"group": "mini-bert/mini-rte"}, "no runs of 'full'; known: none"),
         ({"method": "dsee"}, r"no seed in common; full: \[1\], dsee: \[2\]"),
     ],
@@ -139,7 +139,7 @@ def test_every_run_is_read_and_resampled_once(tmp_path, monkeypatch):
         compare_job, "read_predictions", lambda path, **_: read.append(path) or reader(path, **_)
     )
     monkeypatch.setattr(
-        compare_job, "resampled", lambda *told: scored.extend(told[1]) or resampler(*told)
+        compare_job, "resampled", lambda *told: scored.append(told[1]) or resampler(*told)
     )
     rows = collect(sorted(tmp_path.glob("runs/*/*/*/*")))
     order = [("mini-bert", "mini-sst2", method) for method in methods]
