@@ -53,7 +53,7 @@ def schema_of(thing: str) -> dict[str, Any]:
     if thing not in _CATALOGUE:
         raise ConfigError(refusal("schema", "THING", thing, THINGS))
     updates = UpdateSettings.classes() if thing == "method" else []
-    models = [*_CATALOGUE[thing], *updates, Place]
+    models: list[type[Settings]] = [*_CATALOGUE[thing], *updates, Place]
     references, whole = models_json_schema([(model, "validation") for model in models])
     definitions: dict[str, Any] = whole["$defs"]
     properties: dict[str, Any] = {}
