@@ -88,25 +88,13 @@ class Requirement(Settings):
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim.
+    """One claim, as verdicts read it; what each field says stands at :class:`ClaimEntry`.
 
     Attributes:
-        id: unique.
-        says: the claim, in our words.
-        source: paper, section or table; or why it stands here.
-        backbones: on which the paper tests it.
-        tasks: likewise.
-        quantity: key of :data:`QUANTITIES`.
-        left: method id.
         right: method id, or a number in the quantity's unit.
-        relation: of left to right.
-        tolerance: in the quantity's unit, at least 0.
-        because: why this tolerance; empty for ``above``, which has none.
-        twins: backbone of ``left`` -> backbone of ``right``; empty = the same.
-        architectures: that it is about; empty = all.
-        requires: settings that the run of a method must have, or it is not what is claimed.
-        only_there: why no other backbone or task can decide it; empty = any can, each at its
-            own scale.
+        twins: None = the same backbones.
+        architectures: empty = all.
+        only_there: empty = any backbone and task can decide it, each at its own scale.
     """
 
     id: str
