@@ -170,7 +170,7 @@ def write_record(path: Path, record: Record[Any, Any]) -> None:
     write_json(path, record.model_dump(mode="json"))
 
 
-def read_record(path: Path, kind: type[RecordT] | str | None = None) -> RecordT:
+def read_record(path: Path, kind: type[RecordT]) -> RecordT:
     """Read and validate a record.
 
     Args:
@@ -186,10 +186,6 @@ def read_record(path: Path, kind: type[RecordT] | str | None = None) -> RecordT:
         Traceback (most recent call last):
         sparsetune.errors.DataError: none.json: no such record; run the stage that writes it
     """
-    if kind is None:
-        return read_any_record(path)  # type: ignore[return-value]
-    if isinstance(kind, str):
-        kind = RECORDS[kind]  # type: ignore[assignment]
     try:
         found = kind.model_validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
@@ -224,16 +220,3 @@ def _told(path: Path, kind: type[Record[Any, Any]], error: ValidationError) -> s
 def _asked(content: Any) -> dict[str, Any]:
     found = content.get("asked") if isinstance(content, dict) else None
     return found if isinstance(found, dict) else {}
-
-
-# Until every stage and test uses the classes.
-def make_record(
-    stage: str,
-    *,
-    asked: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    measured: Any,
-    where: Any,
-) -> Record[Any, Any]:
-    """Assemble a record by the stage's name."""
-    return RECORDS[stage].of(asked, inputs=inputs, measured=measured, where=where)

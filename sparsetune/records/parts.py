@@ -5,7 +5,6 @@ macs = multiply-adds. A field that :func:`absent` describes is left out of the f
 not apply; any other field is always there, and null where it has no value.
 """
 
-from collections.abc import ItemsView, KeysView, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -36,39 +35,6 @@ class Part(BaseModel):
     """A closed, frozen piece of a record: an unknown key or a value out of range is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    # Reading like a mapping, until every reader uses attributes.
-    def __getitem__(self, key: str) -> Any:
-        if key not in self:
-            raise KeyError(key)
-        return getattr(self, key)
-
-    def __contains__(self, key: object) -> bool:
-        field = type(self).model_fields.get(str(key))
-        if field is None:
-            return False
-        return field.exclude_if is None or getattr(self, str(key)) is not None
-
-    def __iter__(self) -> Any:
-        return (name for name in type(self).model_fields if name in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Value of a key, or a default."""
-        return self[key] if key in self else default  # noqa: SIM401
-
-    def keys(self) -> KeysView[str]:
-        """Keys that the file has."""
-        return KeysView(self)
-
-    def items(self) -> ItemsView[str, Any]:
-        """Keys and values that the file has."""
-        return ItemsView(self)
-
-
-Mapping.register(Part)
 
 
 class Asked(Part):

@@ -2,16 +2,15 @@
 
 import pytest
 
-from sparsetune.records import Clock, make_record, write_record
+from sparsetune.records import Clock, TrackRecord, write_record
 from sparsetune.tracking.publish import next_attempt
 
 
 def write_track(path, *, problems=(), attempt="first", minute=0):
     """What the stage leaves, instead of the stub's file."""
-    where = {**Clock().where(), "start_up_seconds": 0.1, "ended": f"2026-01-31T12:{minute:02}:00Z"}
+    where = Clock().where().model_copy(update={"ended": f"2026-01-31T12:{minute:02}:00Z"})
     measured = {"published": 0, "unchanged": 0, "problems": list(problems), "attempt": attempt}
-    asked = {"suite": "small"}
-    record = make_record("track", asked=asked, inputs={}, measured=measured, where=where)
+    record = TrackRecord.of({"suite": "small"}, inputs={}, measured=measured, where=where)
     write_record(path, record)
 
 

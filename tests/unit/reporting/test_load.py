@@ -82,7 +82,7 @@ def test_folders_that_are_no_run_are_refused(tmp_path):
 
 def test_a_record_without_a_value_is_named(tmp_path):
     edit = lambda records: records["tune"]["measured"].pop("loading_seconds")  # noqa: E731
-    with pytest.raises(DataError, match=r"tune\.json: measured.loading_seconds"):
+    with pytest.raises(DataError, match=r"tune\.json: measured: missing key 'loading_seconds'"):
         collect([write_run(tmp_path, edit=edit)])
     edit = scoring(0.5, headline_metric="matthews_correlation")
     with pytest.raises(DataError, match=r"evaluate\.json: measured.metrics.matthews_correlation"):

@@ -136,7 +136,7 @@ def test_costs_are_expected_over_the_real_lengths(world, method):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda told: told.pop("token_lengths"), r"evaluate\.json: measured.token_lengths: miss"),
+        (lambda told: told.pop("token_lengths"), r"evaluate\.json: measured: missing key 'tok"),
         (lambda told: told["weights_multiplied"].append(["adapter", 7]),
          "adapter: counted 0 multiplied weights, the evaluated model has 7"),
     ],
