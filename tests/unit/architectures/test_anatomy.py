@@ -1,13 +1,22 @@
+from types import MappingProxyType
+
 import pytest
 import torch
 from torch import nn
 from transformers import DistilBertConfig
-from transformers.models.distilbert.modeling_distilbert import DistilBertModel
-from unit.tiny import HEADS, HIDDEN, KINDS, LAYERS, WIDTH, tiny_model
+from transformers.models.distilbert.modeling_distilbert import (
+    DistilBertForSequenceClassification,
+    DistilBertModel,
+)
+from unit.tiny import HEADS, HIDDEN, KINDS, LAYERS, WIDTH, output_of, tiny_batch, tiny_model
 
+import sparsetune
+from sparsetune.architectures import anatomy, loading
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
-from sparsetune.architectures.base import PROJECTIONS
+from sparsetune.architectures.base import PROJECTIONS, Family
+from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ModelError
+from sparsetune.pruning.structured import remove
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,3 +103,48 @@ def test_roberta_head_includes_its_dense_layer():
     assert names == {
         f"classifier.{part}.{kind}" for part in ("dense", "out_proj") for kind in ("weight", "bias")
     }
+
+
+DISTILBERT = Family(
+    model_type="distilbert",
+    class_prefix="DistilBert",
+    heads={"classification": "ForSequenceClassification"},
+    layer_list="transformer.layer",
+    paths={
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "attention_output": "attention.out_lin",
+        "ffn_in": "ffn.lin1",
+        "ffn_out": "ffn.lin2",
+    },
+    attention="attention",
+    head_size="attention_head_size",
+    resize_attention=lambda attention, heads, features: setattr(attention, "n_heads", heads),
+    task_head=("pre_classifier", "classifier"),
+    new_weights=(),
+    language_head=("vocab_",),
+)
+
+
+def test_one_description_makes_a_new_family_work_everywhere(monkeypatch, tmp_path):
+    families = MappingProxyType({**anatomy.FAMILIES, "distilbert": DISTILBERT})
+    for module in (anatomy, loading):
+        monkeypatch.setattr(module, "FAMILIES", families)
+    torch.manual_seed(0)
+    config = DistilBertConfig(vocab_size=50, dim=8, n_layers=2, n_heads=4, hidden_dim=12)
+    model = DistilBertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        Anatomy.of(model).site(0, "attention_output").weight_view()[:, 2:4] = 0.0
+    before = output_of(model, tiny_batch())
+    remove(model, [[0, 2, 3], [0, 1, 2, 3]], [range(12), range(12)])
+    torch.testing.assert_close(output_of(model, tiny_batch()), before)
+    assert Gates(DistilBertForSequenceClassification(config)).heads.shape == (2, 4)
+    assert set(task_head_parameters(model)) > {"pre_classifier.weight"}
+    config = sparsetune.DseeConfig(rank=2, n_sparse=3, support="random", init="normal")
+    merged = output_of(sparsetune.apply_dsee(model, config), tiny_batch())
+    sparsetune.merge(model, "dense")
+    sparsetune.save(model, tmp_path)
+    torch.testing.assert_close(output_of(sparsetune.load(tmp_path), tiny_batch()), merged)
+    again = loading.load_model(tmp_path, kind="classification", label_count=3, seed=0)
+    assert [Anatomy.of(again).heads(n) for n in (0, 1)] == [3, 4]
