@@ -30,10 +30,10 @@ from sparsetune.pruning.checkpoint import (
     part_of,
     read_file,
     save_whole,
-    sizes_of,
     write_file,
 )
 from sparsetune.pruning.masks import apply_masks_
+from sparsetune.pruning.structured import sizes_of
 from sparsetune.pruning.zeros import check_zeros, zero_masks
 
 __all__ = [

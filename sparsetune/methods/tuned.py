@@ -27,12 +27,18 @@ from sparsetune.pruning.checkpoint import (
     packed,
     part_of,
     read_file,
-    sizes_of,
     write_file,
 )
 from sparsetune.pruning.manifest import SUPPORT, Head, Kept, Manifest
 from sparsetune.pruning.masks import apply_masks_, gate_gradients
-from sparsetune.pruning.structured import features_of, keep_layers, kept_sides, remove, renumbered
+from sparsetune.pruning.structured import (
+    features_of,
+    keep_layers,
+    kept_sides,
+    remove,
+    renumbered,
+    sizes_of,
+)
 from sparsetune.pruning.zeros import check_zeros
 
 _UPDATE = "update/"

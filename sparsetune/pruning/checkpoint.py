@@ -27,7 +27,7 @@ from sparsetune.architectures.base import Site, check_plain
 from sparsetune.errors import ModelError, first_line
 from sparsetune.pruning.manifest import KEY, MASK, SUPPORT, Base, Manifest, Sizes, parse_manifest
 from sparsetune.pruning.masks import pack_mask, unpack_mask
-from sparsetune.pruning.structured import remove, shapes
+from sparsetune.pruning.structured import remove, sizes_of
 from sparsetune.pruning.zeros import check_zeros
 from sparsetune.records import replacing, write_json
 
@@ -65,11 +65,6 @@ def read_file(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
             return manifest, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: not a readable safetensors file: {first_line(error)}") from None
-
-
-def sizes_of(model: nn.Module) -> Sizes:
-    """Describe the sizes of a model."""
-    return Sizes(**shapes(model))
 
 
 def base_of(model: nn.Module, saved: Collection[str], masks: Mapping[str, Tensor]) -> Base:

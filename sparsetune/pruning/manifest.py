@@ -22,7 +22,7 @@ class _Part(BaseModel):
 
 
 class Sizes(_Part):
-    """Sizes of a model after removal, as ``structured.shapes`` tells them.
+    """Sizes of a model after removal, as ``structured.sizes_of`` tells them.
 
     Attributes:
         model_type: the architecture.

@@ -18,6 +18,7 @@ from sparsetune.architectures.base import (
     check_plain,
 )
 from sparsetune.errors import ModelError
+from sparsetune.pruning.manifest import Sizes
 from sparsetune.pruning.masks import ADAPTED_POOL, exact_top_k, pruned_count, site_scores
 
 Kept = Sequence[Sequence[int]]
@@ -227,24 +228,21 @@ def features_of(heads: Sequence[int], head_size: int) -> list[int]:
     return [head * head_size + offset for head in heads for offset in range(head_size)]
 
 
-def shapes(model: nn.Module) -> dict[str, Any]:
+def sizes_of(model: nn.Module) -> Sizes:
     """Describe the sizes of a model, whole or after removal.
 
     Args:
         model: of a known architecture.
 
-    Returns:
-        JSON-able: ``model_type``, ``layers``, ``head_size``, ``heads`` and ``ffn_width`` (one
-        number per layer).
-
     Raises:
         ModelError: if the architecture is another one.
     """
     anatomy = Anatomy.of(model)
-    return {
-        "model_type": anatomy.model_type,
-        "layers": anatomy.layers,
-        "head_size": anatomy.head_size,
-        "heads": [anatomy.heads(layer) for layer in range(anatomy.layers)],
-        "ffn_width": [anatomy.ffn_width(layer) for layer in range(anatomy.layers)],
-    }
+    layers = range(anatomy.layers)
+    return Sizes(
+        model_type=anatomy.model_type,
+        layers=anatomy.layers,
+        head_size=anatomy.head_size,
+        heads=[anatomy.heads(layer) for layer in layers],
+        ffn_width=[anatomy.ffn_width(layer) for layer in layers],
+    )

@@ -18,7 +18,7 @@ from sparsetune.earlybert.ticket import (
     random_ticket,
 )
 from sparsetune.errors import ConfigError, ModelError
-from sparsetune.pruning.structured import remove, shapes
+from sparsetune.pruning.structured import remove, sizes_of
 
 LABEL = TicketLabel("tiny", "rte", "gates", 3)
 HALF = DrawConfig(head_ratio=0.5, neuron_ratio=0.5)
@@ -92,8 +92,8 @@ def test_ticket_from_gates_removes_what_it_says(kind):
     ticket = draw_ticket(*snapshot, HALF, label=LABEL)
     ticket.check_fits(model)
     remove(model, ticket.kept_heads, ticket.kept_neurons)
-    assert shapes(model)["heads"] == [2, 2]
-    assert sum(shapes(model)["ffn_width"]) == 40
+    assert sizes_of(model).heads == [2, 2]
+    assert sum(sizes_of(model).ffn_width) == 40
     with pytest.raises(
         ModelError, match=r"rte/gates is for 2 layers of 4 heads .*; layer 0 .* has 2 heads"
     ):

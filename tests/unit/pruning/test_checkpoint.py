@@ -14,7 +14,7 @@ import sparsetune
 from sparsetune.errors import ModelError
 from sparsetune.pruning.checkpoint import load_whole, read_file, save_whole
 from sparsetune.pruning.manifest import read_counts
-from sparsetune.pruning.structured import keep_layers, remove, shapes
+from sparsetune.pruning.structured import keep_layers, remove, sizes_of
 
 KEPT = ([[0, 2], [1, 2, 3]], [[1, 3, 5], list(range(10, 30))])
 
@@ -39,7 +39,7 @@ def test_a_smaller_model_comes_back_bit_for_bit(kind, task, tmp_path):
     random_state = torch.random.get_rng_state()
     loaded = sparsetune.load(str(tmp_path))
     assert torch.equal(torch.random.get_rng_state(), random_state)
-    assert (type(loaded), shapes(loaded)) == (type(model), shapes(model))
+    assert (type(loaded), sizes_of(loaded)) == (type(model), sizes_of(model))
     assert not loaded.training
     assert torch.equal(output_of(loaded, tiny_batch()), output_of(model, tiny_batch()))
     stored = sum(tensor.numel() for tensor in load_file(tmp_path / "model.safetensors").values())

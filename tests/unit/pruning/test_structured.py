@@ -27,7 +27,7 @@ from sparsetune.pruning.structured import (
     keep_layers,
     remove,
     renumbered,
-    shapes,
+    sizes_of,
 )
 
 SIZE = HIDDEN // HEADS
@@ -78,7 +78,7 @@ def test_keeping_everything_changes_nothing(kind):
 def test_shapes_follow_the_removal_and_are_json(kind):
     model = tiny_model(kind)
     remove(model, KEPT_HEADS, KEPT_NEURONS)
-    described = json.loads(json.dumps(shapes(model)))
+    described = json.loads(sizes_of(model).model_dump_json())
     assert described == {
         "model_type": kind,
         "layers": 2,
@@ -129,10 +129,10 @@ def test_gpt2_generates_with_a_cache_after_removal():
 )
 def test_what_does_not_fit_is_refused_and_nothing_changes(heads, neurons, message):
     model = tiny_model("bert")
-    before = shapes(model)
+    before = sizes_of(model)
     with pytest.raises(ModelError, match=message):
         remove(model, heads, neurons)
-    assert shapes(model) == before
+    assert sizes_of(model) == before
 
 
 def rows_of(heads):
@@ -224,7 +224,7 @@ def test_kept_values_are_carried_over_bit_for_bit(kind):
 def test_removed_model_trains_its_smaller_update_alone(kind):
     model = adapted(kind)
     remove(model, KEPT_HEADS)
-    assert shapes(model)["heads"] == [3, 1]
+    assert sizes_of(model).heads == [3, 1]
     model(**tiny_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
     for layer, branch in dsee_branches(model):
         assert layer.weight.grad is None
@@ -291,7 +291,7 @@ def test_shapes_configuration_and_parameters_follow(kind):
     model, dense = deep_model(kind), deep_model(kind)
     layer = sum(p.numel() for p in Anatomy.of(dense).layer_list[0].parameters())
     keep_layers(model, KEPT_LAYERS)
-    assert shapes(model)["layers"] == model.config.num_hidden_layers == 3
+    assert sizes_of(model).layers == model.config.num_hidden_layers == 3
     numbers = [sum(p.numel() for p in m.parameters()) for m in (dense, model)]
     assert numbers[0] - numbers[1] == 2 * layer
     assert [Anatomy.of(model).attention(n).layer_idx for n in range(3)] == [0, 1, 2]
@@ -319,7 +319,7 @@ def test_layers_that_do_not_fit_are_refused_and_nothing_changes(kept, message):
     model = deep_model("bert")
     with pytest.raises(ModelError, match=message):
         keep_layers(model, kept)
-    assert shapes(model)["layers"] == 5
+    assert sizes_of(model).layers == 5
 
 
 def test_layers_of_wrapped_gated_and_layer_scaled_models_stay():

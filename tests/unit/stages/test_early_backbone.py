@@ -16,7 +16,7 @@ from sparsetune.cli import main
 from sparsetune.config.backbone import MirrorSource
 from sparsetune.data.sources import fetch_backbone
 from sparsetune.errors import ModelError
-from sparsetune.pruning.structured import shapes
+from sparsetune.pruning.structured import sizes_of
 
 BACKBONE = "mini-bert-early"
 METHODS = ("full", "lora", "dsee-unstructured")
@@ -76,7 +76,7 @@ def test_the_record_tells_what_pretraining_cost(early):
 def test_layers_are_loaded_bit_for_bit_under_every_head(early, kind):
     model = load_model(early.backbone, kind=kind, label_count=1, seed=3)
     ticket = json.loads((early.backbone / "ticket.json").read_text())
-    assert shapes(model)["heads"] == [len(heads) for heads in ticket["kept_heads"]]
+    assert sizes_of(model).heads == [len(heads) for heads in ticket["kept_heads"]]
     own = model.state_dict()
     with safe_open(early.backbone / "model.safetensors", framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -92,7 +92,7 @@ def test_random_weights_get_the_smaller_shape_too(early):
         early.backbone, kind="classification", label_count=2, seed=0, random_weights=True
     )
     loaded = load_model(early.backbone, kind="classification", label_count=2, seed=0)
-    assert shapes(model) == shapes(loaded)
+    assert sizes_of(model) == sizes_of(loaded)
     name = "bert.encoder.layer.0.intermediate.dense.weight"
     assert not torch.equal(model.state_dict()[name], loaded.state_dict()[name])
 
