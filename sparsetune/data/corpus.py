@@ -6,7 +6,7 @@ Masks are a pure function of seed and item, so a run that is resumed sees what i
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from sparsetune.config.backbone import BackboneSource, HubText, SyntheticCorpus, TextFiles
 from sparsetune.data.hub import HubRepository
 from sparsetune.data.sources import matching_files, text_files
 from sparsetune.data.synthetic.tasks import write_corpus
@@ -39,16 +40,14 @@ _TOKENS, _ENDS = "tokens.bin", "ends.npy"
 _TOKEN_TYPE = np.int32
 
 
-def gather_corpus(
-    source: Mapping[str, Any], destination: Path, *, lock_file: Path
-) -> dict[str, Any]:
+def gather_corpus(source: BackboneSource, destination: Path, *, lock_file: Path) -> dict[str, Any]:
     """Write a backbone's running text to one file, a document on each line.
 
     White space within a document becomes single blanks; documents without words are left out.
     Files are read one row at a time: ``datasets`` would keep a second copy of the whole corpus.
 
     Args:
-        source: of kind ``world``, ``text`` or ``hub-text``.
+        source: of a backbone that is pre-trained here.
         destination: UTF-8 file; appears only when complete.
         lock_file: YAML file that keeps the commits of hub branches.
 
@@ -60,21 +59,23 @@ def gather_corpus(
         DataError: the source cannot be reached or read, or holds no document.
     """
     revision, listed = None, dict[str, Any]()
-    if source["kind"] == "world":
-        documents = source["documents"]
+    if isinstance(source, SyntheticCorpus):
+        documents = source.documents
         with replacing(destination) as partial:
-            write_corpus(partial, seed=source["seed"], documents=documents)
-    elif source["kind"] == "hub-text":
-        name, patterns = source["repository"], source["files"]
+            write_corpus(partial, seed=source.seed, documents=documents)
+    elif isinstance(source, HubText):
+        name, patterns = source.repository, source.files
         advice = f"with these files in PATH/datasets/{name.rpartition('/')[2]}/"
         hub = HubRepository(name, "dataset", f"use a mirror: --config mirror=PATH {advice}")
-        revision = hub.commit_of(source["revision"], lock_file)
+        revision = hub.commit_of(source.revision, lock_file)
         folder = hub.snapshot(revision, patterns)
         files = matching_files(patterns, folder, f"{name}@{revision[:12]}/")
         listed["files"] = {str(path.relative_to(folder)): sha256_of(path) for path in files}
-        documents = _write(destination, files, source.get("documents"))
+        documents = _write(destination, files, source.documents)
+    elif isinstance(source, TextFiles):
+        documents = _write(destination, text_files(source), source.documents)
     else:
-        documents = _write(destination, text_files(source), source.get("documents"))
+        raise DataError(f"corpus: source {source.kind} holds no running text")
     return {
         "documents": documents,
         **listed,
@@ -144,7 +145,7 @@ class Blocks(Sequence[list[int]]):
         """Number of blocks."""
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> list[int]:
+    def __getitem__(self, index: int) -> list[int]:  # type: ignore[override]  # no slices
         """Token ids of one block."""
         if not 0 <= index < len(self):
             raise IndexError(index)

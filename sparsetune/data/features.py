@@ -34,7 +34,7 @@ Batches = Callable[[list[Any]], dict[str, Tensor]]
 
 
 def training_features(
-    task: Task, dataset: Path, tokenizer: Any, limits: Mapping[str, int | None]
+    task: Task, dataset: Path, tokenizer: Any, limit: int | None
 ) -> tuple[Sequence[dict[str, Any]], Batches]:
     """Encode a task's training split, or take its features from the cache.
 
@@ -42,7 +42,7 @@ def training_features(
         task: from the catalogue.
         dataset: the task's folder; the cache is ``features/`` in it.
         tokenizer: of the backbone.
-        limits: ``train_examples`` keeps the first N; None = all.
+        limit: keep the first N examples; None = all.
 
     Returns:
         Features, and the function that makes a batch of some of them.
@@ -50,7 +50,6 @@ def training_features(
     Raises:
         DataError: a file is missing or damaged.
     """
-    limit = limits["train_examples"]
     count = count_examples(dataset, "train")
     few = min(count, count if limit is None else limit) < LEAST_EXAMPLES
     make = _encoded if few or not (dataset / "record.json").is_file() else _cached
@@ -138,7 +137,6 @@ def features_key(dataset: Path, task: Task, tokenizer: Any, limit: int | None) -
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     kept = {name: value for name, value in rules.items() if name not in ("truncation", "padding")}
-    generation = task.generation or {}
     return digest_of(
         {
             "dataset": sha256_of(dataset / "record.json"),
@@ -146,7 +144,7 @@ def features_key(dataset: Path, task: Task, tokenizer: Any, limit: int | None) -
             "special_tokens": [tokenizer.sep_token_id, tokenizer.eos_token_id],
             "task": [
                 task.kind, list(task.labels), task.maximum_tokens, task.window_stride_tokens,
-                generation.get("maximum_new_tokens"), limit,
+                task.generation and task.generation.maximum_new_tokens, limit,
             ],
             "stages": [STAGES["dataset"], STAGES["tune"]],
             "libraries": [tokenizers.__version__, transformers.__version__],

@@ -208,6 +208,7 @@ def group_references(
         >>> [example.references for example in group_references(rows, "evaluation", stem="dev")]
         [('One.', 'Two.'), ('Three.',)]
     """
+    grouped: list[tuple[str, tuple[str, ...]]]
     if split == "train":
         grouped = [(source, (reference,)) for _, source, reference in rows]
     else:

@@ -8,10 +8,11 @@ import contextlib
 import glob
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsetune.config.backbone import BackboneSource, HubSource, MirrorSource, TextFiles
 from sparsetune.config.load import Backbone, Task
 from sparsetune.data.hub import HubRepository
 from sparsetune.errors import DataError, ModelError
@@ -31,26 +32,30 @@ BACKBONE_PATTERNS = (
 """Files of a backbone, on the hub and in a mirror."""
 
 
-def hub_place(task: Task) -> tuple[str, list[str]]:
+def hub_place(source: HubSource, layout: str) -> tuple[str, list[str]]:
     """Say where a task's files are in its hub repository.
 
     Args:
-        task: catalogue entry; ``source`` and ``layout`` are read.
+        source: of the task.
+        layout: of the task.
 
     Returns:
         The folder with its ``/`` (empty for the top), and patterns of the files' paths.
     """
     usual = {"squad": "plain_text", "table": ""}
-    subset = task.source.get("subset") or usual.get(task.layout, task.layout)
+    subset = source.subset or usual.get(layout, layout)
     prefix = f"{subset}/" if subset else ""
     return prefix, [f"{prefix}*.{ending}" for ending in DATA_ENDINGS]
 
 
-def published_files(task: Task, *, lock_file: Path) -> tuple[Path, str, str | None]:
+def published_files(
+    task: Task, source: HubSource | MirrorSource, *, lock_file: Path
+) -> tuple[Path, str, str | None]:
     """Bring a task's files to this machine, unless a mirror has them.
 
     Args:
-        task: catalogue entry; ``source`` is of kind ``hub`` or ``mirror``.
+        task: catalogue entry; ``id`` and ``layout`` are read.
+        source: of the task.
         lock_file: YAML file that keeps the commits of hub branches.
 
     Returns:
@@ -60,14 +65,14 @@ def published_files(task: Task, *, lock_file: Path) -> tuple[Path, str, str | No
     Raises:
         DataError: the hub is not reachable, or a file of the mirror is damaged.
     """
-    if task.source["kind"] == "mirror":
-        folder = Path(task.source["path"])
+    if isinstance(source, MirrorSource):
+        folder = Path(source.path)
         return folder, str(folder), mirrored_commit(folder)
-    prefix, patterns = hub_place(task)
-    name = task.source["repository"]
+    prefix, patterns = hub_place(source, task.layout)
+    name = source.repository
     advice = f"with the published files in PATH/datasets/{task.id}/"
     repository = HubRepository(name, "dataset", f"use a mirror: --config mirror=PATH {advice}")
-    commit = repository.commit_of(task.source["revision"], lock_file)
+    commit = repository.commit_of(source.revision, lock_file)
     return repository.snapshot(commit, patterns) / prefix, f"{name}@{commit[:12]}", commit
 
 
@@ -97,7 +102,7 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
     )
     try:
         parameters = check_folder(folder, backbone.architecture)
-        if backbone.source["kind"] == "mirror":
+        if isinstance(backbone.source, MirrorSource):
             revision = mirrored_commit(folder)
         found = {
             path
@@ -113,9 +118,7 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
     return {**inside, "parameters_stored": parameters, "revision": revision}
 
 
-def fetch_tokenizer(
-    source: Mapping[str, Any], directory: Path, *, name: str, lock_file: Path
-) -> None:
+def fetch_tokenizer(source: BackboneSource, directory: Path, *, name: str, lock_file: Path) -> None:
     """Copy the tokenizer of a published backbone, and nothing else of it.
 
     Args:
@@ -135,16 +138,18 @@ def fetch_tokenizer(
 
 
 def _backbone_files(
-    source: Mapping[str, Any], patterns: Sequence[str], *, name: str, lock_file: Path
+    source: BackboneSource, patterns: Sequence[str], *, name: str, lock_file: Path
 ) -> tuple[Path, str, str | None]:
-    if source["kind"] == "mirror":
-        return Path(source["path"]), source["path"], None
+    if isinstance(source, MirrorSource):
+        return Path(source.path), source.path, None
+    if not isinstance(source, HubSource):
+        raise ModelError(f"backbone {name}: source {source.kind} is not fetched")
     advice = f"with the model's files in PATH/backbones/{name}/"
     repository = HubRepository(
-        source["repository"], "model", f"use a mirror: --config mirror=PATH {advice}"
+        source.repository, "model", f"use a mirror: --config mirror=PATH {advice}"
     )
     try:
-        commit = repository.commit_of(source["revision"], lock_file)
+        commit = repository.commit_of(source.revision, lock_file)
         folder = repository.snapshot(commit, patterns)
     except DataError as error:
         raise ModelError(str(error)) from None
@@ -267,7 +272,7 @@ def mirrored_commit(folder: Path) -> str | None:
     return str(told["commit"])
 
 
-def text_files(source: Mapping[str, Any]) -> list[Path]:
+def text_files(source: BackboneSource) -> list[Path]:
     """Find the local files of a corpus.
 
     Args:
@@ -279,10 +284,10 @@ def text_files(source: Mapping[str, Any]) -> list[Path]:
     Raises:
         DataError: a path or pattern matches no file.
     """
-    return matching_files(source["paths"], Path(), "") if source["kind"] == "text" else []
+    return matching_files(source.paths, Path(), "") if isinstance(source, TextFiles) else []
 
 
-def planned_inputs(source: Mapping[str, Any]) -> list[str]:
+def planned_inputs(source: BackboneSource) -> list[str]:
     """Name the local files of a corpus before they need to be there.
 
     Args:
@@ -295,7 +300,7 @@ def planned_inputs(source: Mapping[str, Any]) -> list[str]:
     try:
         return [str(path) for path in text_files(source)]
     except DataError:
-        return list(source["paths"])
+        return list(source.paths) if isinstance(source, TextFiles) else []
 
 
 def matching_files(patterns: Sequence[str], folder: Path, origin: str) -> list[Path]:

@@ -21,7 +21,7 @@ from tokenizers import (
     trainers,
 )
 from torch import Tensor
-from transformers import (
+from transformers import (  # type: ignore[attr-defined]  # two of them are made when asked for
     BertTokenizerFast,
     GPT2TokenizerFast,
     PreTrainedTokenizerFast,
@@ -247,7 +247,7 @@ def _prompts(sources: list[str], task: Task, tokenizer: Any) -> list[list[int]]:
     # Source and separator are tokenised apart, so a prompt is the same token for token in
     # training and in scoring, and the separator survives a cut.
     separator = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
-    answer_tokens = task.generation["maximum_new_tokens"] if task.generation else 0
+    answer_tokens = task.generation.maximum_new_tokens if task.generation else 0
     whole = max(task.maximum_tokens - answer_tokens, task.maximum_tokens // 2)
     limit = whole - len(separator)
     if limit < 1:
@@ -357,7 +357,7 @@ def _byte_bpe(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokeniz
 
 def _wrap(backend: Tokenizer, architecture: str, maximum_tokens: int) -> PreTrainedTokenizerFast:
     """The trained tokenizer in the class of its architecture, with pair encoding."""
-    special = {token: backend.token_to_id(token) for token in _SPECIAL_TOKENS[architecture]}
+    special = {token: number for number, token in enumerate(_SPECIAL_TOKENS[architecture])}
     if architecture == "bert":
         backend.post_processor = processors.BertProcessing(
             ("[SEP]", special["[SEP]"]), ("[CLS]", special["[CLS]"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsetune.config.load import Task
+from sparsetune.config.task import SyntheticTask
 from sparsetune.data.examples import split_file, write_examples
 from sparsetune.data.layouts import read_published
 from sparsetune.data.layouts.glue import read_tests
@@ -64,11 +65,11 @@ def make_splits(task: Task, directory: Path, *, lock_file: Path) -> dict[str, An
         DataError: as for :func:`make_dataset`.
     """
     generated = directory / "published"
-    if task.source["kind"] == "world":
-        _generate(task, generated)
+    if isinstance(task.source, SyntheticTask):
+        _generate(task.layout, task.source, generated)
         folder, origin, revision = generated, f"the generated {task.layout} task", None
     else:
-        folder, origin, revision = published_files(task, lock_file=lock_file)
+        folder, origin, revision = published_files(task, task.source, lock_file=lock_file)
     counts: dict[str, Any] = {}
     try:
         for split in ("train", "evaluation"):
@@ -84,12 +85,12 @@ def make_splits(task: Task, directory: Path, *, lock_file: Path) -> dict[str, An
     return {**counts, **inventory(directory), "revision": revision}
 
 
-def _generate(task: Task, directory: Path) -> None:
-    sizes = {"train": task.source["sizes"]["train"], "dev": task.source["sizes"]["evaluation"]}
+def _generate(layout: str, source: SyntheticTask, directory: Path) -> None:
+    sizes = {"train": source.sizes.train, "dev": source.sizes.evaluation}
     # The published SQuAD has no test questions with answers.
-    if task.layout != "squad" and task.source["sizes"].get("test"):
-        sizes["test"] = task.source["sizes"]["test"]
-    write_task(task.layout, directory, seed=task.source["seed"], sizes=sizes)
+    if layout != "squad" and source.sizes.test:
+        sizes["test"] = source.sizes.test
+    write_task(layout, directory, seed=source.seed, sizes=sizes)
 
 
 def _counts(task: Task, split: str, examples: Sequence[Any]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def evaluate(
     speed = measure_speed(split, tuned.model, device)
     examples, references = len(split.examples), split.references
     scores, notes = assess(spec.task.metrics, predicted.values, references)
-    training, _ = training_features(spec.task, dataset, split.tokenizer, spec.limits)
+    limit = spec.limits.train_examples
+    training, _ = training_features(spec.task, dataset, split.tokenizer, limit)
     measured = EvaluateMeasured(
         headline_metric=spec.task.metrics[0],
         metrics=scores,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sparsetune.architectures.loading import check_folder
+from sparsetune.config.backbone import HubSource, HubText
 from sparsetune.config.load import Backbone, Catalogue, Suite, Task
 from sparsetune.config.reading import read_yaml
 from sparsetune.data.hub import HubRepository, NothingArrivesError, matching
@@ -118,13 +119,19 @@ def parts_of(catalogue: Catalogue, suite: Suite, *, only: Only | None = None) ->
     tasks = {run.task.id: run.task for run in suite.runs}
     backbones = {run.backbone.id: run.backbone for run in suite.runs}
     for backbone in list(backbones.values()):
-        tokenizer = (backbone.pretraining or {}).get("tokenizer", {})
-        if tokenizer.get("kind") == "published":
-            lender = tokenizer["backbone"]
+        lender = backbone.published_tokenizer
+        if lender is not None:
             backbones.setdefault(lender, catalogue.backbone(lender))
-    parts = [_task_part(task) for task in tasks.values() if task.source["kind"] == "hub"]
-    parts += [_text_part(one) for one in backbones.values() if one.source["kind"] == "hub-text"]
-    parts += [_backbone_part(one) for one in backbones.values() if one.source["kind"] == "hub"]
+    parts = [
+        _task_part(task, source)
+        for task in tasks.values()
+        if isinstance(source := task.source, HubSource)
+    ]
+    sources = [(one, one.source) for one in backbones.values()]
+    parts += [_text_part(source) for _, source in sources if isinstance(source, HubText)]
+    parts += [
+        _backbone_part(one, source) for one, source in sources if isinstance(source, HubSource)
+    ]
     return [part for part in _merged(parts) if only is None or part.place.startswith(only)]
 
 
@@ -172,9 +179,9 @@ def _fill(part: MirrorPart, folder: Path, lock_file: Path) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target)
         write_origin(partial, part.repository.name, commit, part.patterns)
-    files = read_origin(folder)["files"]
-    size = sum((folder / name).stat().st_size for name in files)
-    return f"{len(files)} files, {size:,} bytes, {origin}: fetched"
+    filled = read_origin(folder) or {"files": ()}
+    size = sum((folder / name).stat().st_size for name in filled["files"])
+    return f"{len(filled['files'])} files, {size:,} bytes, {origin}: fetched"
 
 
 def _planned(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterator[str]:
@@ -200,35 +207,34 @@ def _require_usable(part: MirrorPart, folder: Path, origin: str) -> None:
         raise DataError(str(error).replace(str(folder), origin)) from None
 
 
-def _task_part(task: Task) -> MirrorPart:
-    prefix, patterns = hub_place(task)
+def _task_part(task: Task, source: HubSource) -> MirrorPart:
+    prefix, patterns = hub_place(source, task.layout)
     return MirrorPart(
         f"datasets/{task.id}",
-        HubRepository(task.source["repository"], "dataset", _ADVICE),
-        task.source["revision"],
+        HubRepository(source.repository, "dataset", _ADVICE),
+        source.revision,
         prefix,
         tuple(patterns),
         lambda folder: [split_files(folder, task, split) for split in ("train", "evaluation")],
     )
 
 
-def _text_part(backbone: Backbone) -> MirrorPart:
-    repository, patterns = backbone.source["repository"], tuple(backbone.source["files"])
+def _text_part(source: HubText) -> MirrorPart:
     return MirrorPart(
-        f"datasets/{repository.rpartition('/')[2]}",
-        HubRepository(repository, "dataset", _ADVICE),
-        backbone.source["revision"],
+        f"datasets/{source.repository.rpartition('/')[2]}",
+        HubRepository(source.repository, "dataset", _ADVICE),
+        source.revision,
         "",
-        patterns,
-        lambda folder: matching_files(patterns, folder, f"{folder}/"),
+        tuple(source.files),
+        lambda folder: matching_files(source.files, folder, f"{folder}/"),
     )
 
 
-def _backbone_part(backbone: Backbone) -> MirrorPart:
+def _backbone_part(backbone: Backbone, source: HubSource) -> MirrorPart:
     return MirrorPart(
         f"backbones/{backbone.id}",
-        HubRepository(backbone.source["repository"], "model", _ADVICE),
-        backbone.source["revision"],
+        HubRepository(source.repository, "model", _ADVICE),
+        source.revision,
         "",
         BACKBONE_PATTERNS,
         lambda folder: check_folder(folder, backbone.architecture),

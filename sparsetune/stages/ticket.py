@@ -118,7 +118,8 @@ def _searched(
     dataset, backbone = inputs
     settings = recipe.search
     tokenizer = load_tokenizer(backbone)
-    data: tuple[Sequence[Any], Any] = training_features(job.task, dataset, tokenizer, job.limits)
+    limit = job.limits.train_examples
+    data: tuple[Sequence[Any], Any] = training_features(job.task, dataset, tokenizer, limit)
     told: dict[str, Any] = {"objective": settings.objective}
     kind: Kind = job.task.kind
     label_count = job.task.label_count

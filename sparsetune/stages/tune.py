@@ -76,7 +76,9 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
     device = context.device  # before anything touches CUDA
     inputs = hashes(paths.inputs())
     tokenizer = load_tokenizer(paths.backbone)
-    features, collate = training_features(spec.task, paths.dataset, tokenizer, spec.limits)
+    features, collate = training_features(
+        spec.task, paths.dataset, tokenizer, spec.limits.train_examples
+    )
     scoring = _scoring(spec, paths.dataset, tokenizer, device)
     tuned = build_run(spec, paths)
     folder = context.work_folder(

@@ -4,6 +4,7 @@ A module has ``forms`` (split -> accepted file names and name of the parquet spl
 Nothing here imports torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +24,7 @@ _LAYOUTS: dict[str, ModuleType] = {
 }
 
 
-def read_published(directory: Path, task: Task, split: Split) -> list[Example]:
+def read_published(directory: Path, task: Task, split: Split) -> Sequence[Example]:
     """Read one split of a task to the end, from files in its published layout.
 
     Args:

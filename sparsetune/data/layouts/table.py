@@ -37,11 +37,11 @@ def forms(task: Task, directory: Path) -> dict[str, tuple[list[str], str]]:
     del directory
     return {
         stem: ([f"{name}.{ending}" for ending in _ENDINGS], name)
-        for stem, name in (task.splits or {}).items()
+        for stem, name in (task.splits.resolved() if task.splits else {}).items()
     }
 
 
-def read(paths: Sequence[Path], task: Task, split: Split) -> list[Example]:
+def read(paths: Sequence[Path], task: Task, split: Split) -> Sequence[Example]:
     """Read the examples of one split, in file order.
 
     Args:
@@ -57,10 +57,9 @@ def read(paths: Sequence[Path], task: Task, split: Split) -> list[Example]:
     Raises:
         DataError: damaged file, or a bad row.
     """
-    stem, columns = stem_of(task, split), task.columns
+    stem, columns = stem_of(task, split), task.columns.resolved() if task.columns else {}
     if task.kind == "span":
-        names = [columns["question"], columns["context"], columns["answers"]]
-        names += [columns["id"]] if "id" in columns else []
+        names = [columns[key] for key in ("question", "context", "answers", "id") if key in columns]
         return _spans(_rows(paths, names), stem)
     if task.kind == "generation":
         rows = _rows(paths, [columns["source"], columns["references"]])

@@ -316,8 +316,8 @@ def write_task(layout: str, directory: Path, *, seed: int, sizes: Mapping[str, i
         if layout == "squad":
             _write_squad(directory, split, seed=seed, size=size, words=words)
         elif layout == "e2e":
-            rows = e2e_rows(stream(seed, layout, split), size, E2E_REFERENCES[split])
-            _write_e2e(directory / _E2E_FILES[split], rows)
+            texts = e2e_rows(stream(seed, layout, split), size, E2E_REFERENCES[split])
+            _write_e2e(directory / _E2E_FILES[split], texts)
         else:
             draws = stream(seed, layout, split)
             rows = [GLUE_ROWS[layout](draws, words, index) for index in range(size)]
@@ -367,13 +367,12 @@ def _write_glue(path: Path, layout: str, split: str, rows: Iterable[Sequence[str
 
 def _without_labels(
     layout: str, rows: Iterable[Sequence[str]]
-) -> tuple[tuple[str, ...], list[Sequence[str]]]:
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of a published test file."""
     if layout in ("sst2", "cola"):
         column = {"sst2": 0, "cola": 3}[layout]
-        numbered = [(str(index), row[column]) for index, row in enumerate(rows)]
-        return ("index", "sentence"), numbered
-    return _GLUE_HEADERS[layout][:-1], [row[:-1] for row in rows]
+        return ("index", "sentence"), [(str(n), row[column]) for n, row in enumerate(rows)]
+    return _GLUE_HEADERS[layout][:-1], [tuple(row[:-1]) for row in rows]
 
 
 def _write_squad(directory: Path, split: str, *, seed: int, size: int, words: Vocabulary) -> None:

@@ -20,6 +20,7 @@ from sparsetune.architectures.loading import (
     load_model,
     load_tokenizer,
 )
+from sparsetune.config.backbone import HubSource, MirrorSource
 from sparsetune.data.sources import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.records import sha256_of
@@ -57,7 +58,7 @@ def bert(folders, tmp_path):
 
 
 def mirror_of(path, architecture="bert"):
-    source = {"kind": "mirror", "path": str(path)}
+    source = MirrorSource(kind="mirror", path=str(path))
     return SimpleNamespace(id="tiny", architecture=architecture, source=source)
 
 
@@ -250,7 +251,9 @@ def test_offline_hub_backbone_names_the_mirror_option(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path; from types import SimpleNamespace as N\n"
         "from sparsetune.data.sources import fetch_backbone\n"
-        "source = dict(kind='hub', repository='google-bert/bert-base-uncased', revision='main')\n"
+        "from sparsetune.config.backbone import HubSource\n"
+        "name = 'google-bert/bert-base-uncased'\n"
+        "source = HubSource(kind='hub', repository=name, revision='main')\n"
         "backbone = N(id='bert-base', architecture='bert', source=source)\n"
         "fetch_backbone(backbone, Path('out'), lock_file=Path('config/lock.yaml'))\n"
     )
@@ -277,7 +280,7 @@ def test_hub_backbone_is_taken_at_the_pinned_commit_and_without_pickles(
         return folders / "gpt2"
 
     monkeypatch.setattr("sparsetune.data.hub.HubRepository.snapshot", snapshot)
-    source = {"kind": "hub", "repository": "openai-community/gpt2", "revision": commit}
+    source = HubSource(kind="hub", repository="openai-community/gpt2", revision=commit)
     backbone = SimpleNamespace(id="gpt2", architecture="gpt2", source=source)
     measured = fetch_backbone(backbone, tmp_path / "out", lock_file=tmp_path / "lock")
     assert measured["revision"] == commit == asked["revision"]

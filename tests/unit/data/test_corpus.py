@@ -9,6 +9,7 @@ import pytest
 import torch
 from unit.data.hub_server import COMMIT, hub  # noqa: F401
 
+from sparsetune.config.backbone import HubText, TextFiles
 from sparsetune.data.corpus import (
     Blocks,
     CausalBlocks,
@@ -25,7 +26,8 @@ from sparsetune.records import sha256_of
 
 
 def gather(folder, *paths, **others):
-    source = {"kind": "text", "seed": 0, "paths": [str(path) for path in paths], **others}
+    names = [str(path) for path in paths]
+    source = TextFiles(kind="text", seed=0, paths=names, **others)
     return gather_corpus(source, folder / "corpus.txt", lock_file=folder / "lock.yaml")
 
 
@@ -87,11 +89,12 @@ def test_hub_text_is_read_at_the_commit_that_the_branch_stands_for(hub, tmp_path
         pyarrow.parquet.write_table(pyarrow.table({"text": [text]}), sink)
         served[f"{name}.parquet"] = sink.getvalue().to_pybytes()
     hub.repositories["dataset", "my/texts"] = served
-    source = {"kind": "hub-text", "repository": "my/texts", "revision": "main", "seed": 0}
 
     def gather_hub(*patterns):
-        asked = {**source, "files": list(patterns)}
-        return gather_corpus(asked, tmp_path / "corpus.txt", lock_file=tmp_path / "lock.yaml")
+        source = HubText(
+            kind="hub-text", repository="my/texts", revision="main", seed=0, files=patterns
+        )
+        return gather_corpus(source, tmp_path / "corpus.txt", lock_file=tmp_path / "lock.yaml")
 
     found = gather_hub("wiki/*.parquet")
     assert (found["revision"], found["documents"]) == (COMMIT, 2)

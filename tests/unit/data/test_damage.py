@@ -3,11 +3,11 @@
 import gzip
 import io
 import json
-from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from unit.data.tasks import task_of
 
 from sparsetune.errors import DataError
 from sparsetune.records import DatasetRecord, read_record
@@ -242,10 +242,9 @@ def folder_of(tmp_path, name):
     mirror.mkdir()
     for file in (train, dev):
         (mirror / file).write_bytes(content)
-    task = SimpleNamespace(
-        id=name, layout=layout, kind=kind, labels=labels, columns=columns, evaluation_part=None,
-        splits={"train": "train", "dev": "dev"}, evaluation_split="dev",
-        source={"kind": "mirror", "path": str(mirror)}, settings=dict,
+    task = task_of(
+        layout, kind, labels, columns=columns, splits={"train": "train", "dev": "dev"},
+        source={"kind": "mirror", "path": str(mirror)},
     )  # fmt: skip
     return task, mirror / train
 

@@ -86,7 +86,7 @@ def encoded(monkeypatch):
 
 
 def make(task, dataset, tokenizer, limit=None):
-    return training_features(task, dataset, tokenizer, {"train_examples": limit})[0]
+    return training_features(task, dataset, tokenizer, limit)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -182,13 +182,17 @@ def test_parallel_jobs_resolve_each_branch_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("revision", ["main", COMMIT])
 def test_offline_mode_of_the_library_names_the_mirror_option(tmp_path, revision):
     script = (
-        "from pathlib import Path; from types import SimpleNamespace as N\n"
+        "from pathlib import Path; from unit.data.tasks import task_of\n"
         "from sparsetune.data.sources import published_files\n"
         f"source = dict(kind='hub', repository='nyu-mll/glue', revision={revision!r})\n"
-        "task = N(id='sst2', layout='sst2', source=source)\n"
-        "published_files(task, lock_file=Path('lock.yaml'))\n"
+        "task = task_of('sst2', source=source)\n"
+        "published_files(task, task.source, lock_file=Path('lock.yaml'))\n"
     )
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hub"),
+        "PYTHONPATH": f"{ROOT}:{ROOT}/tests",
+    }
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, **environment},
         capture_output=True, text=True, timeout=60,

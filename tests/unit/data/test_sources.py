@@ -1,12 +1,13 @@
 import gzip
-from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 from huggingface_hub import constants
 from unit.data.hub_server import COMMIT, hub  # noqa: F401
+from unit.data.tasks import source_of, task_of
 
+from sparsetune.config.backbone import TextFiles
 from sparsetune.data.examples import read_examples
 from sparsetune.data.sources import (
     ORIGIN,
@@ -24,13 +25,6 @@ from sparsetune.stages.dataset import make_dataset
 
 GOOD = b"sentence\tlabel\ngood\t1\nbad\t0\n"
 TEST = b"index\tsentence\n0\tfine\n"
-
-
-def task_of(layout="sst2", kind="classification", labels=("0", "1"), **source):
-    return SimpleNamespace(
-        id=layout, layout=layout, kind=kind, labels=labels, evaluation_split="dev", columns=None,
-        splits=None, evaluation_part=None, source=source, settings=dict,
-    )  # fmt: skip
 
 
 def make(task, folder):
@@ -54,8 +48,8 @@ def names(folder):
 
 
 def test_a_mirror_is_read_once_and_counted(tmp_path, mirror):
-    task, out = task_of(kind="classification"), tmp_path / "out" / "sst2"
-    task.source = {"kind": "mirror", "path": str(mirror)}
+    task = task_of("sst2", source={"kind": "mirror", "path": str(mirror)})
+    out = tmp_path / "out" / "sst2"
     measured = make(task, out)
     files = ["evaluation.parquet", "test.parquet", "train.parquet"]
     assert measured["files"] == {name: sha256_of(out / name) for name in files}
@@ -81,8 +75,7 @@ def test_missing_parts_of_a_mirror_are_named(tmp_path, mirror):
         (mirror, r"datasets/sst2/dev\.tsv: no such file .*notes\.txt"),
         (tmp_path / "nowhere", r"nowhere: no such folder; it must hold train\.tsv"),
     ):
-        task = task_of()
-        task.source = {"kind": "mirror", "path": str(path)}
+        task = task_of("sst2", source={"kind": "mirror", "path": str(path)})
         with pytest.raises(DataError, match=told):
             make(task, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -101,8 +94,8 @@ def test_missing_parts_of_a_mirror_are_named(tmp_path, mirror):
 )
 def test_a_synthetic_task_is_made_alike_each_time(tmp_path, layout, kind, expected):
     labels = ("entailment", "not_entailment") if layout == "rte" else ("0", "1")
-    task = task_of(layout, kind, labels)
-    task.source = {"kind": "world", "seed": 3, "sizes": {"train": 12, "evaluation": 5, "test": 4}}
+    sizes = {"train": 12, "evaluation": 5, "test": 4}
+    task = task_of(layout, kind, labels, source={"kind": "world", "seed": 3, "sizes": sizes})
     one, two = make(task, tmp_path / "one"), make(task, tmp_path / "two")
     assert one == two
     assert expected.items() <= one.items()
@@ -128,14 +121,14 @@ def glue(hub):  # noqa: F811
 
 
 def test_a_hub_task_is_read_at_its_commit_and_then_without_network(glue, tmp_path, monkeypatch):
-    task = task_of()
-    task.source = {"kind": "hub", "repository": "nyu-mll/glue", "revision": "main"}
+    source = {"kind": "hub", "repository": "nyu-mll/glue", "revision": "main"}
+    task = task_of("sst2", source=source)
     first = make(task, tmp_path / "one")
     assert (first["revision"], first["train_examples"]) == (COMMIT, 3)
     assert {name.partition("/")[0] for name in glue.downloads()} == {"sst2"}
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert make(task, tmp_path / "two") == first
-    task.source = {**task.source, "subset": "cola"}
+    task = task_of("sst2", source={**source, "subset": "cola"})
     with pytest.raises(DataError, match="no network for hub source nyu-mll/glue"):
         make(task, tmp_path / "one")
     kept = read_record(tmp_path / "one" / "record.json", DatasetRecord).measured
@@ -147,8 +140,8 @@ def test_a_bad_row_from_the_hub_is_told_by_repository_and_commit(glue, tmp_path)
     pyarrow.parquet.write_table(pyarrow.table({"sentence": ["a"], "label": [7]}), sink)
     name = "sst2/validation-00000-of-00001.parquet"
     glue.repositories["dataset", "nyu-mll/glue"][name] = sink.getvalue().to_pybytes()
-    task = task_of()
-    task.source = {"kind": "hub", "repository": "nyu-mll/glue", "revision": COMMIT}
+    source = {"kind": "hub", "repository": "nyu-mll/glue", "revision": COMMIT}
+    task = task_of("sst2", source=source)
     with pytest.raises(DataError) as caught:
         make(task, tmp_path / "out")
     assert str(caught.value) == (
@@ -186,15 +179,19 @@ def test_a_mirrors_folder_that_differs_from_its_note_is_refused(mirror):
             mirrored_commit(mirror)
 
 
+def text_of(*paths):
+    return TextFiles(kind="text", seed=0, paths=paths)
+
+
 def test_patterns_give_their_files_sorted_and_each_once(tmp_path, monkeypatch):
     for name in ("b.txt", "a.txt.gz", "c.parquet"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    source = {"kind": "text", "paths": ["c.*", "*.txt*", str(tmp_path / "b.txt")]}
+    source = text_of("c.*", "*.txt*", str(tmp_path / "b.txt"))
     found = [path.name for path in text_files(source)]
     assert found == ["c.parquet", "a.txt.gz", "b.txt", "b.txt"]  # relative and absolute differ
-    assert text_files({"kind": "world"}) == []
+    assert text_files(source_of("mirror", path="x")) == []
     assert planned_inputs(source) == [*found[:3], str(tmp_path / "b.txt")]
-    assert planned_inputs({"kind": "text", "paths": ["none.*", "b.txt"]}) == ["none.*", "b.txt"]
+    assert planned_inputs(text_of("none.*", "b.txt")) == ["none.*", "b.txt"]
     with pytest.raises(DataError, match=r"^here: none\.\*: no such text; need text, text\.gz or"):
         matching_files(["none.*"], tmp_path, "here: ")

@@ -138,7 +138,7 @@ def test_a_stride_without_room_is_refused(bert, stride):
 
 
 def test_generation_trains_on_the_reference_only(gpt2):
-    task = task_of("generation", 64, generation={"maximum_new_tokens": 8})
+    task = task_of("generation", 64, generation=SimpleNamespace(maximum_new_tokens=8))
     examples = [GenerationExample("0", "food : Thai", ("Thai food.", "It is Thai."))]
     features = encode(examples, task, gpt2, for_training=True)
     (prompt,) = encode(examples, task, gpt2, for_training=False)
@@ -154,7 +154,7 @@ def test_generation_trains_on_the_reference_only(gpt2):
 
 
 def test_long_generation_inputs_keep_separator_and_room_for_the_answer(gpt2):
-    task = task_of("generation", 20, generation={"maximum_new_tokens": 8})
+    task = task_of("generation", 20, generation=SimpleNamespace(maximum_new_tokens=8))
     examples = [GenerationExample("0", "s" * 50, ("r" * 50,))]
     (prompt,) = encode(examples, task, gpt2, for_training=False)
     assert gpt2.decode(prompt["input_ids"]) == "s" * 9 + SEPARATOR

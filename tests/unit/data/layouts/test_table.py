@@ -1,11 +1,11 @@
 import gzip
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from unit.data import tasks
 
 from sparsetune.config.load import Catalogue
 from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
@@ -14,19 +14,13 @@ from sparsetune.data.layouts.table import _rows
 from sparsetune.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[4]
+SPLITS = {"train": "part-1", "dev": "part-2"}
 ROWS = [{"said": 'a "b', "of": "news"}, {"said": "c", "of": "talk"}]
 
 
 def task_of(kind="classification", labels=("talk", "news"), **columns):
-    return SimpleNamespace(
-        id="mine",
-        layout="table",
-        kind=kind,
-        labels=labels,
-        columns=columns or {"texts": ["said"], "label": "of"},
-        splits={"train": "part-1", "dev": "part-2"},
-        evaluation_split="dev",
-    )
+    columns = columns or {"texts": ["said"], "label": "of"}
+    return tasks.task_of("table", kind, labels, columns=columns, splits=SPLITS)
 
 
 def write_every_form(folder, rows):
@@ -140,7 +134,7 @@ def test_rows_are_counted_as_an_editor_does(tmp_path):
 )
 def test_tasks_of_no_paper_are_one_file_each(tmp_path, task_id, columns, expected):
     task = Catalogue(ROOT / "config").task(task_id)
-    for name in ("train", task.splits[task.evaluation_split]):
+    for name in ("train", getattr(task.splits, task.evaluation_split)):
         path = tmp_path / f"{name}-00000-of-00001.parquet"
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
     found = read_published(tmp_path, task, "evaluation")
