@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from sparsetune.config.metric import scale_of
 from sparsetune.config.task import GENERATED_PREFIX
@@ -172,7 +172,7 @@ def write_pareto(suite: Finished, path: Path) -> None:
         mpl.lines.Line2D([], [], marker=marker, color=colour, linestyle="", label=method)
         for method, (marker, colour) in styles.items()
     ]
-    _finish(figure, path, f"{told} Arrow: below the axis.", suite, handles)
+    _finish(figure, path, f"{told} Arrow: below the axis, at the score told.", suite, handles)
 
 
 def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping[str, Any]) -> None:
@@ -192,8 +192,8 @@ def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping
             markerfacecolor="white" if one.collapsed else colour, linestyle="", zorder=3,
         )  # fmt: skip
         if one.score < floor:
-            axis.annotate(f"↓ {one.score:.1f}", (x, y), (5, 0), textcoords="offset points",
-                          fontsize=6, va="center")  # fmt: skip
+            axis.annotate(f"↓{one.score:.0f}", (x, y), (0, 5), textcoords="offset points",
+                          fontsize=6, ha="center")  # fmt: skip
     for index in best:
         axis.annotate(points["method"].iloc[index], places[index], (4, 4), fontsize=6,
                       textcoords="offset points")  # fmt: skip
@@ -203,7 +203,7 @@ def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_minor_locator(NullLocator())
 
 
 @mpl.rc_context(_STYLE)
@@ -430,7 +430,7 @@ def write_curves(suite: Finished, path: Path) -> None:
     if (losses[np.isfinite(losses)] > 0).all():
         grid.flat[0].set_yscale("log")
         grid.flat[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
-        grid.flat[0].yaxis.set_minor_formatter(NullFormatter())
+        grid.flat[0].yaxis.set_minor_locator(NullLocator())
         grid.flat[0].yaxis.set_major_formatter("{x:g}")
     for axis in grid[-1]:
         axis.set_xlabel("training step")
