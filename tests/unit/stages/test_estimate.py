@@ -120,14 +120,14 @@ def test_a_schedule_by_hand():
     assert wall_seconds(jobs, {"core": 2, "gpu": 0}) == 4
 
 
-def test_a_gpu_s_jobs_wait_for_it_and_the_others_do_not():
+def test_jobs_of_a_gpu_wait_for_it_and_the_others_do_not():
     jobs = planned(timed("a", 4, (), "tune"), timed("b", 4, (), "tune"), timed("c", 5))
     assert wall_seconds(jobs, {"core": 1, "gpu": 1}) == 8
     assert wall_seconds(jobs, {"core": 1, "gpu": 2}) == 5
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_graham_s_bounds_hold(seed):
+def test_bounds_of_list_scheduling_hold(seed):
     generator, rows, path = random.Random(seed), [], {}
     for number in range(40):
         needs = generator.sample(sorted(path), min(len(path), generator.randint(0, 3)))
@@ -193,7 +193,7 @@ def test_a_mistake_is_one_line(estimated, options, message):
     assert told.err.count("\n") == 1
 
 
-def test_the_papers_grid_takes_seconds_and_no_torch(tmp_path):
+def test_grid_of_the_papers_takes_seconds_and_no_torch(tmp_path):
     program = (
         "import sys; from sparsetune.cli import main\n"
         f"code = main(['estimate', '--configfile', {str(CONFIG / 'paper.yaml')!r}, '--catalogue', "

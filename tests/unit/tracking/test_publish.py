@@ -67,7 +67,7 @@ def test_publish_completes_a_live_run_in_place(results, tmp_path, arrived, statu
 @pytest.mark.parametrize(
     "broken", ["other steps", "a point too many", "another record's", "other value"]
 )
-def test_publish_replaces_a_live_run_that_is_not_this_records(results, tmp_path, broken):
+def test_publish_replaces_a_live_run_of_another_record(results, tmp_path, broken):
     other = {
         "other steps": [(5, CURVES[0][1]), CURVES[1]],
         "a point too many": [*CURVES, (20, CURVES[1][1])],
