@@ -1,6 +1,9 @@
-"""Combinations that a suite asks for and that cannot run, and the rules of PEFT's updates."""
+"""Methods: what cannot run and why; rules of updates, masks and phases."""
+
+from pathlib import Path
 
 import pytest
+import yaml
 
 from sparsetune.cli import main
 from sparsetune.config.load import Catalogue, Refusal
@@ -8,6 +11,7 @@ from sparsetune.config.method import Method
 from sparsetune.config.reading import read_yaml, validated
 from sparsetune.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parents[3]
 REASON = "PEFT's Super-Tuning takes nn.Linear only, and GPT-2's matrices are Conv1D"
 RUNS = [
     {"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["lora", "supra"]},
@@ -124,3 +128,76 @@ def method_file(repository, method):
     raw = dict(read_yaml(repository / "config" / "methods" / f"{method}.yaml"))
     raw.pop("overrides", None)
     return raw
+
+
+def phases_of(*prunes):
+    """A phase that trains before each of these prune phases and after the last."""
+    train = read_yaml(ROOT / "config" / "methods" / "dsee.yaml")["phases"][0]
+    made = [{**train, "name": "recover"}]
+    for index, prune in enumerate(prunes):
+        made += [{"name": f"prune-{index}", "kind": "prune", **prune}]
+    return made
+
+
+HEADS = {"kind": "heads", "head_sparsity": 0.25, "score": "delta"}
+N_OF_M = {"kind": "n-of-m", "n": 2, "m": 4, "score": "delta"}
+POOLS = {"kind": "unstructured", "pools": "two", "adapted_sparsity": 0.5, "rest_sparsity": 0.2,
+         "score": "delta"}  # fmt: skip
+FULL = {"kind": "full"}
+# Case -> what is changed in dsee-unstructured.yaml, what the one line must say.
+BAD_METHODS = {
+    "share missing": ({"phases": phases_of({"share": 0.5}, {})},
+                      "each of several prune phases needs a share, received 0.5, none"),
+    "shares equal": ({"phases": phases_of({"share": 0.5}, {"share": 0.5}, {"share": 1})},
+                     "shares must increase from prune phase to prune phase, received 0.5, 0.5, 1"),
+    "shares fall": ({"phases": phases_of({"share": 1}, {"share": 0.5})}, "shares must increase"),
+    "last share": ({"phases": phases_of({"share": 0.2}, {"share": 0.9})},
+                   "the share of the last prune phase must be 1, received 0.2, 0.9"),
+    "only share": ({"phases": phases_of({"share": 0.5})}, "prune phase must be 1, received 0.5"),
+    "share of zero": ({"phases": phases_of({"share": 0})}, "phases.1.share: received 0; allowed"),
+    "share above one": ({"phases": phases_of({"share": 1.5})}, "phases.1.share: received 1.5;"),
+    "rewind not boolean": ({"phases": phases_of({"rewind": 1})},
+                           "phases.1.rewind: received 1; allowed: true or false"),
+    "share of a training": ({"phases": [{**phases_of()[0], "share": 1}]}, "unknown key 'share'"),
+    "heads twice": ({"mask": HEADS, "phases": phases_of({"share": 0.5}, {"share": 1})},
+                    "mask.kind heads needs exactly one prune phase, received 2"),
+    "heads rewound": ({"mask": HEADS, "phases": phases_of({"rewind": True})},
+                      "rewind does not go with mask.kind heads"),
+    "heads not pruned": ({"mask": HEADS, "phases": phases_of()}, "received 0 with mask.kind heads"),
+    "heads all gone": ({"mask": {**HEADS, "head_sparsity": 1}},
+                       "mask.head_sparsity: received 1; allowed: a number < 1"),
+    "heads by weight": ({"mask": {**HEADS, "score": "weight"}},
+                        "mask.score: received 'weight'; allowed: delta, weight+delta, random"),
+    "heads of full": ({"mask": HEADS, "update": FULL},
+                      "mask.kind: heads with update.kind full; it needs dsee"),
+    "more than the group": ({"mask": {**N_OF_M, "n": 5}}, "mask.n: received 5; allowed: up to"),
+    "none of a group": ({"mask": {**N_OF_M, "n": 0}}, "mask.n: received 0; allowed: a number >= 1"),
+    "group of one": ({"mask": {**N_OF_M, "m": 1}}, "mask.m: received 1; allowed: a number >= 2"),
+    "full by update": ({"mask": POOLS, "update": FULL},
+                       "mask.score: received delta; update.kind full has no update"),
+    "one pool, two ratios": ({"mask": {**POOLS, "pools": "one"}}, "equal, received 0.5 and 0.2"),
+    "unknown pools": ({"mask": {**POOLS, "pools": "layer"}}, "allowed: two, one, matrix"),
+    "prune without mask": ({"mask": {"kind": "none"}}, "received 1 with mask.kind none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_METHODS)
+def test_masks_and_prune_phases_that_do_not_fit_are_one_line(catalogue, case):
+    change, message = BAD_METHODS[case]
+    path = catalogue / "methods" / "dsee-unstructured.yaml"
+    raw = {**read_yaml(path), **change}
+    raw.pop("overrides")
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        Catalogue(catalogue).method(path.stem, backbone_id="bert-base", task_id="rte")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mask", [HEADS, N_OF_M, POOLS, {**POOLS, "pools": "matrix"}])
+def test_every_kind_of_mask_can_be_asked_for(catalogue, mask):
+    path = catalogue / "methods" / "dsee-unstructured.yaml"
+    path.write_text(yaml.safe_dump({**read_yaml(path), "mask": mask}), encoding="utf-8")
+    method = Catalogue(catalogue).method(path.stem, backbone_id="bert-base", task_id="rte")
+    assert method.mask.resolved() == mask
