@@ -24,23 +24,13 @@ from sparsetune.records import STAGES, digest_of
 LOCK_FILE = "revisions.lock.yaml"
 
 
-# --- options -------------------------------------------------------------------------------------
-
-
 def at_least(minimum: int) -> Callable[[str], int]:
-    """A type for options that are whole numbers.
-
-    Args:
-        minimum: smallest number allowed.
-
-    Returns:
-        A function from text to the number, which argparse calls.
-    """
+    """A type for options that are whole numbers, ``minimum`` or more."""
 
     def parse(text: str) -> int:
         if not text.removeprefix("-").isdecimal() or int(text) < minimum:
-            allowed = f"whole number >= {minimum}"
-            raise argparse.ArgumentTypeError(f"received {text!r}; allowed: {allowed}")
+            told = f"received {text!r}; allowed: whole number >= {minimum}"
+            raise argparse.ArgumentTypeError(told)
         return int(text)
 
     return parse
@@ -162,9 +152,6 @@ def _add(sub: argparse.ArgumentParser, name: str, word: str) -> None:
         place.add_argument(option, **meaning)
 
 
-# --- the program ---------------------------------------------------------------------------------
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
@@ -227,10 +214,6 @@ def _limits(arguments: argparse.Namespace) -> Limits:
     )
 
 
-def _require_settings(thing: Any, arguments: argparse.Namespace) -> None:
-    _require_digest(digest_of(thing.settings()), arguments, what=arguments.command)
-
-
 def _require_digest(found: str, arguments: argparse.Namespace, *, what: str) -> None:
     """Refuse to work on settings that are not the ones that the caller planned."""
     if arguments.digest is not None and found != arguments.digest:
@@ -238,6 +221,23 @@ def _require_digest(found: str, arguments: argparse.Namespace, *, what: str) -> 
             f"{what}: settings have digest {found}, the caller planned {arguments.digest}; "
             "the catalogue was edited in between: run the command again"
         )
+
+
+def _planned(thing: Any, arguments: argparse.Namespace) -> tuple[Any, Path, Any]:
+    """A thing of the catalogue as the caller planned it, where it goes, and the job."""
+    _require_digest(digest_of(thing.settings()), arguments, what=arguments.command)
+    return thing, arguments.output, _context(arguments)
+
+
+def _folders(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The folders that the arguments name, by the names that the stages have for them."""
+    options = {
+        "dataset": "dataset_dir", "backbone": "backbone_dir", "run": "run_dir",
+        "support": "support_file", "ticket": "ticket_file", "output": "output",
+        "results": "results", "resources": "resources",
+    }  # fmt: skip
+    given = vars(arguments)
+    return {name: given[option] for name, option in options.items() if option in given}
 
 
 def _context(arguments: argparse.Namespace) -> Any:
@@ -249,18 +249,13 @@ def _context(arguments: argparse.Namespace) -> Any:
     return Context(device, **{name: value for name, value in given.items() if value is not None})
 
 
-# --- stages --------------------------------------------------------------------------------------
-
-
 @command("dataset", "check and copy, or generate, a task's files",
          "--task [--digest] [--mirror] --output")  # fmt: skip
 def _dataset(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.dataset import make_dataset
 
     task = _catalogue(arguments).task(arguments.task)
-    _require_settings(task, arguments)
-    lock_file = arguments.catalogue / LOCK_FILE
-    make_dataset(task, arguments.output, _context(arguments), lock_file=lock_file)
+    make_dataset(*_planned(task, arguments), lock_file=arguments.catalogue / LOCK_FILE)
 
 
 @command("backbone", "fetch, mirror or pre-train a backbone",
@@ -269,9 +264,7 @@ def _backbone(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.backbone import make_backbone
 
     backbone = _catalogue(arguments).backbone(arguments.backbone)
-    _require_settings(backbone, arguments)
-    lock_file = arguments.catalogue / LOCK_FILE
-    make_backbone(backbone, arguments.output, _context(arguments), lock_file=lock_file)
+    make_backbone(*_planned(backbone, arguments), lock_file=arguments.catalogue / LOCK_FILE)
 
 
 @command("support", "choose the positions of the sparse residual S2",
@@ -281,16 +274,10 @@ def _support(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.support import make_support
 
     catalogue = _catalogue(arguments)
-    recipe = catalogue.support(arguments.support)
-    _require_settings(recipe, arguments)
-    make_support(
-        recipe,
-        catalogue.backbone(arguments.backbone),
-        _context(arguments),
-        suite=arguments.suite,
-        backbone_directory=arguments.backbone_dir,
-        output=arguments.output,
-    )
+    recipe, output, context = _planned(catalogue.support(arguments.support), arguments)
+    backbone = catalogue.backbone(arguments.backbone)
+    place = {"suite": arguments.suite, "backbone_directory": arguments.backbone_dir}
+    make_support(recipe, backbone, context, **place, output=output)
 
 
 @command("ticket", "search (or draw at random) which heads and neurons to keep",
@@ -318,14 +305,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.tune import TunePaths, tune
 
     spec = _run_spec(arguments)
-    paths = TunePaths(
-        dataset=arguments.dataset_dir,
-        backbone=arguments.backbone_dir,
-        output=arguments.output,
-        support=arguments.support_file,
-        ticket=arguments.ticket_file,
-        results=arguments.results,
-    )
+    paths = TunePaths(**_folders(arguments))
     for needed, given, option in (
         (spec.support, paths.support, "--support-file"),
         (spec.ticket, paths.ticket, "--ticket-file"),
@@ -341,16 +321,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.evaluate import evaluate
 
-    evaluate(_run_spec(arguments), _context(arguments), **_around_run(arguments))
-
-
-def _around_run(arguments: argparse.Namespace) -> dict[str, Path]:
-    return {
-        "dataset": arguments.dataset_dir,
-        "backbone": arguments.backbone_dir,
-        "run": arguments.run_dir,
-        "output": arguments.output,
-    }
+    evaluate(_run_spec(arguments), _context(arguments), **_folders(arguments))
 
 
 @command("cost", "count one run's parameters, MACs and bytes",
@@ -358,27 +329,16 @@ def _around_run(arguments: argparse.Namespace) -> dict[str, Path]:
 def _cost(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.cost import count_cost
 
-    count_cost(
-        _run_spec(arguments),
-        _context(arguments),
-        backbone=arguments.backbone_dir,
-        run=arguments.run_dir,
-        ticket=arguments.ticket_file,
-        output=arguments.output,
-    )
+    count_cost(_run_spec(arguments), _context(arguments), **_folders(arguments))
 
 
 @command("tables", "write tables from records", "--config [--group] --results --output")
 def _tables(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.tables import make_tables
 
-    make_tables(
-        _suite(arguments),
-        results=arguments.results,
-        group=arguments.group,
-        output=arguments.output,
-        definitions=arguments.catalogue / "tables",
-    )
+    definitions = arguments.catalogue / "tables"
+    given = {"group": arguments.group, "definitions": definitions, **_folders(arguments)}
+    make_tables(_suite(arguments), **given)
 
 
 @command("claims", "give each claim of the papers a verdict, from records",
@@ -386,15 +346,14 @@ def _tables(arguments: argparse.Namespace) -> None:
 def _claims(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.claims import make_claims
 
-    places = {"results": arguments.results, "resources": arguments.resources}
-    make_claims(_suite(arguments), Catalogue(arguments.catalogue), **places)
+    make_claims(_suite(arguments), Catalogue(arguments.catalogue), **_folders(arguments))
 
 
 @command("figures", "draw figures from records", "--config --results --output")
 def _figures(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.figures import make_figures
 
-    make_figures(_suite(arguments), results=arguments.results, output=arguments.output)
+    make_figures(_suite(arguments), **_folders(arguments))
 
 
 @command("track", "complete MLflow from records",
@@ -402,21 +361,16 @@ def _figures(arguments: argparse.Namespace) -> None:
 def _track(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.track import prepare_store, track_suite
 
-    suite, results = _suite(arguments), arguments.results
+    suite = _suite(arguments)
     if arguments.prepare:
-        problem = prepare_store(suite, results=results)
+        problem = prepare_store(suite, results=arguments.results)
         problems: Sequence[str] = [problem] if problem else []
     else:
-        report = track_suite(
-            suite, results=results, resources=arguments.resources, attempt=arguments.attempt
-        )
+        report = track_suite(suite, **_folders(arguments), attempt=arguments.attempt)
         print(f"MLflow: {report.published} published, {report.unchanged} unchanged")
         problems = report.problems
     for problem in problems:
         print(f"sparsetune track: warning: {problem}", file=sys.stderr)
-
-
-# --- beside the stages ---------------------------------------------------------------------------
 
 
 @command("schema", "print the JSON Schema of a file of the catalogue, for editors", "--thing")
@@ -449,7 +403,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _submit(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.submit import submit
 
-    told = submit(_run_spec(arguments), _context(arguments), **_around_run(arguments))
+    told = submit(_run_spec(arguments), _context(arguments), **_folders(arguments))
     print("\n".join(told))
 
 
