@@ -96,9 +96,6 @@ def read_lines(path: Path) -> list[str]:
 
     Published sentences hold Unicode line separators, so ``str.splitlines`` would cut rows.
 
-    Args:
-        path: see :func:`read_text`.
-
     Returns:
         At least one line; the empty piece after the last line end is left out.
 
@@ -113,12 +110,6 @@ def read_lines(path: Path) -> list[str]:
 
 def read_json_file(path: Path) -> Any:
     """Value of a plain or gzip JSON file.
-
-    Args:
-        path: see :func:`read_text`.
-
-    Returns:
-        What the JSON holds; its shape is for the caller to check.
 
     Raises:
         DataError: as :func:`read_text`, or not JSON (row and column are named).
@@ -135,9 +126,6 @@ def read_json_file(path: Path) -> Any:
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Values of a file with JSON on each line, and the numbers of their rows, from 1.
-
-    Args:
-        path: see :func:`read_text`.
 
     Raises:
         DataError: as :func:`read_text`, or a row is not JSON.

@@ -64,11 +64,7 @@ class Vocabulary:
 
 
 def vocabulary(*, labelled_only: bool) -> Vocabulary:
-    """Take the words of the language, or the part that labelled train splits use.
-
-    Args:
-        labelled_only: keep one word in ``LABELLED_EVERY`` of each open class.
-    """
+    """Take all words, or one in ``LABELLED_EVERY`` of each open class, as labelled splits do."""
     step = LABELLED_EVERY if labelled_only else 1
     return Vocabulary(
         nouns={kind: words[::step] for kind, words in NOUNS.items()},
@@ -78,15 +74,7 @@ def vocabulary(*, labelled_only: bool) -> Vocabulary:
 
 
 def stream(seed: int, *names: str) -> random.Random:
-    """Make a random stream that depends on the seed and the names alone.
-
-    Args:
-        seed: any integer.
-        names: what the stream is for.
-
-    Returns:
-        A generator whose draws are the same on every platform and in every process.
-    """
+    """Make a random stream that depends on the seed and the names alone, the same everywhere."""
     digest = hashlib.sha256("/".join((str(seed), *names)).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))
 
@@ -97,14 +85,7 @@ def other(stream: random.Random, choices: Sequence[str], not_this: str) -> str:
 
 
 def opinion_clause(stream: random.Random, words: Vocabulary, topic: str, polarity: str) -> str:
-    """Praise or blame a topic in a clause without a full stop.
-
-    Args:
-        stream: source of randomness.
-        words: adjectives to choose from.
-        topic: what the opinion is about.
-        polarity: ``positive`` or ``negative``; with "not" an adjective of the other side is used.
-    """
+    """Praise or blame a topic in a clause; with "not" an adjective of the other side is used."""
     first, second = (words.opinion(stream, polarity) for _ in range(2))
     against = words.opinion(stream, other(stream, POLARITIES, polarity))
     part = stream.choice(PARTS)

@@ -190,17 +190,7 @@ GLUE_ROWS: dict[str, Callable[[random.Random, Vocabulary, int], tuple[str, ...]]
 def squad_paragraph(
     stream: random.Random, words: Vocabulary, identifier: str, questions: int
 ) -> dict[str, Any]:
-    """A paragraph about one or two people and questions about them, in the v1.1 form.
-
-    Args:
-        stream: source of randomness.
-        words: nouns and towns to choose from.
-        identifier: start of each question's id.
-        questions: number of questions, 1..4.
-
-    Returns:
-        ``context`` and ``qas``; each answer text stands in the context at ``answer_start``.
-    """
+    """Make a paragraph about one or two people and 1 to 4 questions about them, in v1.1's form."""
     if stream.random() < _ONE_PERSON:
         facts = [person_facts(stream, words, stream.choice(PEOPLE))]
     else:
@@ -248,16 +238,7 @@ def _find_word(context: str, text: str) -> int:
 
 
 def e2e_rows(stream: random.Random, representations: int, references: int) -> list[tuple[str, str]]:
-    """Meaning representations with their references, as consecutive rows.
-
-    Args:
-        stream: source of randomness.
-        representations: number of different meaning representations.
-        references: references of each, where the wording allows so many different ones.
-
-    Returns:
-        ``(mr, ref)`` rows; rows of one representation follow each other.
-    """
+    """Make rows ``(mr, ref)``: so many representations, each with up to so many references."""
     rows: list[tuple[str, str]] = []
     seen: set[str] = set()
     while len(seen) < representations:
@@ -293,7 +274,7 @@ _QUESTIONS_PER_PARAGRAPH = 2
 
 
 def write_task(layout: str, directory: Path, *, seed: int, sizes: Mapping[str, int]) -> None:
-    """Write one task of the world in the layout of a published data set.
+    """Write one task of the synthetic language in the layout of a published data set.
 
     Train examples use a part of the open word classes only; dev and test use them all, and
     running text (``write_corpus``) tells what the other words mean.

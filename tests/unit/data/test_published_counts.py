@@ -3,9 +3,9 @@
 import json
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from unit.data.tasks import task_of
 
 from sparsetune.data.layouts import read_published
 
@@ -55,10 +55,7 @@ def manifest():
 def test_a_real_file_has_its_published_counts(path):
     told, (layout, stem, labels) = manifest()[path], READ[path]
     kind = "generation" if path.startswith("nlg/") else "classification"
-    task = SimpleNamespace(
-        id=layout, layout=layout, kind=kind, labels=labels, evaluation_split=stem,
-        evaluation_part=None,
-    )  # fmt: skip
+    task = task_of(layout, kind, labels, stem)
     split = "train" if stem == "train" else "evaluation"
     found = read_published((REAL / path).parent, task, split)
     # Each text of data to text is an example to train on, and a reference where scores are made.
@@ -86,9 +83,7 @@ def test_a_real_file_has_its_published_counts(path):
 def test_references_are_grouped_as_the_publisher_counts_inputs(path, examples):
     manifest()
     layout, stem, _ = READ[path]
-    task = SimpleNamespace(
-        id=layout, layout=layout, kind="generation", evaluation_split=stem, evaluation_part=None
-    )
+    task = task_of(layout, "generation", (), stem)
     assert len(read_published((REAL / path).parent, task, "evaluation")) == examples
 
 

@@ -1,10 +1,10 @@
 import gzip
 import json
-from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from unit.data import tasks
 
 from sparsetune.data.examples import GenerationExample
 from sparsetune.data.layouts import read_published
@@ -30,13 +30,7 @@ FIRST = "[TABLECONTEXT] : name : Ada | Ada : birth_place : Oslo"
 
 
 def task_of(split="dev"):
-    return SimpleNamespace(
-        id="dart",
-        layout="dart",
-        kind="generation",
-        labels=(),
-        evaluation_split=split,
-    )
+    return tasks.task_of("dart", "generation", (), split)
 
 
 def test_published_json_gives_texts_to_train_on_and_entries_to_score(tmp_path):

@@ -1,10 +1,10 @@
 import gzip
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from unit.data import tasks
 
 from sparsetune.data.examples import GenerationExample
 from sparsetune.data.layouts import read_published, split_files
@@ -17,9 +17,7 @@ SOURCE = "name : The Blue Heron | food : Thai"
 
 
 def task_of(split="dev"):
-    return SimpleNamespace(
-        id="e2e", layout="e2e", kind="generation", labels=(), evaluation_split=split
-    )
+    return tasks.task_of("e2e", "generation", (), split)
 
 
 def names(folder):

@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from unit.data import tasks
 
 from sparsetune.data.examples import GenerationExample
 from sparsetune.data.layouts import read_published
@@ -13,14 +13,7 @@ REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "nlg" / "webnlg
 
 
 def task_of(part=None, split="test"):
-    return SimpleNamespace(
-        id="webnlg",
-        layout="webnlg",
-        kind="generation",
-        labels=(),
-        evaluation_split=split,
-        evaluation_part=part,
-    )
+    return tasks.task_of("webnlg", "generation", (), split, evaluation_part=part)
 
 
 def entry(number, category, triples, *texts):
