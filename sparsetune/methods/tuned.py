@@ -7,12 +7,14 @@ and packed masks, never the frozen backbone; its manifest says how to rebuild th
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import Kind
 from sparsetune.architectures.loading import load_model
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.dsee.support import restrict_support
@@ -213,15 +215,17 @@ def build(
     """
     model = load_model(
         backbone,
-        kind=structure.head,
+        kind=cast(Kind, structure.head),
         label_count=structure.label_count,
         seed=structure.seed,
         random_weights=structure.random_weights,
     )
-    if structure.kept_heads is not None and structure.kept_neurons is not None:
+    heads, neurons = structure.kept_heads, structure.kept_neurons
+    if heads is not None and neurons is not None:
         if not supports_fit:
-            supports = _following(model, supports, structure)
-        remove(model, structure.kept_heads, structure.kept_neurons)
+            supports = _following(model, supports, heads, neurons)
+            supports = renumbered(supports, structure.kept_layers)
+        remove(model, heads, neurons)
     if structure.kept_layers is not None:
         keep_layers(model, structure.kept_layers)
     attached = structure.update.attach(model, supports, structure.seed)
@@ -229,20 +233,22 @@ def build(
 
 
 def _following(
-    model: nn.Module, supports: Mapping[str, Tensor], structure: Structure
+    model: nn.Module,
+    supports: Mapping[str, Tensor],
+    kept_heads: list[list[int]],
+    kept_neurons: list[list[int]],
 ) -> dict[str, Tensor]:
-    """The backbone's supports after the removal that ``structure`` asks for."""
+    """The backbone's supports after a removal of heads and neurons."""
     anatomy = Anatomy.of(model)
     restricted = {}
     for key, positions in supports.items():
         site = anatomy.site_of(key)
-        features = features_of(structure.kept_heads[site.layer], anatomy.head_size)
-        neurons = structure.kept_neurons[site.layer]
-        rows, columns = kept_sides(site.projection, features, neurons)
+        features = features_of(kept_heads[site.layer], anatomy.head_size)
+        rows, columns = kept_sides(site.projection, features, kept_neurons[site.layer])
         restricted[key], _ = restrict_support(
             positions, site.shape, kept_rows=rows, kept_columns=columns
         )
-    return renumbered(restricted, structure.kept_layers)
+    return restricted
 
 
 def load_tuned(path: Path, backbone: Path) -> TunedModel:

@@ -124,7 +124,7 @@ def test_a_saved_update_gives_the_same_logits(kind, form, tmp_path):
     assert [path.name for path in (tmp_path / "update").iterdir()] == ["model.safetensors"]
 
 
-def test_an_update_s_file_holds_what_trained_and_no_frozen_weight(tmp_path):
+def test_a_saved_update_holds_what_trained_and_no_frozen_weight(tmp_path):
     sparsetune.save(adapted("gpt2"), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     layers = [f"transformer.h.{n}.attn.c_attn.branches" for n in (0, 1)]

@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_head(folders, architecture, kind, labels, 
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "gpt2"])
-def test_loaded_weights_are_the_checkpoint_s(folders, architecture):
+def test_loaded_weights_are_those_of_the_checkpoint(folders, architecture):
     model = load_model(folders / architecture, kind="classification", label_count=3, seed=0)
     stored = load_file(folders / architecture / "model.safetensors")
     loaded = model.base_model.state_dict()

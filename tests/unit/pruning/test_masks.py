@@ -188,7 +188,7 @@ def test_without_its_gate_a_zero_would_come_back():
         check_zeros(model)
 
 
-def test_a_gate_stays_when_the_model_s_values_are_replaced():
+def test_a_gate_stays_when_values_are_replaced():
     model = tiny_model("bert")
     masks = two_pool_masks(model, 0.5, choice="weight")
     apply_masks_(model, masks)
