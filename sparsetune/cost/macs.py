@@ -271,8 +271,8 @@ def decoding_macs(
         ModelError: another head, a count out of range, or as :func:`macs_by_module`.
 
     Differs:
-        From what a shared cache runs: keys of a prompt's other hypotheses, which are masked
-        there, and padding are not counted.
+        From what ``generate`` runs: it reads the prompt once for every beam, and goes on until the
+        last text of a batch is done. Neither that nor padding is counted.
     """
     _check_generates(shape)
     if steps < 0 or keys < steps or beams < 1:
