@@ -68,8 +68,8 @@ class EvaluationSplit:
         Raises:
             DataError: a file is missing or damaged.
         """
-        examples = read_examples(dataset, task, "evaluation")
-        return cls(task, examples[: limits.evaluation_examples], tokenizer)
+        examples = read_examples(dataset, task, "evaluation", limits.evaluation_examples)
+        return cls(task, examples, tokenizer)
 
     @functools.cached_property
     def features(self) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 from transformers import BertTokenizerFast
 
 from sparsetune.config.load import Catalogue
-from sparsetune.data.examples import read_examples
+from sparsetune.data.layouts import read_published
 from sparsetune.data.tokenization import encode
 from sparsetune.evaluation.metrics import score
 from sparsetune.evaluation.metrics.qa import best_spans
@@ -26,7 +26,7 @@ def encoded(task):
     if not (SHARED / "squad").is_dir():
         pytest.skip("the real SQuAD file is not beside the repository")
     tokenizer = BertTokenizerFast(str(SHARED / "vocab" / "bert-base-uncased" / "vocab.txt"))
-    examples = read_examples(SHARED / "squad", task, "evaluation")[::EVERY]
+    examples = read_published(SHARED / "squad", task, "evaluation")[::EVERY]
     return examples, encode(examples, task, tokenizer, for_training=False)
 
 
