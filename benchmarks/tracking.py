@@ -131,7 +131,7 @@ def main():
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--project", type=Path, default=ROOT, help="where resources/ is")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="at least 2")
     parser.add_argument("--factor", type=float, default=1.0, help="times as many epochs")
     asked = parser.parse_args()
     project = asked.project.resolve()
