@@ -14,15 +14,12 @@ from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSourc
 from sparsetune.config.folder import CatalogueFolder, Entry
 from sparsetune.config.method import Method, TicketMask, TrainPhase
 from sparsetune.config.reading import check_keys, merged, validated, with_phases
-from sparsetune.config.settings import ID, Settings
+from sparsetune.config.settings import Settings
 from sparsetune.config.suite import Limits, Refusal, RunSpec, Suite, SuiteFile
 from sparsetune.config.support import SUPPORTS, SupportSettings
 from sparsetune.config.task import Task
 from sparsetune.config.ticket import TICKETS, SearchedTicket, TicketSettings
 from sparsetune.errors import ConfigError, refusal
-
-ID_PATTERN = ID
-Recipe = SupportSettings | TicketSettings
 
 
 class Catalogue:

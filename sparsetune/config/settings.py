@@ -84,31 +84,6 @@ class Settings(BaseModel):
                 raise broken(key, told)
         return self
 
-    # Access like a mapping, until every room reads attributes.
-    def __getitem__(self, key: str) -> Any:
-        if key not in self:
-            raise KeyError(key)
-        return getattr(self, key)
-
-    def __contains__(self, key: object) -> bool:
-        given = key in type(self).model_fields
-        return given and (key in self.model_fields_set or getattr(self, str(key)) is not None)
-
-    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
-        return iter(self.keys())
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, or a default."""
-        return getattr(self, key) if key in self else default
-
-    def keys(self) -> list[str]:
-        """Keys that have a value."""
-        return [key for key in type(self).model_fields if key in self]
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Keys and values."""
-        return [(key, getattr(self, key)) for key in self.keys()]
-
 
 class OptimizerSettings(Settings):
     """How anything is trained, whatever it is and however long."""

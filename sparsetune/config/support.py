@@ -34,11 +34,6 @@ class SupportSettings(Settings):
         """The resolved settings without the description."""
         return self.resolved()
 
-    @property
-    def values(self) -> "SupportSettings":
-        """Itself, until every room reads attributes."""
-        return self
-
 
 class GrebsmoSupport(SupportSettings):
     """The largest entries of GreBsmo's sparse part."""

@@ -102,11 +102,6 @@ class TicketSettings(Settings):
         """The resolved settings without the description."""
         return self.resolved()
 
-    @property
-    def values(self) -> "TicketSettings":
-        """Itself, until every room reads attributes."""
-        return self
-
 
 class DrawnTicket(TicketSettings):
     """Base of the tickets that keep some heads and neurons of every layer."""

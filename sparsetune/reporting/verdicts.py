@@ -370,8 +370,8 @@ def _check_settings(claim: Claim, keys: Iterable[Key], evidence: Evidence) -> No
                 for part in need.setting.split("."):
                     found = found.get(part) if isinstance(found, Mapping) else None
                 if found != need.value:
-                    told = f"{need['setting']} is {found}, not {need['value']}"
-                    raise _LeftOutError(key[:2], f"{need['otherwise']} ({told})")
+                    told = f"{need.setting} is {found}, not {need.value}"
+                    raise _LeftOutError(key[:2], f"{need.otherwise} ({told})")
 
 
 def _check_devices(key: Key, sides: Iterable[pd.DataFrame]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from sparsetune.config.load import ID_PATTERN
+from sparsetune.config.settings import ID
 from sparsetune.errors import ConfigError
 from sparsetune.evaluation.metrics.qa import exact_matches
 from sparsetune.evaluation.predictions import NAME, read_predictions, require_same_examples
@@ -40,7 +40,7 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
         DataError: a record or predictions are missing, damaged, or of other examples.
     """
     backbone, slash, task = group.partition("/")
-    if not slash or not all(ID_PATTERN.fullmatch(one) for one in (backbone, task)):
+    if not slash or not all(ID.fullmatch(one) for one in (backbone, task)):
         raise ConfigError(f"--group: received {group!r}; allowed: BACKBONE/TASK")
     if methods[0] == methods[1]:
         raise ConfigError(f"--method: received {methods[1]!r}; allowed: another than --against")

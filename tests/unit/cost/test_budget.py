@@ -24,13 +24,13 @@ def test_the_cut_dense_run_costs_what_earlybert_costs(repository, backbone, task
     catalogue = Catalogue(repository / "config")
     ids = {"backbone_id": backbone, "task_id": task}
     method, cut = (catalogue.method(name, **ids) for name in ("earlybert", "full-budget"))
-    search = catalogue.ticket("earlybert", **ids).values["search"]
+    search = catalogue.ticket("earlybert", **ids).search
     dense = ModelShape.dense(config, "classification", 2)
     layers = len(dense.layers)
     # 8 of 12 heads, 60 % of the neurons.
     width = round(0.6 * dense.layers[0].ffn_width)
     drawn = dense.with_kept([range(8)] * layers, [range(width)] * layers)
-    earlybert = search["stop_epochs"] * price(dense, tokens) + method.phases[0]["epochs"] * price(
+    earlybert = search.stop_epochs * price(dense, tokens) + method.phases[0].epochs * price(
         drawn, tokens
     )
-    assert cut.phases[0]["epochs"] * price(dense, tokens) == pytest.approx(earlybert, rel=0.01)
+    assert cut.phases[0].epochs * price(dense, tokens) == pytest.approx(earlybert, rel=0.01)
