@@ -62,8 +62,8 @@ def test_a_search_comes_before_its_run_and_is_counted_on_the_dense_model():
 
 def test_every_phase_of_iterative_pruning_counts():
     phases = CATALOGUE.method("imp", backbone_id="mini-bert", task_id="mini-sst2").phases
-    trained = [phase for phase in phases if phase["kind"] == "train"]
-    steps = sum(round(phase["epochs"] * 50) for phase in trained)
+    trained = [phase for phase in phases if phase.kind == "train"]
+    steps = sum(round(phase.epochs * 50) for phase in trained)
     assert len(trained) == 6
     assert one("imp").loc[f"tune/{RUN.format('imp')}"].passes == steps
 

@@ -35,9 +35,9 @@ def early(tmp_path_factory):
 def start_of(backbone, folder):
     """The random weights that a backbone begins from, made anew from its folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    seed_everything(derive(backbone.source["seed"], "weights"))
+    seed_everything(derive(backbone.source.seed, "weights"))
     model = new_model(backbone.architecture, backbone.pretraining.shape, tokenizer)
-    size = backbone.pretraining["phases"][0]["block_tokens"]
+    size = backbone.pretraining.phases[0].block_tokens
     blocks = list(encode_corpus(folder / "corpus.txt", tokenizer, block_tokens=size))
     start_embeddings(model, blocks, tokenizer)
     return model
