@@ -1,18 +1,16 @@
 import gzip
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from unit.data.tasks import task_of
 
 from sparsetune.data.examples import SpanExample
 from sparsetune.data.layouts import read_published
 from sparsetune.errors import DataError
 
-REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "squad"
-TASK = SimpleNamespace(id="squad", layout="squad", kind="span", labels=(), evaluation_split="dev")
+TASK = task_of("squad", "span", ())
 CONTEXT = "Ada lives in Oslo. Ben lives in Rome."
 
 
@@ -51,17 +49,6 @@ def test_parquet_gives_the_same_questions(tmp_path):
     assert read_published(tmp_path / "hub", TASK, "train") == from_json
 
 
-def test_real_dev_file_has_the_published_counts():
-    if not REAL.is_dir():
-        pytest.skip("the real SQuAD file is not beside the repository")
-    examples = read_published(REAL, TASK, "evaluation")
-    assert len(examples) == 10570
-    assert len({example.context for example in examples}) == 2067
-    assert max(len(example.answers) for example in examples) > 3
-
-
 def test_a_split_that_was_never_published_is_refused(tmp_path):
     with pytest.raises(DataError, match="split of squad: received 'test'; allowed: train, dev"):
-        read_published(
-            tmp_path, SimpleNamespace(**{**vars(TASK), "evaluation_split": "test"}), "evaluation"
-        )
+        read_published(tmp_path, task_of("squad", "span", (), "test"), "evaluation")
