@@ -3,9 +3,10 @@
 Attention grows with the square of the length, so a mean length alone prices a sequence too low.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from sparsetune.errors import DataError
 
@@ -42,13 +43,10 @@ class Lengths:
         Args:
             lengths: tokens of each sequence.
         """
-        counts: dict[int, int] = {}
-        for length in sorted(lengths):
-            counts[length] = counts.get(length, 0) + 1
-        return cls(counts)
+        return cls(dict(sorted(Counter(lengths).items())))
 
     @classmethod
-    def from_pairs(cls, pairs: Sequence[Sequence[int]]) -> Self:
+    def from_pairs(cls, pairs: Any) -> Self:
         """Take them from a record.
 
         Args:

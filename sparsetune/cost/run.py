@@ -64,7 +64,11 @@ class TunedShape:
             lengths: of the split's sequences.
         """
         at = {tokens: self.macs(tokens) for tokens in lengths.counts}
-        return {kind: lengths.expected(lambda n, kind=kind: at[n][kind]) for kind in KINDS}
+        expected = {}
+        for kind in KINDS:
+            own = {tokens: macs[kind] for tokens, macs in at.items()}
+            expected[kind] = lengths.expected(own.__getitem__)
+        return expected
 
     def generation(self, prompts: Lengths, decoding: Mapping[str, int]) -> dict[str, Any]:
         """Expected MACs of generating one text, by kind and by part.
@@ -131,7 +135,7 @@ class TunedShape:
         Raises:
             DataError: a module for which they differ.
         """
-        there = dict(found)
+        there = {str(module): int(weights) for module, weights in found}
         macs = macs_by_module(self.shape, 1, self.update)
         for module in dict.fromkeys((*macs, *there)):
             counted = 0 if module in _ATTENTION else macs.get(module, 0)

@@ -36,27 +36,19 @@ class LayerShape:
         for name in ("heads", "head_size", "ffn_width"):
             _positive(f"layer.{name}", getattr(self, name))
 
-    def matrix(self, projection: str, hidden_size: int) -> tuple[int, int]:
-        """Rows and columns (out, in) of one projection's weight.
+    def matrices(self, hidden_size: int) -> dict[str, tuple[int, int]]:
+        """Rows and columns (out, in) of every projection's weight, by projection.
 
         Args:
-            projection: one of :data:`PROJECTIONS`.
             hidden_size: width D of the residual stream.
-
-        Raises:
-            ModelError: no such projection.
         """
-        inner = self.heads * self.head_size
-        match projection:
-            case "query" | "key" | "value":
-                return inner, hidden_size
-            case "attention_output":
-                return hidden_size, inner
-            case "ffn_in":
-                return self.ffn_width, hidden_size
-            case "ffn_out":
-                return hidden_size, self.ffn_width
-        raise ModelError(f"projection: received {projection!r}; allowed: {', '.join(PROJECTIONS)}")
+        inner, width = self.heads * self.head_size, self.ffn_width
+        return {
+            **dict.fromkeys(_FUSED, (inner, hidden_size)),
+            "attention_output": (hidden_size, inner),
+            "ffn_in": (width, hidden_size),
+            "ffn_out": (hidden_size, width),
+        }
 
 
 @dataclass(frozen=True)
@@ -168,8 +160,7 @@ class ModelShape:
     def sites(self) -> Iterator[tuple[str, str, int, int]]:
         """Yield (site key, projection, rows, columns) of every projection, layer by layer."""
         for index, layer in enumerate(self.layers):
-            for projection in PROJECTIONS:
-                rows, columns = layer.matrix(projection, self.hidden_size)
+            for projection, (rows, columns) in layer.matrices(self.hidden_size).items():
                 yield f"layer.{index}.{projection}", projection, rows, columns
 
     def sizes(self) -> dict[str, int]:

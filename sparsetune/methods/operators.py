@@ -4,6 +4,8 @@ The cost stage counts from shapes alone. This is the other side of its ledger: e
 the model that was really run is either multiplied, known to be free, or refused by name.
 """
 
+from typing import Any
+
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -41,9 +43,9 @@ def multiplied_weights(model: nn.Module, update: UpdateKind) -> dict[str, int]:
         own = dict(module.named_parameters(recurse=False))
         if not own or type(module) in _FREE_MODULES:
             continue
-        site = next((site for site in _upwards(path) if site in at), None)
-        if site is not None:
-            held = _of_projection(module, path[len(site) + 1 :], at[site], update)
+        stored = next((one for one in _upwards(path) if one in at), None)
+        if stored is not None:
+            held = _of_projection(module, path[len(stored) + 1 :], at[stored], update)
         else:
             held = _outside_layers(module, path, heads)
         if held is None:
@@ -64,7 +66,7 @@ def _upwards(path: str) -> list[str]:
 
 
 def _of_projection(
-    module: nn.Module, rest: str, projections: list[str], update: UpdateKind
+    module: Any, rest: str, projections: list[str], update: UpdateKind
 ) -> dict[str, int] | None:
     """What is multiplied at a projection or below it; None = not known."""
     if rest in ("", "base_layer") and type(module) in (*_MATRICES, DseeLinear):
@@ -78,7 +80,7 @@ def _of_projection(
     return None
 
 
-def _outside_layers(module: nn.Module, path: str, heads: set[str]) -> dict[str, int] | None:
+def _outside_layers(module: Any, path: str, heads: set[str]) -> dict[str, int] | None:
     """Likewise for what no layer holds: BERT's pooler, and the head of the task."""
     if type(module) not in _MATRICES:
         return None

@@ -7,7 +7,7 @@ A checkpoint holds what is trained, not the frozen backbone, and counts only whe
 import json
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,20 @@ def discard_incomplete(folder: Path) -> None:
 class SafeCheckpoints:
     """Mixin for ``transformers.Trainer``: what a checkpoint holds, and how it is read back.
 
-    The class it is mixed into supplies ``trained_state() -> dict[str, Tensor]``,
-    ``load_trained_state(state)``, ``trained_seconds()``, ``loss_since_log()``,
-    ``refuse_bad_loss()`` and ``scores``.
+    The class it is mixed into supplies what is declared here, the Trainer's own or ours.
     """
+
+    args: Any
+    state: Any
+    optimizer: Any
+    lr_scheduler: Any
+    trained_state: Callable[[], dict[str, Tensor]]
+    load_trained_state: Callable[[Mapping[str, Tensor]], None]
+    trained_seconds: Callable[[], float]
+    loss_since_log: Callable[[], tuple[float, int]]
+    refuse_bad_loss: Callable[[], None]
+    loading_seconds: float
+    scores: Any
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the trained tensors."""
@@ -60,7 +70,7 @@ class SafeCheckpoints:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.refuse_bad_loss()  # a checkpoint after a NaN would replace the last good one
-        super()._save_checkpoint(model, trial)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         loss, logged_step = self.loss_since_log()
         write_json(
@@ -77,10 +87,11 @@ class SafeCheckpoints:
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         state = self.optimizer.state_dict()
-        tensors, plain = {}, {}
+        tensors: dict[str, Tensor] = {}
+        plain: dict[str, Any] = {}
         for index, values in state["state"].items():
             for name, value in values.items():
-                home = tensors if isinstance(value, Tensor) else plain
+                home: dict[str, Any] = tensors if isinstance(value, Tensor) else plain
                 home[f"{index}.{name}"] = value
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()},
                   Path(output_dir) / _OPTIMIZER)  # fmt: skip
@@ -93,7 +104,8 @@ class SafeCheckpoints:
 
     def _save_rng_state(self, output_dir: str) -> None:
         version, words, gauss = random.getstate()
-        kind, keys, position, has_gauss, cached = np.random.get_state()
+        legacy: Any = np.random.get_state()
+        kind, keys, position, has_gauss, cached = legacy
         tensors = {"torch": torch.random.get_rng_state()}
         if torch.cuda.is_available():
             tensors["cuda"] = torch.cuda.random.get_rng_state()

@@ -1,16 +1,18 @@
 """Language models with random weights, and word vectors from counts: where pre-training starts."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from sparsetune.config.backbone import Shape
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def new_model(architecture: str, shape: Shape, tokenizer: Any) -> nn.Module:
+
+def new_model(architecture: str, shape: Shape, tokenizer: Any) -> "PreTrainedModel":
     """Build a language model of a shape with random weights.
 
     Args:
@@ -58,11 +60,13 @@ def new_model(architecture: str, shape: Shape, tokenizer: Any) -> nn.Module:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
-    model: nn.Module = getattr(transformers, f"{name}ForMaskedLM")(config)
+    model: PreTrainedModel = getattr(transformers, f"{name}ForMaskedLM")(config)
     return model
 
 
-def start_embeddings(model: nn.Module, blocks: Sequence[Sequence[int]], tokenizer: Any) -> None:
+def start_embeddings(
+    model: "PreTrainedModel", blocks: Sequence[Sequence[int]], tokenizer: Any
+) -> None:
     """Write co-occurrence vectors into a model's token embeddings, in place.
 
     Vectors get the length that random ones have on average; tokens without a vector keep theirs.
@@ -72,7 +76,7 @@ def start_embeddings(model: nn.Module, blocks: Sequence[Sequence[int]], tokenize
         blocks: token ids of each document.
         tokenizer: its special tokens are left out.
     """
-    embedding = model.get_input_embeddings().weight
+    embedding: Any = model.get_input_embeddings().weight
     vectors = torch.from_numpy(
         cooccurrence_embeddings(
             blocks,

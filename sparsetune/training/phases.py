@@ -136,6 +136,8 @@ def _replay(result: Mapping[str, Any], steps_before: int, workplace: Workplace) 
     for point in result.get("curve", ()):
         values = {key: float(point[key]) for key in CURVES if key in point}
         workplace.on_curve(steps_before + point["step"], values)
+    if workplace.scoring is None:
+        return
     for entry in result.get("epoch_scores", ()):
         values = score_point(entry, workplace.scoring.headline)
         workplace.on_curve(steps_before + entry["step"], values)

@@ -119,7 +119,7 @@ def _one_epoch(
 ) -> list[list[int]]:
     order = generator.permutation(len(lengths))
     pool = batch_size * _POOL_BATCHES
-    batches = []
+    batches: list[list[int]] = []
     for start in range(0, len(order), pool):
         members = order[start : start + pool]
         members = members[np.argsort(-lengths[members], kind="stable")]

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from sparsetune.config.backbone import (
     Backbone,
@@ -66,7 +66,7 @@ class _Phase:
 
     index: int
     settings: PretrainingPhase
-    features: Sequence[Any]
+    features: Any
     dense_steps: int
     steps_per_epoch: int
     seed: int
@@ -218,7 +218,7 @@ def _phase(index: int, recipe: Pretraining, tokenizer: Any, work: Path, seed: in
     encoded = encode_corpus(work / "corpus.txt", tokenizer, block_tokens=size, layout=recipe.blocks)
     blocks = Blocks.write(_blocks_folder(work, size), encoded)
     epochs = phase.epochs or (phase.steps or 0) * accumulation / _batches(len(blocks), phase)
-    features: Sequence[Any]
+    features: CausalBlocks | MaskedBlocks
     if recipe.masked_fraction is None:
         features, copies = CausalBlocks(blocks), 1
     else:
@@ -322,7 +322,7 @@ def _train(
     return result
 
 
-def _save(model: nn.Module, work: Path, *, early: bool) -> None:
+def _save(model: PreTrainedModel, work: Path, *, early: bool) -> None:
     folder = work / "folder"
     if not early:
         model.save_pretrained(folder)

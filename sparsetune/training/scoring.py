@@ -49,6 +49,8 @@ class EpochScores:
         Returns:
             Seconds that it took.
         """
+        if self._scoring is None:
+            return 0.0
         started = time.perf_counter()
         modes = [(part, part.training) for part in model.modules()]
         try:
@@ -64,6 +66,8 @@ class EpochScores:
 
     def points(self) -> list[tuple[int, dict[str, float]]]:
         """Step and curve value of every score so far; see :func:`score_point`."""
+        if self._scoring is None:
+            return []
         return [(e["step"], score_point(e, self._scoring.headline)) for e in self.entries]
 
     def state(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sparsetune.config.backbone import EarlySettings, PretrainingPhase
 from sparsetune.config.settings import OptimizerSettings
 from sparsetune.config.ticket import SearchSettings, SearchTraining
+from sparsetune.earlybert.convergence import ConvergenceWatch
 from sparsetune.earlybert.search import TicketSearch
 from sparsetune.earlybert.ticket import (
     DrawConfig,
@@ -204,7 +205,7 @@ def _plan(features: Sequence[Any], search: SearchSettings, seed: int) -> Trainin
 
 def _stopping(found: TicketSearch, search: SearchSettings, plan: TrainingPlan) -> dict[str, Any]:
     """For the record: where each rule stops, and how far the masks moved at every check."""
-    watch = found.watch
+    watch = cast(ConvergenceWatch, found.watch)  # a draw was given
     steps, heads, neurons = zip(*watch.checks, strict=True)
     return {
         "rule": search.stop,
@@ -228,11 +229,11 @@ def write_gates(path: Path, search: SearchResult | None) -> None:
             bool ``(C, L, H)``; ``neurons`` and ``neuron_masks`` likewise, ``(C, L, F)``.
         search: None = no search: every array is empty.
     """
-    arrays: Sequence[np.ndarray] = [np.zeros((0,), dtype=np.float32)] * len(_ARRAYS)
+    arrays: Sequence[Any] = [np.zeros((0,), dtype=np.float32)] * len(_ARRAYS)
     if search:
         arrays = (search.steps, search.head_history, search.neuron_history, *search.masks())
     with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **dict(zip(_ARRAYS, arrays, strict=True)))
+        np.savez_compressed(file, **cast(Any, dict(zip(_ARRAYS, arrays, strict=True))))
 
 
 def search_in_pretraining(

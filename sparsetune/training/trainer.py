@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class PhaseJob:
     extra_loss: Callable[[], Tensor] | None = None
     after_gradients: Callable[[int], None] = field(default=lambda _step: None)
     on_curve: Callable[[int, Mapping[str, float]], None] = field(default=lambda _s, _v: None)
-    on_step: Callable[[int], None] = field(default=lambda _step: None)
+    on_step: Callable[[int], object] = field(default=lambda _step: None)
     scoring: EpochScoring | None = None
     stopped: Callable[[], bool] = field(default=lambda: False)
 
@@ -128,7 +128,7 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches in the planned order."""
         loader = DataLoader(
-            self.train_dataset,
+            cast(Any, self.train_dataset),
             batch_sampler=self.job.plan,
             collate_fn=self.data_collator,
             pin_memory=self.job.device == "cuda",
@@ -180,7 +180,7 @@ class PhaseTrainer(SafeCheckpoints, Trainer):
             return
         self.refuse_bad_loss()  # which also waits for a GPU: what it still trains is not scoring
         try:
-            self._started += self.scores.take(self.model, step)
+            self._started += self.scores.take(cast(nn.Module, self.model), step)
         except DataError as error:
             message = f"phase {self.job.name}: scoring after step {step}: {error}"
             raise TrainingError(message) from None

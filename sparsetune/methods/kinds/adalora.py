@@ -49,6 +49,7 @@ class RankAllocation:
         self.tuner = tuner
         self.update = update
         self.keys = keys
+        self._config: Any = tuner.peft_config[ADAPTER]
 
     def begin(self, total_steps: int) -> None:
         """Lay the schedule over ``total_steps`` optimizer steps.
@@ -56,7 +57,7 @@ class RankAllocation:
         Raises:
             ModelError: there is no step from which ranks could be scored before they converge.
         """
-        config = self.tuner.peft_config[ADAPTER]
+        config = self._config
         config.total_step = total_steps
         config.tinit = int(self.update.initial_fraction * total_steps)
         config.tfinal = int(self.update.final_fraction * total_steps)
@@ -73,7 +74,7 @@ class RankAllocation:
         model = self.tuner.model
         outputs = SimpleNamespace(loss=torch.zeros((), device=next(model.parameters()).device))
         # PEFT adds the term to a model's loss; this model has none but the term.
-        view = SimpleNamespace(
+        view: Any = SimpleNamespace(
             model=SimpleNamespace(forward=lambda: outputs, named_parameters=model.named_parameters),
             peft_config=self.tuner.peft_config,
             trainable_adapter_name=ADAPTER,
@@ -89,7 +90,7 @@ class RankAllocation:
         import torch
 
         allocator = self.tuner.rankallocator
-        pattern = self.tuner.peft_config[ADAPTER].rank_pattern or {}
+        pattern = self._config.rank_pattern or {}
         return {
             **{_SMOOTHED + name: one.cpu() for name, one in allocator.exp_avg_ipt.items()},
             **{_UNCERTAINTY + name: one.cpu() for name, one in allocator.exp_avg_unc.items()},
@@ -122,11 +123,11 @@ class RankAllocation:
             home[name] = tensor.to(own[name].device)
             # Overwritten at the next step; absent, it would make PEFT start all scores anew.
             allocator.ipt[name] = torch.zeros_like(own[name])
-        self.tuner.peft_config[ADAPTER].rank_pattern = pattern or None
+        self._config.rank_pattern = pattern or None
 
     def finish(self) -> dict[str, Any]:
         """Remove the triplets that the budget gave up; their singular values are zero."""
-        pattern = self.tuner.peft_config[ADAPTER].rank_pattern
+        pattern = self._config.rank_pattern
         if not pattern:
             return {}
         ranks = {self.keys[name.removesuffix(_SUFFIX)]: sum(kept) for name, kept in pattern.items()}
@@ -207,7 +208,7 @@ class AdaloraUpdate(PeftUpdate):
         config = AdaLoraConfig(
             init_r=self.initial_rank,
             target_r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # any number works
             lora_dropout=self.dropout,
             deltaT=self.interval_steps,
             beta1=self.sensitivity_smoothing,
@@ -249,4 +250,5 @@ def _resize(tuner: "AdaLoraModel", pattern: Mapping[str, list[bool]]) -> None:
 
     with torch.random.fork_rng(devices=[]):  # PEFT draws values before it copies the old ones
         tuner.resize_modules_by_rank_pattern(pattern, ADAPTER)
-    tuner.peft_config[ADAPTER].rank_pattern = None
+    config: Any = tuner.peft_config[ADAPTER]
+    config.rank_pattern = None

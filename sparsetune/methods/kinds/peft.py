@@ -102,7 +102,7 @@ class LoraUpdate(PeftUpdate):
             model,
             LoraConfig(
                 r=self.rank,
-                lora_alpha=self.alpha,
+                lora_alpha=self.alpha,  # type: ignore[arg-type]  # any number works
                 lora_dropout=self.dropout,
                 target_modules=sorted(sites),
                 fan_in_fan_out=transposed(sites),

@@ -1,7 +1,7 @@
 """Super-Tuning with a rank (Supra), through PEFT: a low-rank product and the largest weights."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -60,7 +60,8 @@ class SupraUpdate(PeftUpdate):
             raise ModelError(f"update supra: {error}") from None
         chosen = {}
         for path, site in sites.items():
-            positions = model.get_submodule(path).supertuning_indices[ADAPTER]
+            layer: Any = model.get_submodule(path)
+            positions = layer.supertuning_indices[ADAPTER]
             if supports:
                 _write_positions(positions, supports, site)
             chosen[site.key] = positions.long()
