@@ -9,10 +9,9 @@ from pathlib import Path
 from sparsetune.config.load import Catalogue
 from sparsetune.config.suite import read_suite
 from sparsetune.errors import SparsetuneError
+from sparsetune.records import STAGES, digest_of
 from sparsetune.stages.figures import figure_names
 from sparsetune.stages.tables import published_tables, record_paths, ticket_paths
-from sparsetune.records import digest_of
-from sparsetune.records import STAGES
 from sparsetune.tracking.publish import FIRST_ATTEMPT, next_attempt
 
 ENVIRONMENT = "../environment.yml"

@@ -29,7 +29,10 @@ rule track:
 
 onsuccess:
     # Nothing stops for MLflow, so this is where its trouble is told.
-    if next_attempt(Path(RESULTS, "track.json")) not in (FIRST_ATTEMPT, rules.track.params.attempt):
+    if next_attempt(Path(RESULTS, "track.json")) not in (
+        FIRST_ATTEMPT,
+        rules.track.params.attempt,
+    ):
         print(
             "MLflow lacks some of the runs; the same command completes it once it answers:"
             f" see {rules.track.log[0]}",

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sparsetune.errors import nearest, shown
+from sparsetune.records import parts
 
 Rule = tuple[bool, str, str]
 """Whether it holds, the dotted key that it is about, and what is told otherwise."""
@@ -36,8 +37,7 @@ Items = Annotated[tuple[Item, ...], Strict(False), Field(min_length=1)]
 UniqueItems = Annotated[Items[Item], AfterValidator(_each_once)]
 """Likewise, with no item twice."""
 
-ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
-"""What an id looks like: it becomes a part of paths."""
+ID = re.compile(parts.ID)
 Id = Annotated[str, Field(pattern=f"^{ID.pattern}$", max_length=64)]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic import StringConstraints as Text
 
-ID_PATTERN = r"^[a-z0-9]+([.-][a-z0-9]+)*$"
-Id = Annotated[str, Text(pattern=ID_PATTERN, max_length=64)]
+ID = r"[a-z0-9]+([.-][a-z0-9]+)*"
+"""What an id looks like: it becomes a part of paths."""
+Id = Annotated[str, Text(pattern=f"^{ID}$", max_length=64)]
 Digest = Annotated[str, Text(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Text(pattern=r"^[0-9a-f]{64}$")]
 Files = dict[str, Sha256]

@@ -1,6 +1,5 @@
 """Stage ``ticket``: which heads and neurons to keep, searched or random, or which layers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ def _searched(
     settings = recipe.search
     tokenizer = load_tokenizer(backbone)
     limit = job.limits.train_examples
-    data: tuple[Sequence[Any], Any] = training_features(job.task, dataset, tokenizer, limit)
+    data: Any = training_features(job.task, dataset, tokenizer, limit)
     told: dict[str, Any] = {"objective": settings.objective}
     kind: Kind = job.task.kind
     label_count = job.task.label_count

@@ -18,6 +18,8 @@ from sparsetune.data.sources import fetch_backbone
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import sizes_of
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = "mini-bert-early"
 METHODS = ("full", "lora", "dsee-unstructured")
 

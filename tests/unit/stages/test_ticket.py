@@ -12,6 +12,8 @@ from sparsetune.errors import ConfigError
 from sparsetune.records import read_json, write_json
 from sparsetune.stages.ticket import TicketJob
 
+pytestmark = pytest.mark.slow
+
 
 class Place(TinyProject):
     """Tickets drawn for a tiny backbone of three layers."""

@@ -11,6 +11,8 @@ from sparsetune.config.load import Catalogue
 from sparsetune.records import sha256_of
 from sparsetune.stages.track import prepare_store, track_suite
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("full", "lora")
 SUMS = {"train.parquet": "a" * 64, "evaluation.parquet": "b" * 64}
 

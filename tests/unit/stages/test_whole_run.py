@@ -24,6 +24,8 @@ from sparsetune.stages.tables import make_tables
 from sparsetune.stages.track import prepare_store, track_suite
 from sparsetune.tracking.client import as_finals
 
+pytestmark = pytest.mark.slow
+
 METHODS = (
     "full", "lora", "adalora", "supra", "dsee-unstructured", "dsee-structured-delta", "magnitude",
     "earlybert",

@@ -10,6 +10,8 @@ from sparsetune.tracking.client import RunKey, Store, prepare
 from sparsetune.tracking.live import LiveRun, Pace, TrackingOutcome
 from sparsetune.tracking.publish import publish
 
+pytestmark = pytest.mark.slow
+
 
 def test_live_run_arrives_whole_under_its_parent(results):
     prepare(results, "mini", [("tiny", "rte")])

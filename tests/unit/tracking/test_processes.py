@@ -6,7 +6,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from unit.tracking.runs import curve, runs_of
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 JOBS = """

@@ -18,6 +18,8 @@ from sparsetune.tracking.publish import (
     publish_suite,
 )
 
+pytestmark = pytest.mark.slow
+
 GROUP = ("tiny", "rte")
 OTHER = RunKey("tune", "mini", *GROUP, "lora", 2)
 A, B, C = ("loss", 1.0, 0), ("loss", 0.5, 10), ("accuracy", 0.5, 10)

@@ -26,6 +26,8 @@ from sparsetune.methods.tuned import load_tuned
 from sparsetune.training import phases as module
 from sparsetune.training.phases import peak_memory_bytes, run_phases
 
+pytestmark = pytest.mark.slow
+
 SHORT = [{**phase, "epochs": 1.0} if "epochs" in phase else phase for phase in PHASES]
 IMP = [
     SHORT[0],

@@ -19,6 +19,8 @@ from sparsetune.training.initial_models import new_model, start_embeddings
 from sparsetune.training.seeding import seed_everything
 from sparsetune.training.trainer import PhaseTrainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):

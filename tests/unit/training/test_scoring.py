@@ -26,6 +26,8 @@ from sparsetune.training.plan import make_plan
 from sparsetune.training.scoring import EpochScores, EpochScoring, score_point
 from sparsetune.training.trainer import run_phase
 
+pytestmark = pytest.mark.slow
+
 HELD_OUT = features(9, seed=1)
 
 

@@ -14,6 +14,8 @@ from sparsetune.training.checkpoints import newest_complete
 from sparsetune.training.plan import make_plan
 from sparsetune.training.search import SearchPlace, run_search, steps_between_checks, write_gates
 
+pytestmark = pytest.mark.slow
+
 TRAIN = {name: value for name, value in PHASE.items() if name not in ("name", "kind")}
 SEARCH = {
     "train": {**TRAIN, "epochs": 4.0}, "head_penalty": 1e-2, "neuron_penalty": 1e-3,

@@ -11,6 +11,8 @@ from sparsetune.training.checkpoints import COMPLETE, newest_complete
 from sparsetune.training.seeding import seed_everything
 from sparsetune.training.trainer import PhaseTrainer, run_phase
 
+pytestmark = pytest.mark.slow
+
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 
 

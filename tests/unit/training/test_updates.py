@@ -25,6 +25,8 @@ from sparsetune.methods.tuned import load_tuned
 from sparsetune.pruning.manifest import read_counts
 from sparsetune.training.phases import run_phases
 
+pytestmark = pytest.mark.slow
+
 CASES = [(kind, name) for kind in KINDS for name in UPDATES if (kind, name) != ("gpt2", "supra")]
 LONGER = {**PHASE, "epochs": 3.0}
 
