@@ -10,6 +10,8 @@ from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.pruning.masks import apply_masks_, mask_n_of_m
 
+pytestmark = pytest.mark.slow
+
 
 def assert_same(ours, expected, tolerance):
     assert ours.keys() == expected.keys()

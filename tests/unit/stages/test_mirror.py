@@ -15,7 +15,7 @@ from sparsetune.cli import main
 from sparsetune.config.load import Catalogue
 from sparsetune.config.reading import read_yaml
 from sparsetune.data.sources import ORIGIN
-from sparsetune.records import read_record, sha256_of
+from sparsetune.records import RECORDS, read_record, sha256_of
 from sparsetune.stages.mirror import parts_of
 
 GLUE, MINILM = "nyu-mll/glue", "sentence-transformers/all-MiniLM-L6-v2"
@@ -210,9 +210,9 @@ def test_stages_take_the_mirror_record_its_commit_and_refuse_damage(mirror, tmp_
     }  # fmt: skip
     for stage, argv in stages.items():
         assert main(argv) == 0
-        record = read_record(tmp_path / argv[-1] / "record.json", stage)
-        assert record["measured"]["revision"] == COMMIT
-    assert ORIGIN not in record["measured"]["files"]
+        record = read_record(tmp_path / argv[-1] / "record.json", RECORDS[stage])
+        assert record.measured.revision == COMMIT
+    assert ORIGIN not in record.measured.files
     (mirror.to / "backbones" / "minilm" / "vocab.txt").write_bytes(b"[PAD]!")
     (mirror.to / "datasets" / "rte" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
     capsys.readouterr()
