@@ -17,7 +17,7 @@ import pandas as pd
 from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.records import CostRecord, EvaluateRecord, TuneRecord, read_record
-from sparsetune.records.parts import CostMeasured, Macs
+from sparsetune.records.parts import Macs
 from sparsetune.reporting.contents import RUN_STAGES
 from sparsetune.reporting.render import RunLink
 
@@ -28,6 +28,20 @@ KEY = ("backbone", "task", "method")
 _NOT_TRAINING = ("search", "inference", "total")
 _SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
 _MODEL = "model.safetensors"
+_AS_RECORDED = {
+    "tune": ("train_seconds", "peak_memory_bytes", "examples_seen", "epoch_scores_note"),
+    "evaluate": (
+        "metrics", "metric_notes", "intervals", "collapsed", "n_examples", "evaluate_seconds",
+        "examples_per_second", "latency_seconds_batch_1", "sequences_per_second_batch_64",
+        "inference_peak_memory_bytes",
+    ),
+    "cost": (
+        "search_seconds", "parameters_total", "parameters_trained", "parameters_trained_with_head",
+        "stored_bytes", "sparsity", "macs_dense_per_example", "macs_executed_per_example",
+        "macs_effective_per_example", "macs_whole_life", "whole_life_inference_examples",
+    ),
+}  # fmt: skip
+"""Stage -> measured values that the frame has under the record's names."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +73,6 @@ class RunRow:
         return self.evaluate.measured.metrics
 
 
-@dataclass(frozen=True)
-class RunGroup:
-    """The runs of one method on one task, one per seed, in the order of their seeds."""
-
-    key: Key
-    rows: tuple[RunRow, ...]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds that were run."""
-        return [row.seed for row in self.rows]
-
-
 def collect(records: Iterable[Path]) -> list[RunRow]:
     """Join the records of each run.
 
@@ -99,22 +100,22 @@ def collect(records: Iterable[Path]) -> list[RunRow]:
     return rows
 
 
-def group_runs(rows: Sequence[RunRow], order: Sequence[Key]) -> list[RunGroup]:
-    """Group runs that differ only in their seed.
+def group_runs(rows: Sequence[RunRow], order: Iterable[Key]) -> dict[Key, list[RunRow]]:
+    """Group runs that differ only in their seed, by increasing seed.
 
     Args:
         rows: from :func:`collect`.
-        order: keys of the whole suite, in the order to return.
+        order: keys of the whole suite, in the order to return; those without runs are left out.
 
     Raises:
         DataError: a run whose key is not in ``order``.
     """
-    by_key: dict[Key, list[RunRow]] = {key: [] for key in order}
+    groups: dict[Key, list[RunRow]] = {key: [] for key in order}
     for row in sorted(rows, key=lambda row: row.seed):
-        if row.key not in by_key:
+        if row.key not in groups:
             raise DataError(f"{row.folder}: run {'/'.join(row.key)} is not in the suite")
-        by_key[row.key].append(row)
-    return [RunGroup(key, tuple(found)) for key, found in by_key.items() if found]
+        groups[row.key].append(row)
+    return {key: found for key, found in groups.items() if found}
 
 
 @dataclass(frozen=True)
@@ -138,21 +139,18 @@ class Finished:
         """The runs that differ only in their seed, in the suite's order."""
         return dict(iter(self.runs.groupby(list(KEY), sort=False)))
 
-    def only(self, backbone: str, task: str | None = None) -> "Finished":
-        """What there is of one backbone, or of one task on it."""
-
-        def kept(key: Key) -> bool:
-            return key[0] == backbone and task in (None, key[1])
-
-        chosen = self.runs["backbone"] == backbone
-        if task is not None:
-            chosen &= self.runs["task"] == task
-        refusals = {key: why for key, why in self.refusals.items() if kept(key)}
-        return Finished(self.runs[chosen], [key for key in self.order if kept(key)], refusals)
+    def only(self, *pair: str) -> "Finished":
+        """What there is of one backbone, or of one backbone and task."""
+        chosen = [
+            row[: len(pair)] == pair for row in zip(*(self.runs[n] for n in KEY), strict=True)
+        ]
+        refusals = {key: why for key, why in self.refusals.items() if key[: len(pair)] == pair}
+        order = [key for key in self.order if key[: len(pair)] == pair]
+        return Finished(self.runs.loc[chosen], order, refusals)
 
 
 def finished(
-    rows: Sequence[RunRow], order: Sequence[Key], refusals: Mapping[Key, str] | None = None
+    rows: Sequence[RunRow], order: Iterable[Key], refusals: Mapping[Key, str] | None = None
 ) -> Finished:
     """Put the finished runs of a suite beside what it asked for.
 
@@ -163,10 +161,10 @@ def finished(
         refusals: (backbone, task, method) that cannot run -> why.
 
     Raises:
-        DataError: a run that is not in ``order``, or without a value that tables need.
+        DataError: a run that is not in ``order``.
     """
     order = list(dict.fromkeys(order))
-    lines = [_line(row) for group in group_runs(rows, order) for row in group.rows]
+    lines = [_line(row) for group in group_runs(rows, order).values() for row in group]
     # Objects, so that counts stay whole and None stays None.
     runs = pd.DataFrame(lines, columns=None if lines else [*KEY, "seed", "score"], dtype=object)
     return Finished(runs, order, refusals or {})
@@ -188,11 +186,6 @@ def deviation_of(values: Iterable[Any]) -> float | None:
     return statistics.stdev(found)
 
 
-def links_of(groups: Iterable[pd.DataFrame]) -> list[list[RunLink]]:
-    """The way to each run, group by group."""
-    return [list(group["link"]) for group in groups]
-
-
 def is_generated(names: Iterable[str]) -> bool:
     """Whether one of these backbones or tasks is generated and small."""
     return any(name.startswith(GENERATED_PREFIX) for name in names)
@@ -205,75 +198,45 @@ def devices_of(runs: pd.DataFrame) -> list[str]:
 
 
 def common_notes(suite: Finished) -> list[str]:
-    """Footnotes about what is absent, unlike the rest, or not to be compared with others.
-
-    Args:
-        suite: the runs of the table, and what the table should have.
-
-    Returns:
-        Sentences; none if there is nothing to tell.
-    """
+    """Footnotes about what is absent, unlike the rest, or not to be compared with others."""
     groups, notes = suite.groups, []
+    names = {key: "/".join(key) for key in [*suite.order, *groups]}
     if is_generated(key[1] for key in groups):
         notes.append(
             f"Tasks called {GENERATED_PREFIX}... are generated and small: they are not the "
             "published benchmarks, and their scores compare with nobody else's."
         )
-    absent = ["/".join(key) for key in suite.order if key not in groups]
-    if absent:
+    if absent := [names[key] for key in suite.order if key not in groups]:
         notes.append(f"Not run: {', '.join(absent)}.")
     told = [f"{key[2]} on {key[0]}: not run: {why}." for key, why in suite.refusals.items()]
     notes.extend(dict.fromkeys(told))
-    seeds = sorted(set(suite.runs["seed"]))
-    gaps = {
-        "/".join(key): [str(seed) for seed in seeds if seed not in set(group["seed"])]
-        for key, group in groups.items()
-    }
-    missing = [f"{name} ({', '.join(gap)})" for name, gap in gaps.items() if gap]
+    seeds = set(suite.runs["seed"])
+    gaps = {key: sorted(seeds - set(group["seed"])) for key, group in groups.items()}
+    missing = [f"{names[key]} ({', '.join(map(str, gap))})" for key, gap in gaps.items() if gap]
     if missing:
         notes.append(f"Missing seeds: {', '.join(missing)}.")
-    dirty = ["/".join(key) for key, group in groups.items() if any(group["dirty"])]
-    if dirty:
-        names = "all of them" if len(dirty) == len(groups) else ", ".join(dirty)
-        notes.append(f"Run from a work tree with uncommitted changes: {names}.")
+    if dirty := [names[key] for key, group in groups.items() if any(group["dirty"])]:
+        which = "all of them" if len(dirty) == len(groups) else ", ".join(dirty)
+        notes.append(f"Run from a work tree with uncommitted changes: {which}.")
     devices = devices_of(suite.runs)
     if len(devices) > 1:
         notes.append(f"Run on different devices: {', '.join(devices)}.")
     return notes
 
 
-def macs_per_example(cost: CostMeasured) -> dict[str, int]:
-    """Dense, executed and effective MACs of one example of the evaluation split.
-
-    Args:
-        cost: what the cost stage counted.
-
-    Returns:
-        Over the lengths of the split, or of one whole generated text.
-    """
-    parts: Sequence[Macs] = cost.macs_per_text or [_over_lengths(cost, "none")]
-    return {
-        kind: sum(getattr(part, kind) for part in parts)
-        for kind in ("dense", "executed", "effective")
-    }
-
-
-def _over_lengths(cost: CostMeasured, padding: str) -> Macs:
-    found = {(one.split, one.padding): one for one in cost.macs_over_lengths}
-    return found["evaluation", padding]
-
-
 def _line(row: RunRow) -> dict[str, Any]:
     """Everything that is reported of a run."""
     tune, evaluate, cost = row.tune.measured, row.evaluate.measured, row.cost.measured
-    life, example, at_128 = (
-        cost.breakdown.whole_life, macs_per_example(cost), cost.macs_at_128_tokens
-    )  # fmt: skip
-    padded = None if cost.macs_per_text else _over_lengths(cost, "batches").executed
-    records = (row.tune, row.evaluate, row.cost)
     tracking = row.tune.where.tracking
     run_id = tracking.mlflow_run_id if tracking else None
-    return {
+    life, layers = cost.breakdown.whole_life, cost.sparsity_by_layer
+    # Over the lengths of the evaluation split, or of one whole generated text.
+    over = {one.padding: one for one in cost.macs_over_lengths if one.split == "evaluation"}
+    parts: Sequence[Macs] = cost.macs_per_text or [over["none"]]
+    dense = sum(part.dense for part in parts)
+    executed = sum(part.executed for part in parts)
+    padded = None if cost.macs_per_text else over["batches"].executed
+    line = {
         **dict(zip(KEY, row.key, strict=True)),
         "seed": row.seed,
         "folder": row.folder,
@@ -281,59 +244,34 @@ def _line(row: RunRow) -> dict[str, Any]:
         "settings": row.tune.asked.settings,
         "ticket": row.tune.asked.ticket,
         "devices": (row.tune.where.device.name, row.evaluate.where.device.name),
-        "dirty": any(record.where.dirty for record in records),
+        "dirty": any(record.where.dirty for record in (row.tune, row.evaluate, row.cost)),
         "start_up_seconds": row.tune.where.start_up_seconds,
-        # What it reached.
         "metric": row.headline_metric,
         "score": row.metrics[row.headline_metric],
-        "metrics": row.metrics,
-        "metric_notes": evaluate.metric_notes,
-        "intervals": evaluate.intervals,
         "interval_level": evaluate.intervals_from.level,
-        "collapsed": evaluate.collapsed,
-        "n_examples": evaluate.n_examples,
         "evaluation_split": row.tune.asked.settings["scoring"]["evaluation_split"],
         "epoch_scores": tuple(tune.epoch_scores or ()),
-        "epoch_scores_note": tune.epoch_scores_note,
-        # What it took, in seconds and bytes.
-        "train_seconds": tune.train_seconds,
         "training_seconds": tune.train_seconds - tune.loading_seconds,
-        "search_seconds": cost.search_seconds,
-        "evaluate_seconds": evaluate.evaluate_seconds,
-        "examples_per_second": evaluate.examples_per_second,
-        "peak_memory_bytes": tune.peak_memory_bytes,
-        "latency_seconds_batch_1": evaluate.latency_seconds_batch_1,
-        "sequences_per_second_batch_64": evaluate.sequences_per_second_batch_64,
-        "inference_peak_memory_bytes": evaluate.inference_peak_memory_bytes,
         "threads": evaluate.speed[0].threads,
-        # What it is made of and how much it multiplies: counted.
-        "examples_seen": tune.examples_seen,
-        "parameters_total": cost.parameters_total,
-        "parameters_trained": cost.parameters_trained,
-        "parameters_trained_with_head": cost.parameters_trained_with_head,
-        "stored_bytes": cost.stored_bytes,
-        "sparsity": cost.sparsity,
-        "sparsity_by_layer": (
-            cost.sparsity_by_layer.attention,
-            cost.sparsity_by_layer.feed_forward,
-        ),
-        "macs_dense_per_example": cost.macs_dense_per_example,
-        "macs_executed_per_example": cost.macs_executed_per_example,
-        "macs_effective_per_example": cost.macs_effective_per_example,
-        "macs_dense": example["dense"],
-        "macs_executed_share": example["executed"] / example["dense"],
-        "macs_effective_share": example["effective"] / example["dense"],
-        "macs_executed_padding_share": padded and padded / example["executed"] - 1,
-        "macs_dense_at_128_tokens": at_128.dense,
-        "macs_executed_share_at_128_tokens": at_128.executed / at_128.dense,
-        "macs_effective_share_at_128_tokens": at_128.effective / at_128.dense,
+        "sparsity_by_layer": (layers.attention, layers.feed_forward),
+        "macs_dense": dense,
+        "macs_executed_share": executed / dense,
+        "macs_effective_share": sum(part.effective for part in parts) / dense,
+        "macs_executed_padding_share": padded and padded / executed - 1,
+        "macs_dense_at_128_tokens": cost.macs_at_128_tokens.dense,
         "macs_by_module": cost.breakdown.effective,
         "macs_by_operator": {one.operator: one.effective for one in cost.macs_by_operator},
         "search_macs": life.get("search", 0),
         "training_macs": sum(macs for name, macs in life.items() if name not in _NOT_TRAINING),
-        "macs_whole_life": cost.macs_whole_life,
-        "whole_life_inference_examples": cost.whole_life_inference_examples,
     }
+    for kind in ("executed", "effective"):
+        own = getattr(cost, f"macs_{kind}_per_example")
+        line[f"macs_{kind}_share_of_dense"] = own / cost.macs_dense_per_example
+        at_128 = getattr(cost.macs_at_128_tokens, kind) / cost.macs_at_128_tokens.dense
+        line[f"macs_{kind}_share_at_128_tokens"] = at_128
+    for stage, names in _AS_RECORDED.items():
+        line |= {name: getattr(getattr(row, stage).measured, name) for name in names}
+    return line
 
 
 def _read_run(folder: Path) -> RunRow:
@@ -345,15 +283,11 @@ def _read_run(folder: Path) -> RunRow:
         )
     backbone, task, method, _ = parts
     row = RunRow(
-        backbone,
-        task,
-        method,
-        int(seed[1]),
-        folder,
+        backbone, task, method, int(seed[1]), folder,
         read_record(folder / "tune.json", TuneRecord),
         read_record(folder / "evaluate.json", EvaluateRecord),
         read_record(folder / "cost.json", CostRecord),
-    )
+    )  # fmt: skip
     _check_identity(row)
     for stage in ("evaluate", "cost"):
         _check_inputs(row, stage)

@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,6 @@ class Column:
     left: bool = False
     strong: bool = False
     targets: Sequence[Path | str | None] = ()
-
-    def with_lines(self, texts: Sequence[str]) -> "Column":
-        """Return the column with more lines below, which are empty in the CSV."""
-        more = [None] * len(texts)
-        fields = {name: [*values, *more] for name, values in self.fields.items()}
-        targets = [*self.targets, *more] if self.targets else ()
-        return replace(self, texts=[*self.texts, *texts], fields=fields, targets=targets)
 
 
 @dataclass(frozen=True)

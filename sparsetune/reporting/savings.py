@@ -5,33 +5,14 @@ Two tables of the same form: in multiply-adds (exact, the same on every machine)
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.load import Finished, Key, links_of
-from sparsetune.reporting.render import Column, number_column, percent, write_table
-from sparsetune.reporting.tables import name_columns
+from sparsetune.reporting.load import Key
 
 Unit = Literal["macs", "seconds"]
-_TABLES: Mapping[Unit, tuple[str, str, str, float, str]] = {
-    "macs": (
-        "savings", "Training cost in multiply-adds", "T MACs", 1e12,
-        "MACs of search and training (docs: cost/macs.py); the same on every machine.",
-    ),
-    "seconds": (
-        "savings-time", "Training cost in seconds", "s", 1.0,
-        "Seconds of search and training, optimiser steps included, making batches and start-up "
-        "not; they change from run to run and with what else the machine does.",
-    ),
-}  # fmt: skip
-_SAVED_NOTE = (
-    f"Saved is against {REFERENCE_METHOD}, in % of its total, means over seeds. It is the sum of "
-    "three parts: seeing fewer examples, cheaper examples (a smaller model, fewer gradients), and "
-    "the search (negative)."
-)
 
 
 @dataclass(frozen=True)
@@ -175,47 +156,3 @@ def trained_shares(runs: pd.DataFrame, reference: pd.DataFrame) -> list[float]:
         Fractions; the task head is trained too, and not counted.
     """
     return list(runs["parameters_trained"] / reference["parameters_total"].iloc[0])
-
-
-def write_savings(suite: Finished, directory: Path) -> list[Path]:
-    """Write ``savings`` (MACs) and ``savings-time`` (seconds), a line per method and task.
-
-    Args:
-        suite: finished runs.
-        directory: where the files go.
-
-    Returns:
-        Eight files.
-    """
-    groups, written = suite.groups, []
-    links = links_of(groups.values())
-    for unit, (name, title, *_, note) in _TABLES.items():
-        columns = _columns(groups, unit)
-        written += write_table(directory / name, title, columns, [note, _SAVED_NOTE], runs=links)
-    return written
-
-
-def _columns(groups: Mapping[Key, pd.DataFrame], unit: Unit) -> list[Column]:
-    _, _, heading, scale, _ = _TABLES[unit]
-    means = [mean_effort(group, unit) for group in groups.values()]
-    found = savings_of(groups, unit)
-
-    def amount(name: str) -> Column:
-        values = [getattr(mean, name) for mean in means]
-        return number_column(
-            f"{name} {heading}", f"{name}_{unit}", values, lambda value: f"{value / scale:.2f}"
-        )
-
-    def part(heading: str, name: str) -> Column:
-        values = [getattr(found.get(key), name, None) for key in groups]
-        return number_column(heading, f"saved_{name}_fraction", values, percent)
-
-    return [
-        *name_columns(groups, seeds=False),
-        amount("search"),
-        amount("training"),
-        part("saved %", "whole"),
-        part("fewer examples", "fewer_examples"),
-        part("cheaper examples", "cheaper_examples"),
-        part("search", "search"),
-    ]

@@ -20,7 +20,7 @@ from sparsetune.evaluation.statistics import (
     paired_difference,
     resampled,
 )
-from sparsetune.reporting.load import Key, RunGroup, RunRow, collect, group_runs
+from sparsetune.reporting.load import Key, RunRow, collect, group_runs
 from sparsetune.reporting.paired import Comparison, comparison_text
 
 
@@ -47,12 +47,15 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
     place = results / "runs" / group
     folders = [folder for method in methods for folder in _seed_folders(place, method)]
     keys = [(backbone, task, method) for method in methods]
-    first, second = group_runs(collect(folders), keys)
-    if not (seeds := _shared_seeds(first, second)):
-        told = f"{methods[0]}: {first.seeds}, {methods[1]}: {second.seeds}"
+    first, second = group_runs(collect(folders), keys).values()
+    if not (seeds := _seeds(first) & _seeds(second)):
+        told = ", ".join(
+            f"{method}: {sorted(_seeds(rows))}"
+            for method, rows in zip(methods, (first, second), strict=True)
+        )
         raise ConfigError(f"{place}: no seed in common; {told}")
-    metrics = [name for name in first.rows[0].metrics if name in second.rows[0].metrics]
-    sides = [[_Run(row) for row in group.rows if row.seed in seeds] for group in (first, second)]
+    metrics = [name for name in first[0].metrics if name in second[0].metrics]
+    sides = [[_Run(row) for row in rows if row.seed in seeds] for rows in (first, second)]
     made = _compared(sides[0], sides[1], metrics)
     return comparison_text(made, level=DEFAULT.level, resamples=DEFAULT.resamples)
 
@@ -74,25 +77,24 @@ def headline_comparisons(
         DataError: predictions are missing or damaged, or two methods have other examples.
     """
     groups = group_runs(rows, order)
-    references = {group.key[:2]: group for group in groups if group.key[2] == against}
     made: list[Comparison] = []
     alone: list[str] = []
     dense: dict[Path, _Run] = {}
-    for group in groups:
-        reference = references.get(group.key[:2])
-        if group.key[2] == against:
+    for key, rows_of in groups.items():
+        reference = groups.get((*key[:2], against), [])
+        if key[2] == against:
             continue
-        seeds = _shared_seeds(reference, group) if reference else set()
-        if not reference or not seeds:
-            alone.append("/".join(group.key))
+        seeds = _seeds(reference) & _seeds(rows_of)
+        if not seeds:
+            alone.append("/".join(key))
             continue
         # The reference's answers are kept for the other methods of their task, no longer.
-        chosen = [row for row in reference.rows if row.seed in seeds]
-        kept = {folder: run for folder, run in dense.items() if run.row.key == reference.key}
+        chosen = [row for row in reference if row.seed in seeds]
+        kept = {folder: run for folder, run in dense.items() if run.row.key == chosen[0].key}
         dense = kept | {row.folder: _Run(row) for row in chosen if row.folder not in kept}
         first = [dense[row.folder] for row in chosen]
-        second = [_Run(row) for row in group.rows if row.seed in seeds]
-        made += _compared(first, second, [group.rows[0].headline_metric])
+        second = [_Run(row) for row in rows_of if row.seed in seeds]
+        made += _compared(first, second, [rows_of[0].headline_metric])
     told = f"No run of {against} with the same seed: {', '.join(alone)}."
     return made, [told] if alone else []
 
@@ -131,8 +133,8 @@ def _seed_folders(place: Path, method: str) -> list[Path]:
     return sorted((place / method).glob("seed-*"))
 
 
-def _shared_seeds(first: RunGroup, second: RunGroup) -> set[int]:
-    return set(first.seeds) & set(second.seeds)
+def _seeds(rows: Sequence[RunRow]) -> set[int]:
+    return {row.seed for row in rows}
 
 
 def _compared(

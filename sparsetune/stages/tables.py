@@ -31,7 +31,6 @@ def make_tables(
     from sparsetune.reporting.load import collect, finished
     from sparsetune.reporting.paired import write_paired
     from sparsetune.reporting.published import write_published
-    from sparsetune.reporting.savings import write_savings
     from sparsetune.reporting.tickets import write_tickets
     from sparsetune.stages.compare import headline_comparisons
 
@@ -55,7 +54,7 @@ def make_tables(
     )  # fmt: skip
     tables.write_timings(done, output)
     tables.write_costs(done, output)
-    write_savings(done, output)
+    tables.write_savings(done, output)
     write_tickets(ticket_paths(results, suite), output)
     for name, table in published_tables(suite, definitions).items():
         write_published(table, done, output / "published" / name)

@@ -21,9 +21,9 @@ from sparsetune.records import (
     sha256_of,
     write_record,
 )
-from sparsetune.reporting.headline import Headline, RunId, columns_of, headlines, spread
 from sparsetune.reporting.load import RunRow, collect
 from sparsetune.reporting.render import markdown, rendered
+from sparsetune.reporting.tables import Headline, RunId, columns_of, headlines, spread
 from sparsetune.stages.tables import record_paths
 from sparsetune.tracking import views
 from sparsetune.tracking.client import RunKey, one_line, prepare

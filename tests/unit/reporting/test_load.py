@@ -94,7 +94,8 @@ def test_groups_follow_the_given_order_and_sort_seeds(tmp_path):
     rows = collect([*folders, write_run(tmp_path, "full")])
     order = [("mini-bert", "mini-sst2", method) for method in ("lora", "full", "dsee")]
     groups = group_runs(rows[::-1], order)
-    assert [(group.key[2], group.seeds) for group in groups] == [("lora", [1, 3]), ("full", [0])]
+    found = [(key[2], [row.seed for row in group]) for key, group in groups.items()]
+    assert found == [("lora", [1, 3]), ("full", [0])]
     with pytest.raises(DataError, match="mini-bert/mini-sst2/full is not in the suite"):
         group_runs(rows, order[:1])
 

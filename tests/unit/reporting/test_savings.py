@@ -3,10 +3,10 @@ import statistics
 import pytest
 from unit.reporting.runs import cells_of, lines_of, scoring, suite_of, write_run
 
-from sparsetune.reporting.headline import columns_of, headlines, spread
 from sparsetune.reporting.load import collect
 from sparsetune.reporting.render import rendered
-from sparsetune.reporting.savings import Effort, saving, write_savings
+from sparsetune.reporting.savings import Effort, saving
+from sparsetune.reporting.tables import columns_of, headlines, spread, write_savings
 
 
 def searched(records):
