@@ -99,7 +99,7 @@ TEXT_SOURCES = ("world", "text", "hub-text")
 
 
 class ExpectedSizes(Settings):
-    """Published sizes, which an estimate uses before the files are there."""
+    """Published sizes, which an estimate uses."""
 
     hidden_size: Count = Field(description="D")
     layers: Count = Field(description="L")

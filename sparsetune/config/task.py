@@ -126,7 +126,7 @@ class Generation(Settings):
 
 
 class ExpectedExamples(Settings):
-    """Sizes that an estimate uses before the files are there; nothing else reads them."""
+    """Sizes that an estimate uses; nothing else reads them."""
 
     train_examples: Count | None = Field(default=None, description="published")
     evaluation_examples: Count | None = Field(

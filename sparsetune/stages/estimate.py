@@ -1,27 +1,48 @@
-"""What a suite will take, told before it runs, and how far off such predictions were.
+"""What a suite will take, told before it runs, and how far off that was for what has run.
 
-A job's seconds = start-up of its stage + passes x a + multiply-adds x b, with a and b fitted to
-finished jobs on the same device; assumptions stand in where nothing was measured, and are told.
+A job's seconds = start-up of its stage + passes through the model x seconds of one, scaled by
+multiply-adds and device from finished jobs; where none tells, they are assumed. Without torch.
 """
 
 import heapq
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 
+from sparsetune import records
+from sparsetune.config.backbone import Backbone, Pretraining
 from sparsetune.config.load import Catalogue
-from sparsetune.config.suite import Suite
+from sparsetune.config.method import HeadsMask, TrainPhase
+from sparsetune.config.settings import OptimizerSettings, Settings
+from sparsetune.config.suite import RunSpec, Suite
+from sparsetune.config.task import SyntheticTask
+from sparsetune.config.ticket import SearchedTicket
+from sparsetune.cost.lengths import EVALUATION_BATCH
+from sparsetune.cost.macs import macs_by_module
+from sparsetune.cost.shapes import Head, LayerShape, ModelShape
 from sparsetune.errors import ConfigError, refusal
-from sparsetune.stages.workload import finished_jobs, frame_of, jobs_of
+from sparsetune.records import STAGES, read_record
+from sparsetune.training.plan import steps_in_epoch
 
+Row = dict[str, Any]
+
+COLUMNS: Row = {
+    "id": "", "stage": "", "kind": "", "backbone": "", "task": "", "digest": "", "needs": (),
+    "passes": 0.0, "macs": 0.0, "device": "", "device_kind": "", "work_seconds": 0.0,
+    "job_seconds": 0.0,
+}  # fmt: skip
+"""Column of a frame of jobs -> its value where a job has none.
+
+``kind``: of work, e.g. what trains under which mask; ``passes``: batches through the model, for
+generation one for each new token; ``macs``: multiply-adds of all passes; ``work_seconds``: of the
+passes; ``job_seconds``: of the process.
+"""
 # Assumptions, used only where no record tells. Start-up: imports, loading, writing.
 START_UP_SECONDS = {
     "dataset": 5.0, "backbone": 10.0, "support": 6.0, "ticket": 8.0, "tune": 8.0, "evaluate": 8.0,
@@ -31,41 +52,10 @@ PEAK_MACS_PER_SECOND = {  # dense products in 16 bits, as the makers state them:
     "t4": 32.5e12, "v100": 62.5e12, "l4": 60.5e12, "a10": 62.5e12, "a100": 156e12,
     "l40s": 181e12, "h100": 494.5e12, "h200": 494.5e12,
 }  # fmt: skip
-ASSUMED_FACTOR = 3.0
-_CORE_RATE = (0.02, 1 / 20e9)
+_CORE = (0.02, 1 / 20e9)  # seconds of a pass and of a multiply-add
 _GPU_PASS_SECONDS, _PEAK_SHARE = 0.04, 0.2  # short sequences in small batches: far from the peak
-_FEWEST = 5  # jobs for a fit, and ratios for a spread
-_ASSUMPTION_WEIGHT = 0.1  # of what is assumed, beside one measured job
 _DEVICE_STAGES = ("backbone", "ticket", "tune", "evaluate")
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How long jobs take on one device.
-
-    Attributes:
-        rates: seconds of a pass and of a multiply-add, in training and in evaluation.
-        fitted: finished jobs that each was fitted to; 0 = an assumption.
-        kinds: kind of training -> how much longer it takes than the fit says.
-        start_up: stage -> seconds.
-    """
-
-    rates: tuple[tuple[float, float], tuple[float, float]]
-    fitted: tuple[int, int]
-    kinds: Mapping[str, float]
-    start_up: Mapping[str, float]
-
-    def work(self, jobs: pd.DataFrame) -> pd.Series:
-        """Seconds of each job's passes."""
-        rates = [self.rates[stage == "evaluate"] for stage in jobs["stage"]]
-        each = np.array(rates).reshape(-1, 2) * jobs[["passes", "macs"]].to_numpy(float)
-        times = [self.kinds.get(kind, 1.0) for kind in jobs["kind"]]
-        return pd.Series(each.sum(axis=1) * times, index=jobs.index)
-
-    def seconds(self, jobs: pd.DataFrame) -> pd.Series:
-        """Seconds of each job, from the start of its process to its end."""
-        start_up = START_UP_SECONDS | dict(self.start_up)
-        return self.work(jobs) + np.array([start_up[stage] for stage in jobs["stage"]], float)
+_DOCUMENT_TOKENS = 28.0  # of the generated corpus, as measured
 
 
 def estimate(
@@ -77,24 +67,22 @@ def estimate(
     gpus: int | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Predict the jobs of a suite, their time and their disk.
+    """Predict the jobs of a suite and their time.
 
     Args:
         suite: resolved.
         catalogue: that it was resolved from.
-        results: folders with finished suites to learn from, ``resources`` beside each; none =
-            ``results``, if it is there.
+        results: folders with finished suites to learn from; none = ``results``, if it is there.
         cores: jobs at once, of those that hold a core; None = the machine's.
         gpus: jobs at once, of those that hold a GPU; None = one if the suite asks for a GPU.
         device: name of the device, or a part of it; None = as the records have it.
 
     Returns:
-        Plain data, which :func:`as_text` prints. ``factor``: four in five finished jobs took
-        between 1/factor and factor of what jobs of other tasks foretold.
+        Plain data, which :func:`as_text` prints.
 
     Raises:
         ConfigError: a folder that is not there, a device of which nothing is known, or a size
-            that neither catalogue nor record tells.
+            that the catalogue does not tell.
         DataError: a record is damaged.
     """
     for folder in results:
@@ -105,234 +93,361 @@ def estimate(
     if results and finished.empty:
         told = ", ".join(map(str, results))
         raise ConfigError(f"--results: received {told}: no finished job below <suite>/runs")
-    device = device or _commonest("cuda" if gpus else suite.device, finished)
-    used = finished[finished["stage"].isin(_DEVICE_STAGES) & _ran_on(finished, device)]
-    is_gpu = device != "cpu" and set(used["device_kind"]) != {"cpu"}
+    wish = "cuda" if gpus else suite.device
+    kinds = ["cpu", "cuda"] if wish == "auto" else [wish]
+    there = finished[finished["device_kind"].isin(kinds)]["device"]
+    device = device or str(next(iter(there.mode()), "a100" if wish == "cuda" else "cpu"))
+    used = _of_device(finished, device)
+    is_gpu = device != "cpu" and "cpu" not in set(used["device_kind"])
     if gpus and not is_gpu:
         raise ConfigError(f"--gpus: received {gpus}, but --device {device!r} is no GPU")
+    jobs = jobs_of(suite, catalogue)
+    jobs = jobs.assign(jobs=1, seconds=predict(jobs, finished, device))
     capacity = {"core": cores or os.cpu_count() or 1, "gpu": (gpus or 1) if is_gpu else 0}
-    others = finished[~finished["stage"].isin(_DEVICE_STAGES)]
-    finished = pd.concat([used, others]).drop_duplicates(["id", "digest"])
-    jobs, guessed = jobs_of(suite, catalogue, places, finished)
-    speed = learn(finished, device)
-    jobs = jobs.assign(jobs=1, seconds=speed.seconds(jobs))
-    factor, comparison = compare(jobs, finished, device)
-    place = capacity["gpu"] or capacity["core"]
+    stages = jobs.groupby("stage", sort=False)[["jobs", "passes", "macs", "seconds"]].sum()
+    known = f"{len(used)} finished jobs on {', '.join(used['device'].unique())}"
     return {
         "suite": suite.id,
-        "place": f"{place} x {device}",
+        "place": f"{capacity['gpu'] or capacity['core']} x {device}",
         "jobs": len(jobs),
-        "stages": _sums(jobs, ["stage"]),
-        "methods": _sums(jobs[jobs["method"] != ""], ["backbone", "method"]),
+        "stages": stages.reset_index().to_dict("records"),
         "job_seconds": float(jobs["seconds"].sum()),
         "wall_seconds": wall_seconds(jobs, capacity),
-        "disk_bytes": float(jobs["disk_bytes"].sum()),
-        "factor": factor or ASSUMED_FACTOR,
-        "fitted": list(speed.fitted),
-        "comparison": comparison,
-        "remarks": _remarks(speed, factor, guessed, device),
+        "speed": f"from {known}" if len(used) else f"ASSUMED: no finished job tells of {device}",
+        "comparison": compare(jobs, finished, device).reset_index().to_dict("records"),
     }
 
 
-def learn(finished: pd.DataFrame, device: str) -> Speed:
-    """Fit a device's speed to finished jobs; what they do not tell is assumed.
-
-    Squares of relative errors are least, so that short jobs count as much as long ones, with no
-    part below 0. An assumption stands beside the jobs with a small weight: it decides what they
-    cannot tell apart, as passes and MACs of a single backbone.
-
-    Args:
-        finished: jobs, those of stages that use a device on this one.
-        device: as records name it, ``cpu``, or one of :data:`PEAK_MACS_PER_SECOND`.
-
-    Raises:
-        ConfigError: a device of which neither records nor the table know.
-    """
-    worked = finished[(finished["passes"] > 0) & (finished["work_seconds"] > 0)]
-    answers = worked["stage"] == "evaluate"
-    parts = [worked[~answers], worked[answers]]
-    assumed = _assumed(device, set(worked["device_kind"]))
-    fitted = [len(part) if len(part) >= _FEWEST else 0 for part in parts]
-    training = _fit(parts[0], assumed) if fitted[0] else assumed
-    inference = _fit(parts[1], training) if fitted[1] else training
-    start_up = (finished["job_seconds"] - finished["work_seconds"]).clip(lower=0)
-    stages = start_up.groupby(finished["stage"]).median().to_dict()
-    speed = Speed((training, inference), (fitted[0], fitted[1]), {}, stages)
-    if not fitted[0]:
-        return speed
-    ratios = (parts[0]["work_seconds"] / speed.work(parts[0])).groupby(parts[0]["kind"])
-    kinds = ratios.median()[ratios.count() >= _FEWEST].to_dict()
-    return Speed(speed.rates, speed.fitted, kinds, stages)
-
-
-def _fit(jobs: pd.DataFrame, assumed: tuple[float, float]) -> tuple[float, float]:
-    table = jobs[["passes", "macs"]].to_numpy(float) / jobs[["work_seconds"]].to_numpy(float)
-    scaled = np.vstack([table * np.array(assumed), _ASSUMPTION_WEIGHT * np.eye(2)])
-    target = np.append(np.ones(len(table)), np.full(2, _ASSUMPTION_WEIGHT))
-    times, _ = nnls(scaled, target)
-    return float(times[0] * assumed[0]), float(times[1] * assumed[1])
-
-
-def _known(name: str) -> str | None:
-    """The entry of the table that a device's name holds; "a10" is in the name of an A100."""
-    held = [one for one in PEAK_MACS_PER_SECOND if one in name.lower()]
-    return max(held, key=len, default=None)
-
-
-def _assumed(device: str, kinds: Iterable[str]) -> tuple[float, float]:
-    """A guess from the maker's peak; of a GPU that has records but no entry, as of an A100."""
-    if device == "cpu" or "cpu" in kinds:
-        return _CORE_RATE
-    name = _known(device) or ("a100" if "cuda" in kinds else None)
-    if name is None:
-        raise ConfigError(refusal("--device", "name", device, ["cpu", *PEAK_MACS_PER_SECOND]))
-    return _GPU_PASS_SECONDS, 1 / (_PEAK_SHARE * PEAK_MACS_PER_SECOND[name])
-
-
-def _ran_on(jobs: pd.DataFrame, device: str) -> "pd.Series[bool]":
-    name = device.lower()
-    named = jobs["device"].str.lower().str.contains(name, regex=False)
-    return (jobs["device_kind"] == name) | named
-
-
-def _commonest(wish: str, finished: pd.DataFrame) -> str:
-    kinds = ["cpu", "cuda"] if wish == "auto" else [wish]
-    found = finished[(finished["stage"] == "tune") & finished["device_kind"].isin(kinds)]
-    if found.empty:
-        return "a100" if wish == "cuda" else "cpu"
-    return str(found["device"].mode().iloc[0])
-
-
-def compare(
-    jobs: pd.DataFrame, finished: pd.DataFrame, device: str
-) -> tuple[float | None, list[dict[str, Any]]]:
-    """Set predictions beside what finished jobs took, each by a fit without its own task.
-
-    Args:
-        jobs: the suite's.
-        finished: as :func:`learn` takes them.
-        device: likewise.
-
-    Returns:
-        Factor within which four in five finished jobs lie (None: too few, or a single task), and
-        for each stage the suite's finished jobs with seconds predicted and measured.
-    """
-    tasks = set(finished["task"]) - {""}
-    worked = finished[(finished["passes"] > 0) & finished["task"].isin(tasks)]
-    if len(tasks) < 2 or len(worked) < _FEWEST:
-        return None, []
-    done = finished[["id", "digest", "job_seconds"]].rename(columns={"job_seconds": "measured"})
-    mine, parts, logs = jobs.merge(done, on=["id", "digest"]), [], []
-    for task in sorted(tasks):
-        speed = learn(finished[finished["task"] != task], device)
-        held = worked[worked["task"] == task]
-        logs += np.abs(np.log(held["job_seconds"] / speed.seconds(held))).tolist()
-        part = mine[mine["task"] == task]
-        parts.append(part.assign(predicted=speed.seconds(part)))
-    factor = math.exp(sorted(logs)[math.ceil(0.8 * len(logs)) - 1])
-    told = pd.concat(parts).groupby("stage", sort=False)[["jobs", "predicted", "measured"]].sum()
-    return factor, told.reset_index().to_dict("records")
-
-
-def wall_seconds(jobs: pd.DataFrame, capacity: Mapping[str, int]) -> float:
-    """Length of a list schedule: whatever can start does, the longest job first.
-
-    Args:
-        jobs: with ``seconds``.
-        capacity: jobs at once that hold a ``core``, and a ``gpu`` if there is any.
-
-    Source:
-        Graham 1969: at most the longest chain above total / cores.
-    """
-    rows = {row.id: row for row in jobs.itertuples()}
-    waiting = {name: sum(need in rows for need in row.needs) for name, row in rows.items()}
-    after: dict[str, list[str]] = {name: [] for name in rows}
-    for name, row in rows.items():
-        for need in row.needs:
-            after.get(need, []).append(name)
-    places = {name: "gpu" if capacity["gpu"] and row.stage in _DEVICE_STAGES else "core"
-              for name, row in rows.items()}  # fmt: skip
-    ready: dict[str, list[tuple[float, str]]] = {"core": [], "gpu": []}
-    running: list[tuple[float, str]] = []
-    free, now, begun = dict(capacity), 0.0, [name for name in rows if not waiting[name]]
-    while begun or running or any(ready.values()):
-        for name in begun:
-            heapq.heappush(ready[places[name]], (-rows[name].seconds, name))
-        for place, queue in ready.items():
-            while queue and free[place]:
-                _, name = heapq.heappop(queue)
-                free[place] -= 1
-                heapq.heappush(running, (now + rows[name].seconds, name))
-        now, name = heapq.heappop(running)
-        free[places[name]] += 1
-        for other in after[name]:
-            waiting[other] -= 1
-        begun = [other for other in after[name] if not waiting[other]]
-    return now
-
-
 def as_text(told: Mapping[str, Any]) -> str:
-    """Lay out an estimate for a terminal: tables, totals and remarks."""
-    factor, seconds = told["factor"], told["job_seconds"]
-    likely = f"{_duration(seconds / factor)} to {_duration(seconds * factor)}"
+    """Lay out an estimate for a terminal: tables and totals."""
+    formats = {"macs": "{:.1e}".format, "passes": "{:,.0f}".format, "off": "x {:.2f}".format}
+    formats |= dict.fromkeys(("seconds", "predicted", "measured"), _duration)
+    stages, compared = (
+        pd.DataFrame(told[name]).to_string(index=False, formatters=formats)
+        for name in ("stages", "comparison")
+    )
     lines = [
         f"suite {told['suite']}: {told['jobs']} jobs on {told['place']}",
-        "",
-        _table(told["stages"]),
-        "",
-        _table(told["methods"]),
-        "",
-        f"all jobs    {_duration(seconds)} ({likely}), one after the other",
+        *("", stages, ""),
+        f"all jobs    {_duration(told['job_seconds'])}, one after the other",
         f"wall clock  {_duration(told['wall_seconds'])} on {told['place']}",
-        f"disk        {_size(told['disk_bytes'])}",
-        "",
-        *(f"- {remark}" for remark in told["remarks"]),
+        f"speed       {told['speed']}",
     ]
     if told["comparison"]:
-        lines += ["", "Finished jobs, beside predictions by jobs of other tasks",
-                  _table(told["comparison"])]  # fmt: skip
+        lines += ["", "What has run, and what jobs of the other tasks foretell", compared]
     return "\n".join(lines)
-
-
-def _sums(jobs: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
-    columns = ["jobs", "passes", "macs", "seconds", "disk_bytes"]
-    return jobs.groupby(by, sort=len(by) > 1)[columns].sum().reset_index().to_dict("records")
-
-
-def _remarks(speed: Speed, factor: float | None, guessed: Sequence[str], device: str) -> list[str]:
-    (batch, mac), kinds = speed.rates[0], speed.kinds.items()
-    off = f"four in five were within a factor of {factor or 0:.2f} with their task held out"
-    lines = [
-        f"speed: fitted to {speed.fitted[0]} training and {speed.fitted[1]} evaluation jobs on "
-        f"{device}; " + (off if factor else f"a factor of {ASSUMED_FACTOR:g} is ASSUMED"),
-        f"training: {1e3 * batch:.1f} ms a batch + {1e12 * mac:.1f} s for 10^12 MACs"
-        + "".join(f"; {kind} takes {times:.2f} of it" for kind, times in kinds),
-    ]
-    if not speed.fitted[0]:
-        few = f"speed: too few jobs have run on {device}, so it is ASSUMED"
-        lines = [f"{few}; expect a factor of {ASSUMED_FACTOR:g}"]
-    if guessed:
-        lines.append(f"mean lengths of the catalogue, not measured: {', '.join(guessed)}")
-    lines.append("time: downloads are not in it, and supports are as long as those that ran")
-    lines.append("disk: data sets, backbones and runs that train every weight; memory: not known")
-    return lines
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    cells = pd.DataFrame(rows)
-    if "measured" in cells:
-        cells["measured / predicted"] = cells["measured"] / cells["predicted"]
-    formats = {"seconds": _duration, "predicted": _duration, "measured": _duration,
-               "macs": "{:.1e}".format, "passes": "{:,.0f}".format, "disk_bytes": _size,
-               "measured / predicted": "{:.2f}".format}  # fmt: skip
-    text = cells.rename(columns={"disk_bytes": "disk", "seconds": "time"})
-    formats = {{"disk_bytes": "disk", "seconds": "time"}.get(k, k): v for k, v in formats.items()}
-    return text.to_string(index=False, formatters=formats)
 
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _size(number: float) -> str:
-    return f"{number / 1e9:,.3f} GB"
+def predict(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> "pd.Series[float]":
+    """Seconds of each job, from the start of its process to its end.
+
+    What is assumed of the device is multiplied by measured / assumed seconds of finished jobs: the
+    median over the same kind of work, else over the stage, else over all. Jobs of another device
+    are compared with what is assumed of that one.
+
+    Args:
+        jobs: see :data:`COLUMNS`.
+        finished: likewise.
+        device: as records name it, ``cpu``, or one of :data:`PEAK_MACS_PER_SECOND`.
+
+    Raises:
+        ConfigError: a device of which neither records nor the table know.
+    """
+    used = _of_device(finished, device)
+    done = used[(used["passes"] > 0) & (used["work_seconds"] > 0)]
+    guesses = [_guess(row.device, row.device_kind, row) for row in done.itertuples()]
+    ratio = done["work_seconds"] / guesses
+    by_kind, by_stage = (ratio.groupby(done[name]).median() for name in ("kind", "stage"))
+    times = jobs["kind"].map(by_kind).fillna(jobs["stage"].map(by_stage))
+    times = times.fillna(ratio.median() if len(ratio) else 1.0)
+    waited = (used["job_seconds"] - used["work_seconds"]).clip(lower=0)
+    start_up = {**START_UP_SECONDS, **waited.groupby(used["stage"]).median()}
+    kind = next(iter(used["device_kind"]), "")
+    return _guess(device, kind, jobs) * times + jobs["stage"].map(start_up)
+
+
+def _of_device(finished: pd.DataFrame, device: str) -> pd.DataFrame:
+    """Jobs on this device, each once; if there are none, those on any GPU if this is one."""
+    jobs = finished.drop_duplicates(["id", "digest"])
+    named = jobs["device"].str.lower().str.contains(device.lower(), regex=False)
+    on_it = jobs[named | (jobs["device_kind"] == device.lower())]
+    return jobs[jobs["device_kind"] == "cuda"] if on_it.empty and device != "cpu" else on_it
+
+
+def _guess(device: str, kind: str, work: Any) -> Any:
+    """Assumed seconds of the passes; a GPU that has run but is not in the table = an A100."""
+    if "cpu" in (device, kind):
+        return work.passes * _CORE[0] + work.macs * _CORE[1]
+    held = [one for one in PEAK_MACS_PER_SECOND if one in device.lower()]
+    name = max(held, key=len, default="a100" if kind else None)  # "a10" is in the name of an A100
+    if name is None:
+        raise ConfigError(refusal("--device", "name", device, ["cpu", *PEAK_MACS_PER_SECOND]))
+    return work.passes * _GPU_PASS_SECONDS + work.macs / (_PEAK_SHARE * PEAK_MACS_PER_SECOND[name])
+
+
+def compare(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> pd.DataFrame:
+    """Set what finished jobs took beside what the jobs of all other tasks foretell.
+
+    Args:
+        jobs: the suite's; of those that have run, the planned work is what is judged.
+        finished: as :func:`predict` takes them.
+        device: likewise.
+
+    Returns:
+        By task and for all: ``jobs``, ``predicted`` and ``measured`` seconds, and ``off``, measured
+        over predicted; empty if fewer than two tasks have run.
+    """
+    held = _of_device(finished, device)
+    held = held[(held["passes"] > 0) & (held["task"] != "")]
+    if held["task"].nunique() < 2:
+        return pd.DataFrame()
+    held = held.merge(jobs[["id", "digest", "passes", "macs"]], how="left", on=["id", "digest"],
+                      suffixes=("_done", ""))  # fmt: skip
+    for column in ("passes", "macs"):
+        held[column] = held[column].fillna(held[f"{column}_done"])
+    for task, part in held.groupby("task"):
+        others = finished[finished["task"] != task]
+        held.loc[part.index, "predicted"] = predict(part, others, device)
+    told = held.assign(jobs=1, measured=held["job_seconds"]).groupby("task")
+    sums = told[["jobs", "predicted", "measured"]].sum()
+    sums.loc["all"] = sums.sum()
+    return sums.assign(jobs=sums["jobs"].astype(int), off=sums["measured"] / sums["predicted"])
+
+
+def wall_seconds(jobs: pd.DataFrame, capacity: Mapping[str, int]) -> float:
+    """Length of a list schedule: what can start first goes first to the place that is free first.
+
+    Args:
+        jobs: with ``seconds``; a job that another needs may be missing: it was made before.
+        capacity: jobs at once that hold a ``core``, and a ``gpu`` if there is any.
+
+    Source:
+        Graham 1969: at most the longest chain above total / cores.
+    """
+    rows = {row.id: row for row in jobs.itertuples()}
+    needs = {name: rows.keys() & set(row.needs) for name, row in rows.items()}
+    after: dict[str, list[str]] = {name: [] for name in rows}
+    for name, needed in needs.items():
+        for need in needed:
+            after[need].append(name)
+    free = {place: [0.0] * count for place, count in capacity.items()}
+    ends: dict[str, float] = {}
+    ready = [(0.0, name) for name, needed in needs.items() if not needed]
+    while ready:
+        since, name = heapq.heappop(ready)
+        on_gpu = free["gpu"] and rows[name].stage in _DEVICE_STAGES
+        places = free["gpu" if on_gpu else "core"]
+        ends[name] = max(since, places[0]) + rows[name].seconds
+        heapq.heapreplace(places, ends[name])
+        for other in after[name]:
+            if needs[other] <= ends.keys():
+                heapq.heappush(ready, (max(ends[need] for need in needs[other]), other))
+    return max(ends.values(), default=0.0)
+
+
+def frame_of(rows: Iterable[Row]) -> pd.DataFrame:
+    """Rows as a frame with all of :data:`COLUMNS`."""
+    return pd.DataFrame([{**COLUMNS, **row} for row in rows], columns=list(COLUMNS))
+
+
+def finished_jobs(results: Path) -> Iterator[Row]:
+    """Finished training and evaluation below a folder of results, with the work in each job.
+
+    A run whose cost is not counted yet is left out: its record does not tell its work.
+
+    Raises:
+        DataError: a record is damaged.
+    """
+    for path in sorted(results.glob("*/runs/*/*/*/seed-*/cost.json")):
+        tail = "/".join(path.parts[-5:-1])
+        cost = read_record(path, records.CostRecord)
+        tune = read_record(path.with_name("tune.json"), records.TuneRecord)
+        answered = read_record(path.with_name("evaluate.json"), records.EvaluateRecord)
+        done, forward = tune.measured, cost.measured.macs_executed_per_example
+        method = tune.asked.settings["method"]
+        batches = {phase["name"]: phase.get("gradient_accumulation") for phase in method["phases"]}
+        trained = [phase for phase in done.phases if phase.kind == "train"]
+        training = {
+            "kind": _kind(method),
+            "passes": sum(phase.steps * batches[phase.name] for phase in trained),
+            "macs": _times(method) * forward * done.examples_seen,
+            "work_seconds": done.train_seconds,
+        }
+        generation = answered.asked.settings["scoring"].get("generation")
+        answers = _answers(answered.measured.n_examples, forward, generation)
+        answers["work_seconds"] = answered.measured.evaluate_seconds
+        for record, work in ((tune, training), (answered, answers)):
+            asked, where = record.asked, record.where
+            yield {
+                "id": f"{asked.stage}/{tail}", "stage": asked.stage, "task": asked.task,
+                "digest": asked.digest, "device": where.device.name,
+                "device_kind": where.device.kind,
+                "job_seconds": where.seconds + (where.start_up_seconds or 0.0), **work,
+            }  # fmt: skip
+
+
+def jobs_of(suite: Suite, catalogue: Catalogue) -> pd.DataFrame:
+    """List the suite's jobs with their work, shared ones once, in an order in which they can run.
+
+    Args:
+        suite: resolved.
+        catalogue: that it was resolved from.
+    """
+    rows = {job["id"]: job for run in suite.runs for job in _jobs_of_run(run, catalogue)}
+    own = [job for job in rows.values() if job["stage"] == "cost"]
+    for pair in suite.groups():
+        needs = [job["id"] for job in own if (job["backbone"], job["task"]) == pair]
+        name = "/".join(("tables", *pair))
+        rows[name] = {"id": name, "stage": "tables", "needs": needs}
+    for stage in ("tables", "claims", "figures", "track"):
+        rows[stage] = {"id": stage, "stage": stage, "needs": [job["id"] for job in own]}
+    order = list(STAGES).index
+    return frame_of(sorted(rows.values(), key=lambda job: order(job["stage"])))
+
+
+def _jobs_of_run(run: RunSpec, catalogue: Catalogue) -> Iterator[Row]:
+    task, backbone, recipe = run.task, run.backbone, run.backbone.pretraining
+    data, start = f"dataset/{task.id}", f"backbone/{backbone.id}"
+    here = {"backbone": backbone.id, "task": task.id, "digest": run.digest}
+    train, answers, tokens = _size(run)
+    dense = shape_of(backbone, catalogue)
+    yield {"id": data, "stage": "dataset"}
+    work = _pretraining(backbone, recipe, dense) if recipe else {}
+    yield {"id": start, "stage": "backbone", "kind": "full/none", **work}
+    needs = [data, start]
+    dense = replace(dense, head=task.kind, label_count=task.label_count)
+    shape = final = _smaller(dense, recipe.early) if recipe and recipe.early else dense
+    if run.support:
+        needs.append(f"support/{backbone.id}/{run.support.id}")
+        yield {"id": needs[-1], "stage": "support", "needs": [start]}
+    if run.ticket:
+        shape = final = _smaller(shape, run.ticket)
+        work = {}
+        if isinstance(run.ticket, SearchedTicket):  # one that stops by itself: to its cap
+            search, how = run.ticket.search, run.ticket.search.train
+            steps = steps_in_epoch(train, how.batch_size, how.gradient_accumulation)
+            epochs = search.cap_epochs or search.stop_epochs or (search.stop_steps or 0) / steps
+            work = _training(how, epochs, train, 3 * _forward(dense, tokens))
+        needs.append(f"ticket/{run.ticket_path}")
+        yield {"id": needs[-1], "stage": "ticket", "kind": "full/none", "needs": [data, start],
+               **work}  # fmt: skip
+    elif isinstance(run.method.mask, HeadsMask):
+        final = _smaller(shape, run.method.mask)
+    method, phases = run.method.settings(), []
+    for phase in run.method.phases:
+        if isinstance(phase, TrainPhase):
+            macs = _times(method) * _forward(shape, tokens)
+            phases.append(_training(phase, phase.epochs, train, macs))
+        else:
+            shape = final
+    work = {name: sum(phase[name] for phase in phases) for name in ("passes", "macs")}
+    tune, evaluate = f"tune/{run.path}", f"evaluate/{run.path}"
+    yield {"id": tune, "stage": "tune", "kind": _kind(method), "needs": needs, **here, **work}
+    generation = task.generation.model_dump() if task.generation else None
+    work = _answers(answers, _forward(final, tokens), generation)
+    yield {"id": evaluate, "stage": "evaluate", "needs": [tune], **here, **work}
+    yield {"id": f"cost/{run.path}", "stage": "cost", "needs": [evaluate], **here}
+
+
+def _pretraining(backbone: Backbone, recipe: Pretraining, dense: ModelShape) -> Row:
+    """The work of a backbone's own training; a search before it is counted on the dense model."""
+    early, by_document = recipe.early, recipe.blocks == "documents"
+    head: Head = "generation" if backbone.architecture == "gpt2" else "masked_lm"
+    dense = replace(dense, head=head)
+    stored = _smaller(dense, early) if early else dense
+    documents = getattr(backbone.source, "documents", None) if by_document else None
+    trainings = [(recipe.phases[0], float(early.stop_steps), dense)] if early else []
+    for phase in recipe.phases:
+        if phase.steps is None and documents is None:
+            raise ConfigError(
+                f"backbone {backbone.id}: phase {phase.name}: epochs of a corpus of unknown "
+                "length; an estimate needs steps"
+            )
+        batch = phase.batch_size * phase.gradient_accumulation
+        steps = phase.steps or (phase.epochs or 0) * (documents or 0) / batch
+        trainings.append((phase, steps * (early.steps_share if early else 1.0), stored))
+    work = {"passes": 0.0, "macs": 0.0}
+    for phase, steps, shape in trainings:
+        tokens = min(phase.block_tokens, _DOCUMENT_TOKENS if by_document else math.inf)
+        passes = steps * phase.gradient_accumulation
+        work["passes"] += passes
+        work["macs"] += passes * phase.batch_size * 3 * _forward(shape, tokens)
+    return work
+
+
+def _training(settings: OptimizerSettings, epochs: float, examples: int, macs: float) -> Row:
+    """Passes of a training, and the MACs of its sequences: the mean batch is as full as all."""
+    batch, accumulation = settings.batch_size, settings.gradient_accumulation
+    passes = max(1, round(epochs * steps_in_epoch(examples, batch, accumulation))) * accumulation
+    return {"passes": passes, "macs": macs * passes * examples / math.ceil(examples / batch)}
+
+
+def _answers(examples: int, forward: float, generation: Mapping[str, Any] | None) -> Row:
+    passes, macs = math.ceil(examples / EVALUATION_BATCH), examples * forward
+    if generation is None:
+        return {"kind": "answers", "passes": passes, "macs": macs}
+    tokens, beams = generation["maximum_new_tokens"], generation["beams"]
+    return {"kind": "generation", "passes": passes * tokens, "macs": macs * beams}
+
+
+def _kind(method: Mapping[str, Any]) -> str:
+    update = method["update"]
+    return f"{update.get('type', update['kind'])}/{method['mask']['kind']}"
+
+
+def _times(method: Mapping[str, Any]) -> int:
+    """Forward passes that a training pass costs: gradients of weights only where they train."""
+    return 3 if method["update"]["kind"] == "full" else 2
+
+
+def _forward(shape: ModelShape, tokens: float) -> int:
+    return sum(macs_by_module(shape, tokens).values())
+
+
+def _smaller(shape: ModelShape, recipe: Settings) -> ModelShape:
+    """The model after a recipe's shares of layers, heads and neurons were removed, about."""
+    layers, heads, neurons = (
+        1.0 - getattr(recipe, f"{unit}_sparsity", 0.0) for unit in ("layer", "head", "neuron")
+    )
+    one = shape.layers[0]  # all are alike
+    kept = replace(one, heads=max(1, round(heads * one.heads)),
+                   ffn_width=max(1, round(neurons * one.ffn_width)))  # fmt: skip
+    return replace(shape, layers=(kept,) * max(1, round(layers * len(shape.layers))))
+
+
+def _size(run: RunSpec) -> tuple[int, int, float]:
+    """Examples of training and evaluation, within the run's limits, and their mean length."""
+    task, limits = run.task, run.limits.model_dump()
+    told: Row = task.expected.model_dump() if task.expected else {}
+    if isinstance(task.source, SyntheticTask):
+        sizes = task.source.sizes.model_dump()
+        split = "test" if task.evaluation_split == "test" else "evaluation"
+        told |= {"train_examples": sizes["train"], "evaluation_examples": sizes[split]}
+    for key in ("train_examples", "evaluation_examples", "tokens"):
+        if told.get(key) is None:
+            raise ConfigError(f"task {task.id}: expected.{key}: missing; an estimate needs it")
+        told[key] = min(told[key], limits.get(key) or math.inf)
+    return told["train_examples"], told["evaluation_examples"], told["tokens"]
+
+
+def shape_of(backbone: Backbone, catalogue: Catalogue) -> ModelShape:
+    """The backbone before any removal, as the catalogue tells, without a head.
+
+    Raises:
+        ConfigError: the catalogue does not tell.
+    """
+    recipe, lender = backbone.pretraining, backbone.published_tokenizer
+    words = catalogue.backbone(lender).expected if lender else recipe and recipe.tokenizer
+    vocabulary = getattr(words if recipe else backbone.expected, "vocabulary_size", None)
+    found = recipe.shape if recipe else backbone.expected
+    if found is None or vocabulary is None:
+        raise ConfigError(f"backbone {backbone.id}: expected: missing; an estimate needs it")
+    layer = LayerShape(found.heads, found.hidden_size // found.heads, found.feed_forward_size)
+    return ModelShape(
+        backbone.architecture, found.hidden_size, (layer,) * found.layers, vocabulary,
+        found.maximum_positions, 0, head="regression", label_count=1, pooler=False,
+    )  # fmt: skip
