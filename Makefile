@@ -44,6 +44,7 @@ bench: $(READY)
 lint: $(READY)
 	ruff format --check .
 	ruff check .
+	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
 
