@@ -1,4 +1,3 @@
-import ast
 import re
 import tomllib
 
@@ -79,7 +78,7 @@ def test_locked_version_satisfies_a_lower_bound(project, locked):
 
 def test_tools_of_the_checks_are_locked_too(locked):
     names = {normal(line.split("==")[0]) for line in locked}
-    assert {"ruff", "pytest", "pytest-xdist", "snakefmt", "setuptools"} - names == set()
+    assert {"ruff", "mypy", "pytest", "pytest-xdist", "snakefmt", "setuptools"} - names == set()
 
 
 def test_packages_listed_for_the_wheel_are_the_ones_there(repository, project):
@@ -101,13 +100,3 @@ def test_nothing_that_runs_code_from_a_file_is_used(repository, forbidden):
     assert len(found) > 100
     guilty = [str(path) for path, text in found.items() if re.search(forbidden, text)]
     assert guilty == []
-
-
-def test_functions_fit_on_a_screen(repository):
-    for path, text in sources(repository).items():
-        if path.suffix == ".py" and "benchmarks" not in path.parts:
-            for node in ast.walk(ast.parse(text)):
-                if isinstance(node, ast.FunctionDef):
-                    body = node.body[bool(ast.get_docstring(node)) :]
-                    lines = node.end_lineno - body[0].lineno + 1 if body else 0
-                    assert lines <= 50, (path, node.name)
