@@ -1,6 +1,7 @@
 """The interval of a mean difference: from seeds, from tasks, or from the examples of the runs.
 
-Pure mathematics on lists of numbers; what a difference is of is not known here.
+Pure mathematics on lists of numbers; what a difference is of is not known here. All t intervals
+are at :data:`LEVEL`, of the mean of the cells' means; too few cells or values are a ValueError.
 """
 
 import math
@@ -52,12 +53,6 @@ def over_seeds(cells: Sequence[Sequence[float]]) -> Interval:
     Args:
         cells: differences of paired runs, one list per cell, each of at least two.
 
-    Returns:
-        The mean of the cells' means with its t interval at :data:`LEVEL`.
-
-    Raises:
-        ValueError: no cell, or one with fewer than two values.
-
     Source:
         Student's paired t for one cell; for several, Satterthwaite 1946, "An approximate
         distribution of estimates of variance components", Biometrics Bulletin 2.
@@ -91,12 +86,6 @@ def over_tasks(cells: Sequence[Sequence[float]]) -> Interval:
     Args:
         cells: differences of paired runs, one non-empty list per cell, at least two lists.
 
-    Returns:
-        The mean of the cells' means with its t interval at :data:`LEVEL`.
-
-    Raises:
-        ValueError: fewer than two cells, or an empty one.
-
     Source:
         Student's t on the means of the cells (a random effect of the cell, seeds nested in it).
     Differs:
@@ -121,14 +110,7 @@ def over_examples(cells: Sequence[tuple[Range, Range]]) -> Interval:
     leaves out: where their mistakes agree, the true interval is narrower.
 
     Args:
-        cells: left and right of each, at least one; value, low and high with
-            low <= value <= high.
-
-    Returns:
-        The mean of ``left - right`` and its interval at the level of the given ones.
-
-    Raises:
-        ValueError: no cell.
+        cells: left and right of each, at least one, with low <= value <= high.
 
     Source:
         Zou and Donner 2008, "Construction of confidence limits about effect measures", Statistics
@@ -144,11 +126,12 @@ def over_examples(cells: Sequence[tuple[Range, Range]]) -> Interval:
     if not cells:
         raise ValueError("need at least one cell")
     mean = statistics.fmean(left[0] - right[0] for left, right in cells)
-    below = math.hypot(
-        *(part for left, right in cells for part in (left[0] - left[1], right[2] - right[0]))
-    )
-    above = math.hypot(
-        *(part for left, right in cells for part in (left[2] - left[0], right[0] - right[1]))
+    below, above = (
+        math.hypot(
+            *(left[0] - left[end] for left, _ in cells),
+            *(right[0] - right[-end] for _, right in cells),
+        )
+        for end in (1, 2)
     )
     return Interval(mean, mean - below / len(cells), mean + above / len(cells), "examples")
 
@@ -156,17 +139,8 @@ def over_examples(cells: Sequence[tuple[Range, Range]]) -> Interval:
 def widened_to(interval: Interval, examples: Interval) -> Interval:
     """Make an interval from few numbers no narrower than the examples alone allow.
 
-    Two or three differences may agree by chance, and then their spread says that there is no noise.
-
-    Args:
-        interval: of seeds or tasks.
-        examples: of the same mean, from :func:`over_examples`.
-
-    Returns:
-        The union of both.
-
-    Source:
-        Ours.
+    Two or three differences may agree by chance, and then their spread says that there is no
+    noise. The result is the union of both, which are of the same mean.
 
     Example:
         >>> widened_to(over_tasks([[1.0], [1.0]]), Interval(1.0, -2.0, 4.0, "examples")).low

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsetune.config.metric import Scale, scale_of
+from sparsetune.config.metric import scale_of
 from sparsetune.reporting.load import KEY, Key
 from sparsetune.reporting.render import (
     ABSENT,
@@ -25,7 +25,6 @@ class Comparison:
     """One method against another on one task, by one metric.
 
     Attributes:
-        key: (backbone, task, method).
         against: the other method, the first of the pair.
         metric: name; a fraction or a correlation.
         seeds: that both methods have, increasing.
@@ -60,14 +59,11 @@ def write_paired(
 
     Args:
         comparisons: in the order to print; may be empty.
-        directory: where the files go.
+        directory: where the four files go.
         against: the method that the others are compared with.
         left_out: one line for each comparison that cannot be made.
         level: of the intervals, in (0, 1).
         resamples: how often examples were drawn.
-
-    Returns:
-        The four files.
     """
     columns = [
         *(
@@ -87,10 +83,8 @@ def write_paired(
 def comparison_text(comparisons: Sequence[Comparison], *, level: float, resamples: int) -> str:
     """Tell one pair of methods by every metric, and its right answers by seed, as Markdown.
 
-    Args:
-        comparisons: of the same two methods, task and seeds, one per metric; at least one.
-        level: of the intervals, in (0, 1).
-        resamples: how often examples were drawn.
+    The comparisons, at least one, are of the same two methods, task and seeds, one per metric; for
+    the rest see :func:`write_paired`.
     """
     first = comparisons[0]
     (backbone, task, method), against = first.key, first.against
@@ -119,24 +113,22 @@ def comparison_text(comparisons: Sequence[Comparison], *, level: float, resample
 def _difference_columns(
     comparisons: Sequence[Comparison], against: str, level: float
 ) -> list[Column]:
-    found = [one.difference for one in comparisons]
-
     def values(name: str) -> list[float | None]:
-        return [None if one is None else getattr(one, name) for one in found]
+        return [getattr(one.difference, name, None) for one in comparisons]
 
-    scales = [scale_of(one.metric) for one in comparisons]
-    ends = [
-        ABSENT if one is None else f"[{_signed(scale, one.low)}, {_signed(scale, one.high)}]"
-        for scale, one in zip(scales, found, strict=True)
-    ]
-    texts = [
-        ABSENT if one is None else _signed(scale, one.value)
-        for scale, one in zip(scales, found, strict=True)
-    ]
-    low_and_high = {"difference_low": values("low"), "difference_high": values("high")}
+    def texts(form: str, *names: str) -> list[str]:
+        scales = [scale_of(one.metric) for one in comparisons]
+        return [
+            form.format(*(scale.text(getattr(one.difference, name), signed=True) for name in names))
+            if one.difference
+            else ABSENT
+            for scale, one in zip(scales, comparisons, strict=True)
+        ]
+
+    ends = {"difference_low": values("low"), "difference_high": values("high")}
     return [
-        Column(f"Δ {against}", texts, {"difference": values("value")}),
-        Column(f"{100 * level:g} % interval", ends, low_and_high),
+        Column(f"Δ {against}", texts("{}", "value"), {"difference": values("value")}),
+        Column(f"{100 * level:g} % interval", texts("[{}, {}]", "low", "high"), ends),
         number_column("p", "p_value", values("p_value"), _p_value),
     ]
 
@@ -149,8 +141,8 @@ def _mcnemar_columns(comparisons: Sequence[Comparison], against: str) -> list[Co
         ]
 
     by_seed = [[test.p_value for test in one.right] for one in comparisons]
-    texts = [", ".join(_p_value(p) for p in values) or ABSENT for values in by_seed]
-    kept = [";".join(str(p) for p in values) or None for values in by_seed]
+    texts = [", ".join(map(_p_value, values)) or ABSENT for values in by_seed]
+    kept = [";".join(map(str, values)) or None for values in by_seed]
     return [
         number_column(f"only {against} right", "only_reference_right", total("only_first")),
         number_column("only it right", "only_method_right", total("only_second")),
@@ -177,10 +169,6 @@ def _notes(comparisons: Sequence[Comparison], against: str, resamples: int) -> l
 def _score(one: Comparison, place: int) -> str:
     value = one.scores[place]
     return ABSENT if value is None else scale_of(one.metric).text(value)
-
-
-def _signed(scale: Scale, value: float) -> str:
-    return scale.text(value, signed=True)
 
 
 def _p_value(value: float) -> str:

@@ -15,7 +15,14 @@ from sparsetune.config.metric import scale_of
 from sparsetune.config.table import PublishedTable, TableColumn, TableRow
 from sparsetune.reporting.contents import REFERENCE_METHOD
 from sparsetune.reporting.load import Finished, Key
-from sparsetune.reporting.render import ABSENT, Column, RunLink, text_column, write_table
+from sparsetune.reporting.render import (
+    ABSENT,
+    Column,
+    RunLink,
+    number_column,
+    text_column,
+    write_table,
+)
 from sparsetune.reporting.savings import saved_inference, saved_shares, trained_shares
 
 _UNKNOWN = "not known"
@@ -30,19 +37,11 @@ class Cell:
         deviation: sample standard deviation over seeds, None below two seeds or for a mean of
             tasks.
         seeds: how many runs are behind it (behind each task, for a mean of tasks).
-        digits: printed behind the point.
     """
 
     mean: float
     deviation: float | None
     seeds: int
-    digits: int = 1
-
-    @property
-    def text(self) -> str:
-        """As printed."""
-        spread = "" if self.deviation is None else f" ± {self.deviation:.{self.digits}f}"
-        return f"{self.mean:z.{self.digits}f}{spread} ({self.seeds})"
 
 
 def write_published(table: PublishedTable, suite: Finished, stem: Path) -> list[Path]:
@@ -51,10 +50,7 @@ def write_published(table: PublishedTable, suite: Finished, stem: Path) -> list[
     Args:
         table: from ``config/tables``.
         suite: finished runs.
-        stem: path without suffix.
-
-    Returns:
-        The Markdown, CSV, LaTeX and HTML files.
+        stem: path of the four files without suffix.
     """
     groups = suite.groups
     columns = [text_column("", "row", [row.label for row in table.rows])]
@@ -96,7 +92,7 @@ def _ours(groups: Mapping[Key, pd.DataFrame], row: TableRow, column: TableColumn
     seeds = min(map(len, cells))
     deviation = statistics.stdev(cells[0]) if len(cells) == 1 and seeds > 1 else None
     mean = statistics.fmean(statistics.fmean(values) for values in cells)
-    return Cell(mean, deviation, seeds, digits=_digits(column))
+    return Cell(mean, deviation, seeds)
 
 
 def _values(
@@ -106,21 +102,22 @@ def _values(
     runs, reference = groups.get(key), groups.get((*key[:2], REFERENCE_METHOD))
     if value == "change":
         reference = groups.get((row.against or "", *key[1:]))
-    if runs is None:
+    if runs is None or (reference is None and value not in ("score", "saved-inference-macs")):
         return None
-    if value == "score":
-        return _scores(runs)
-    if value == "saved-inference-macs":
-        return [100 * share for share in saved_inference(runs)]
-    if reference is None:
-        return None
-    if value == "change":
-        return _change(_scores(runs), _scores(reference))
-    if value == "trained-share":
-        return [100 * share for share in trained_shares(runs, reference)]
-    if key[2] == REFERENCE_METHOD:
-        return None
-    return [100 * share for share in saved_shares(runs, reference, "seconds")]
+    match value:
+        case "score":
+            return _scores(runs)
+        case "change":
+            return _change(_scores(runs), _scores(reference))
+        case "saved-inference-macs":
+            shares = saved_inference(runs)
+        case "trained-share":
+            shares = trained_shares(runs, reference)
+        case _:
+            if key[2] == REFERENCE_METHOD:
+                return None
+            shares = saved_shares(runs, reference, "seconds")
+    return [100 * share for share in shares]
 
 
 def _change(scores: Sequence[Any], before: Sequence[Any]) -> list[float] | None:
@@ -135,31 +132,30 @@ def _scores(runs: pd.DataFrame) -> list[float | None]:
     return [None if score is None else factor * score for score in runs["score"]]
 
 
-def _digits(column: TableColumn) -> int:
-    """A share of a percent or less needs more digits than a score."""
-    return 2 if column.value == "trained-share" else 1
-
-
 def _columns_of(
     column: TableColumn, published: Sequence[Any], ours: Sequence[Cell | None]
 ) -> tuple[Column, Column, Column]:
-    heading = column.heading
-    printed = [_UNKNOWN if value is None else f"{value}" for value in published]
-    texts = [ABSENT if cell is None else cell.text for cell in ours]
+    # A share of a percent or less needs more digits than a score.
+    heading, digits = column.heading, 2 if column.value == "trained-share" else 1
+
+    def text(cell: Cell) -> str:
+        spread = "" if cell.deviation is None else f" ± {cell.deviation:.{digits}f}"
+        return f"{cell.mean:z.{digits}f}{spread} ({cell.seeds})"
+
     differences = [
         cell.mean - value if cell and isinstance(value, int | float) else None
         for cell, value in zip(ours, published, strict=True)
-    ]
-    signed = [
-        ABSENT if value is None else f"{value:+z.{_digits(column)}f}" for value in differences
     ]
     name = heading.lower().replace(" ", "_")
     own = {"mean_percent": "mean", "sd_points": "deviation", "seeds_count": "seeds"}
     fields = {
         f"{name}_{end}": [getattr(cell, of, None) for cell in ours] for end, of in own.items()
     }
+    printed = [_UNKNOWN if value is None else f"{value}" for value in published]
     return (
         Column(f"{heading} published", printed, {f"{name}_published_percent": published}),
-        Column("ours", texts, fields),
-        Column("difference", signed, {f"{name}_difference_points": differences}),
+        Column("ours", [text(cell) if cell else ABSENT for cell in ours], fields),
+        number_column(
+            "difference", f"{name}_difference_points", differences, f"{{:+z.{digits}f}}".format
+        ),
     )

@@ -1,6 +1,7 @@
 """What training costs beside the dense run's, and where the difference comes from.
 
-Two tables of the same form: in multiply-adds (exact, the same on every machine) and in seconds.
+In multiply-adds (exact, the same on every machine) or in seconds. ``runs`` are always lines of
+:class:`sparsetune.reporting.load.Finished`.
 """
 
 from collections.abc import Mapping
@@ -53,11 +54,7 @@ class Saving:
 
 
 def saving(effort: Effort, reference: Effort) -> Saving:
-    """Split what a run saves against a reference.
-
-    Args:
-        effort: of the run.
-        reference: of the dense run, same unit; without search, total above 0.
+    """Split what a run saves against a dense run, whose total in the same unit is above 0.
 
     Returns:
         The parts; they add up to ``1 - effort.total / reference.total``.
@@ -86,12 +83,7 @@ def saving(effort: Effort, reference: Effort) -> Saving:
 
 
 def efforts(runs: pd.DataFrame, unit: Unit) -> list[Effort]:
-    """What training took, run by run; seconds without making batches.
-
-    Args:
-        runs: of :class:`sparsetune.reporting.load.Finished`.
-        unit: MACs or seconds.
-    """
+    """What training took, run by run; seconds without making batches."""
     columns = (runs[f"search_{unit}"], runs[f"training_{unit}"], runs["examples_seen"])
     return [Effort(*one) for one in zip(*columns, strict=True)]
 
@@ -99,11 +91,11 @@ def efforts(runs: pd.DataFrame, unit: Unit) -> list[Effort]:
 def mean_effort(runs: pd.DataFrame, unit: Unit) -> Effort:
     """Mean over the seeds of one method."""
     found, count = efforts(runs, unit), len(runs)
-    return Effort(
-        sum(one.search for one in found) / count,
-        sum(one.training for one in found) / count,
-        round(sum(one.examples for one in found) / count),
+    search, training, examples = (
+        sum(getattr(one, name) for one in found) / count
+        for name in ("search", "training", "examples")
     )
+    return Effort(search, training, round(examples))
 
 
 def saved_shares(runs: pd.DataFrame, reference: pd.DataFrame, unit: Unit) -> list[float]:
@@ -126,7 +118,7 @@ def saved_inference(runs: pd.DataFrame, *, without_update: bool = False) -> list
     """Effective inference MACs saved against the dense model without an update.
 
     Args:
-        runs: of :class:`sparsetune.reporting.load.Finished`.
+        runs: of one method.
         without_update: leave out what the update itself adds beside the weights.
 
     Returns:
@@ -148,11 +140,6 @@ def saved_inference(runs: pd.DataFrame, *, without_update: bool = False) -> list
 def trained_shares(runs: pd.DataFrame, reference: pd.DataFrame) -> list[float]:
     """Parameters of the update over all of the dense model's, seed by seed.
 
-    Args:
-        runs: of a method.
-        reference: runs of the dense method on the same backbone and task.
-
-    Returns:
-        Fractions; the task head is trained too, and not counted.
+    The task head is trained too, and not counted.
     """
     return list(runs["parameters_trained"] / reference["parameters_total"].iloc[0])

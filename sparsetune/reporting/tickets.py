@@ -5,7 +5,7 @@ would have in common.
 """
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +18,13 @@ from sparsetune.reporting.render import Column, number_column, percent, text_col
 
 _UNITS = ("heads", "neurons")
 _IDENTITY = ("backbone", "task", "recipe")
+# What differs -> the origins of tickets that are compared so: drawn tickets do not look at the
+# task, and those of whole layers neither at the seed.
+_ORIGINS = {
+    "seed": {"search", "random"},
+    "task": {"search"},
+    "recipe": {"search", "random", "layers"},
+}
 _NOTES = (
     "In common: units kept by both tickets over the mean of what each keeps, mean over all pairs. "
     "Chance: the same for two independent tickets of these sizes, over the whole model.",
@@ -31,9 +38,6 @@ class KeptUnits:
     """What one ticket keeps.
 
     Attributes:
-        backbone: id.
-        task: id.
-        recipe: ticket recipe id.
         seed: of the search or draw.
         origin: ``search``, ``random`` or ``layers``.
         heads: bool, ``(L, H)``; True = kept, in a kept layer.
@@ -53,13 +57,7 @@ _Pair = tuple[KeptUnits, KeptUnits]
 
 
 def read_kept(path: Path) -> KeptUnits:
-    """Read what a ticket keeps.
-
-    Args:
-        path: ``<backbone>/<task>/<recipe>/seed-<n>/ticket.json``.
-
-    Returns:
-        The kept units as masks.
+    """Read what a ticket keeps from ``<backbone>/<task>/<recipe>/seed-<n>/ticket.json``.
 
     Raises:
         DataError: missing, damaged, or another ticket than its folder says.
@@ -101,28 +99,31 @@ def share_in_common(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 
 def write_tickets(tickets: Iterable[Path], directory: Path) -> list[Path]:
-    """Write how much the tickets of a suite have in common.
+    """Write how much the tickets of a suite have in common, as four files ``tickets``.
 
     Args:
         tickets: files ``ticket.json``; only those of one backbone are compared. May be none: the
             table then says so.
-        directory: where ``tickets.md``, ``.csv``, ``.tex`` and ``.html`` go.
-
-    Returns:
-        The four files.
+        directory: where the files go.
 
     Raises:
         DataError: as :func:`read_kept`.
     """
     found = [read_kept(path) for path in tickets]
-    lines = [
-        line
+    pairs = {
+        name: pairs
         for backbone in dict.fromkeys(ticket.backbone for ticket in found)
-        for line in _comparisons([one for one in found if one.backbone == backbone])
-        if line[-1]
+        for name, pairs in _pairs([one for one in found if one.backbone == backbone]).items()
+    }
+    columns = [
+        text_column(heading, heading, [name[place] for name in pairs])
+        for place, heading in enumerate(("backbone", "compared", "tickets"))
     ]
-    notes = _NOTES if lines else ("No two tickets of this suite can be compared.",)
-    return write_table(directory / "tickets", "Tickets in common", _columns(lines), notes)
+    columns.append(number_column("pairs", "pairs_count", list(map(len, pairs.values()))))
+    for unit in _UNITS:
+        columns += _columns(unit, pairs.values())
+    notes = _NOTES if pairs else ("No two tickets of this suite can be compared.",)
+    return write_table(directory / "tickets", "Tickets in common", columns, notes)
 
 
 def _mask(kept: Sequence[Sequence[int]], width: int, layers: Sequence[int] | None) -> np.ndarray:
@@ -132,47 +133,37 @@ def _mask(kept: Sequence[Sequence[int]], width: int, layers: Sequence[int] | Non
     return mask
 
 
-def _comparisons(own: Sequence[KeptUnits]) -> Iterator[tuple[str, str, str, list[_Pair]]]:
-    """Backbone, what differs, the recipes, and every pair of tickets that differ so."""
-    backbone = own[0].backbone
-    by_recipe: dict[str, list[KeptUnits]] = {}
-    for ticket in own:
-        by_recipe.setdefault(ticket.recipe, []).append(ticket)
-    for differing, same in (("seeds", "task"), ("tasks", "seed")):
-        # Drawn tickets do not look at the task; those of whole layers neither at the seed.
-        origins = ("search", "random") if differing == "seeds" else ("search",)
-        for recipe, tickets in by_recipe.items():
-            alike = [ticket for ticket in tickets if ticket.origin in origins]
-            pairs = combinations(alike, 2)
-            yield backbone, differing, recipe, [
-                pair for pair in pairs if getattr(pair[0], same) == getattr(pair[1], same)
-            ]  # fmt: skip
-    for first, second in combinations(by_recipe, 2):
-        others = {(ticket.task, ticket.seed): ticket for ticket in by_recipe[second]}
-        places = [(ticket, others.get((ticket.task, ticket.seed))) for ticket in by_recipe[first]]
-        pairs_there = [(one, other) for one, other in places if other is not None]
-        yield backbone, "recipes", f"{first}, {second}", pairs_there
+def _pairs(own: Sequence[KeptUnits]) -> dict[tuple[str, str, str], list[_Pair]]:
+    """(backbone, what differs, recipes) -> the pairs of tickets that differ in it alone."""
+    recipes = list(dict.fromkeys(ticket.recipe for ticket in own))
+    found: dict[tuple[int, ...], list[_Pair]] = {}
+    for one, other in combinations(own, 2):
+        differing = [name for name in _ORIGINS if getattr(one, name) != getattr(other, name)]
+        if len(differing) == 1 and {one.origin, other.origin} <= _ORIGINS[differing[0]]:
+            places = sorted({recipes.index(one.recipe), recipes.index(other.recipe)})
+            found.setdefault((list(_ORIGINS).index(differing[0]), *places), []).append((one, other))
+    named = {}
+    for kind, *places in sorted(found):
+        names = ", ".join(recipes[place] for place in places)
+        named[own[0].backbone, f"{list(_ORIGINS)[kind]}s", names] = found[kind, *places]
+    return named
 
 
-def _columns(lines: Sequence[tuple[str, str, str, list[_Pair]]]) -> list[Column]:
-    columns = [
-        text_column(name, name, [str(line[place]) for line in lines])
-        for place, name in enumerate(("backbone", "compared", "tickets"))
+def _columns(unit: str, pairs: Iterable[Sequence[_Pair]]) -> tuple[Column, Column]:
+    """What the pairs of each line have in common, and would have by chance."""
+    found = [
+        np.array([share_in_common(getattr(one, unit), getattr(other, unit)) for one, other in of])
+        for of in pairs
     ]
-    columns.append(number_column("pairs", "pairs_count", [len(pairs) for *_, pairs in lines]))
-    for unit in _UNITS:
-        found = [
-            [share_in_common(getattr(one, unit), getattr(other, unit)) for one, other in pairs]
-            for *_, pairs in lines
-        ]
-        shares = [[share for share, _ in pairs] for pairs in found]
-        means = [statistics.fmean(values) for values in shares]
-        fields = {
-            f"{unit}_common_fraction_mean": means,
-            f"{unit}_common_fraction_lowest": [min(values) for values in shares],
-            f"{unit}_common_fraction_highest": [max(values) for values in shares],
-        }
-        chances = [statistics.fmean(chance for _, chance in pairs) for pairs in found]
-        columns.append(Column(f"{unit} in common %", list(map(percent, means)), fields))
-        columns.append(number_column("chance %", f"{unit}_chance_fraction", chances, percent))
-    return columns
+    shares, chances = ([list(of[:, place]) for of in found] for place in (0, 1))
+    means = list(map(statistics.fmean, shares))
+    fields = {
+        f"{unit}_common_fraction_mean": means,
+        f"{unit}_common_fraction_lowest": list(map(min, shares)),
+        f"{unit}_common_fraction_highest": list(map(max, shares)),
+    }
+    chance = list(map(statistics.fmean, chances))
+    return (
+        Column(f"{unit} in common %", list(map(percent, means)), fields),
+        number_column("chance %", f"{unit}_chance_fraction", chance, percent),
+    )
