@@ -5,7 +5,7 @@ Nothing is judged here; see ``verdicts``.
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 
 from sparsetune.config.claim import Claim
 from sparsetune.records import write_text_atomically
-from sparsetune.reporting.render import ABSENT, Column, page, rendered, table_of, way
+from sparsetune.reporting.render import ABSENT, Column, page, rendered, table_of, text_column, way
 from sparsetune.reporting.verdicts import VERDICTS, Cell, Judgement, allowed
 
 _UNTESTED = VERDICTS[-1]
@@ -36,12 +36,9 @@ _NOTES = (
 
 
 def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> None:
-    """Write ``<stem>.md``, ``.csv`` and ``.html``, each atomically.
+    """Write ``<stem>.md``, ``.csv`` and ``.html`` of a suite, each atomically.
 
-    Args:
-        suite: id, for the heading.
-        judgements: in the order to print.
-        stem: path without suffix, in the suite's folder: links lead to its tables.
+    ``stem`` is in the suite's folder: links lead to its tables.
     """
     lines = [as_line(one) for one in judgements]
     texts = {
@@ -54,17 +51,13 @@ def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> Non
 
 
 def as_line(judgement: Judgement) -> dict[str, Any]:
-    """One claim as a flat line.
-
-    Args:
-        judgement: which.
-
-    Returns:
-        Field -> value; None where there is nothing. Differences are in the claim's unit.
-    """
+    """One claim as a flat line: None where there is nothing, differences in the claim's unit."""
     claim, cells, interval = judgement.claim, judgement.cells, judgement.interval
     wider = judgement.over_tasks
-    left, right = _means(cells) if cells else (None, None)
+    left, right = (
+        statistics.fmean(statistics.fmean(getattr(cell, side)) for cell in cells) if cells else None
+        for side in ("left", "right")
+    )
     return {
         "id": claim.id,
         "claim": claim.says,
@@ -75,9 +68,9 @@ def as_line(judgement: Judgement) -> dict[str, Any]:
         "quantity": claim.quantity,
         "unit": claim.measure.unit,
         "left": claim.left,
-        "right": claim.right,
+        "right": claim.right if claim.number is None else _plain(claim.number),
         "relation": claim.relation,
-        "tolerance": claim.tolerance,
+        "tolerance": _plain(claim.tolerance),
         "left_mean": left,
         "right_mean": right,
         "difference_mean": interval and interval.mean,
@@ -119,25 +112,28 @@ def _content(
         "title": f"Claims of the papers, in suite {suite}",
         "overview": table([
             _named(tested, form),
-            _texts("verdict", tested, lambda one: one.verdict, strong=True),
-            _texts("measured", tested, measured),
-            _texts("claimed", tested, claimed),
-            _texts("decided by", tested, lambda one: one.reason),
-            _texts("source", tested, lambda one: one.claim.source),
+            text_column("verdict", "", [one.verdict for one in tested], strong=True),
+            text_column("measured", "", list(map(measured, tested))),
+            text_column("claimed", "", list(map(claimed, tested))),
+            text_column("decided by", "", [one.reason for one in tested]),
+            text_column("source", "", [one.claim.source for one in tested]),
         ]),
         "summary": _summary(judgements),
         "notes": _NOTES,
         "untested": untested and table([
             _named(untested, form),
-            _texts("why not", untested, lambda one: one.reason),
-            _texts("source", untested, lambda one: one.claim.source),
+            text_column("why not", "", [one.reason for one in untested]),
+            text_column("source", "", [one.claim.source for one in untested]),
         ]),
         "claims": [
             {
                 "id": one.claim.id,
                 "told": _told(one),
                 "cells": one.cells and table(_cells(one, folder, form)),
-                "left_out": _left_out(one),
+                "left_out": [
+                    f"Left out: {', '.join(places)}: {reason}."
+                    for reason, places in one.left_out.items()
+                ],
             }
             for one in judgements
         ],
@@ -163,25 +159,8 @@ def _named(judgements: Sequence[Judgement], form: str) -> Column:
     return Column("claim", [one.claim.says for one in judgements], left=True, targets=targets)
 
 
-def _texts(
-    heading: str,
-    judgements: Sequence[Judgement],
-    tell: Callable[[Judgement], str],
-    *,
-    strong: bool = False,
-) -> Column:
-    return Column(heading, [tell(one) for one in judgements], left=True, strong=strong)
-
-
 def measured(judgement: Judgement) -> str:
-    """What was measured: a difference, or the value that a number was claimed of.
-
-    Args:
-        judgement: which.
-
-    Returns:
-        The mean and its interval, with the unit.
-    """
+    """What was measured: a difference, or the value that a number is claimed of."""
     interval, claim = judgement.interval, judgement.claim
     if interval is None:
         return ABSENT
@@ -215,6 +194,11 @@ def _bound(claim: Claim) -> str:
     ]
     shift, show = (0.0, _signed) if claim.number is None else (claim.number, _number)
     return f"{sign} {show(end + shift)} {claim.measure.unit}"
+
+
+def _plain(value: float) -> float:
+    """A whole number without a point."""
+    return int(value) if float(value).is_integer() else value
 
 
 def _number(value: float) -> str:
@@ -263,15 +247,16 @@ def _statement(claim: Claim) -> str:
     return told + (f" ({', '.join(twins)})" if twins else "")
 
 
-def _left_out(judgement: Judgement) -> list[str]:
-    return [
-        f"Left out: {', '.join(places)}: {reason}." for reason, places in judgement.left_out.items()
-    ]
-
-
 def _cells(judgement: Judgement, folder: Path, form: str) -> list[Column]:
     cells, claim = judgement.cells, judgement.claim
-    pages = [_page(cell, folder, form) for cell in cells]
+    pages = [
+        folder / "tables" / cell.backbone / f"{cell.task}.{form}" if cell.one_task else None
+        for cell in cells
+    ]
+    other = claim.twins or {}
+    backbones = [
+        ", ".join(filter(None, (one, other.get(one)))) for one in (c.backbone for c in cells)
+    ]
     tasks = [cell.task for cell in cells]
     if form == "md":
         tasks = [
@@ -284,7 +269,7 @@ def _cells(judgement: Judgement, folder: Path, form: str) -> list[Column]:
         return Column(heading, [format(statistics.fmean(values(cell)), show) for cell in cells])
 
     columns = [
-        Column("backbone", [_backbones(cell.backbone, claim.twins) for cell in cells], left=True),
+        Column("backbone", backbones, left=True),
         Column("task", tasks, left=True, targets=pages if form == "html" else ()),
         mean(claim.left, lambda cell: cell.left, "z.2f"),
         mean(f"against {right}", lambda cell: cell.right, "z.2f"),
@@ -294,18 +279,3 @@ def _cells(judgement: Judgement, folder: Path, form: str) -> list[Column]:
     if any(cell.collapsed for cell in cells):
         columns.append(Column("collapsed runs", [str(cell.collapsed or ABSENT) for cell in cells]))
     return columns
-
-
-def _backbones(backbone: str, twins: Mapping[str, str] | None) -> str:
-    return f"{backbone}, {twins[backbone]}" if twins else backbone
-
-
-def _page(cell: Cell, folder: Path, form: str) -> Path | None:
-    return folder / "tables" / cell.backbone / f"{cell.task}.{form}" if cell.one_task else None
-
-
-def _means(cells: Sequence[Cell]) -> tuple[float, float]:
-    return (
-        statistics.fmean(statistics.fmean(cell.left) for cell in cells),
-        statistics.fmean(statistics.fmean(cell.right) for cell in cells),
-    )

@@ -1,7 +1,8 @@
 """Figures of a suite: trade-offs, what training saves, zeros by layer, curves, ticket searches.
 
-SVG, the same bytes for the same results. Every method has its own marker, every part its own
-hatch, and shades have numbers: nothing hangs on colour alone.
+SVG at ``path``, the same bytes for the same results; ``suite`` has the runs of one backbone. Every
+method has its own marker, every part its own hatch, and shades have numbers: nothing hangs on
+colour alone.
 """
 
 import statistics
@@ -22,7 +23,7 @@ from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.records import replacing
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.load import Finished, deviation_of, is_generated
+from sparsetune.reporting.load import KEY, Finished, deviation_of, is_generated
 from sparsetune.reporting.savings import Unit, savings_of
 
 HISTORY = "history.csv"
@@ -63,11 +64,24 @@ def method_styles(methods: Iterable[str], markers: Sequence[str] = _MARKERS) -> 
     }
 
 
+def dense_scores(suite: Finished) -> dict[tuple[str, str], float]:
+    """(backbone, task) -> mean primary metric of its dense runs, where it is defined.
+
+    Raises:
+        DataError: no task has a dense run whose score is defined.
+    """
+    dense = {
+        key[:2]: statistics.fmean(runs["score"])
+        for key, runs in suite.groups.items()
+        if key[2] == REFERENCE_METHOD and None not in set(runs["score"])
+    }
+    if not dense:
+        raise DataError(f"no task of this suite has a score of {REFERENCE_METHOD!r}")
+    return dense
+
+
 def tradeoffs(suite: Finished) -> pd.DataFrame:
     """Score and cost of every method whose task has a dense run to compare with.
-
-    Args:
-        suite: finished runs.
 
     Returns:
         A line a method and task, without those whose score is undefined for a seed: ``score``
@@ -76,27 +90,17 @@ def tradeoffs(suite: Finished) -> pd.DataFrame:
         dense model's), ``trained`` (parameters, without the task head), ``seeds``, ``collapsed``.
 
     Raises:
-        DataError: no task has a dense run whose score is defined.
+        DataError: as :func:`dense_scores`.
     """
-    groups = {key: runs for key, runs in suite.groups.items() if None not in set(runs["score"])}
-    dense = {
-        key[:2]: statistics.fmean(runs["score"])
-        for key, runs in groups.items()
-        if key[2] == REFERENCE_METHOD
-    }
-    if not dense:
-        raise DataError(f"no task of this suite has a score of {REFERENCE_METHOD!r}")
-    lines = []
-    for (backbone, task, method), runs in groups.items():
-        if (backbone, task) not in dense:
+    dense, lines = dense_scores(suite), []
+    for key, runs in suite.groups.items():
+        if key[:2] not in dense or None in set(runs["score"]):
             continue
-        points = [100 * (score - dense[backbone, task]) for score in runs["score"]]
-        shares = runs["macs_effective_per_example"] / runs["macs_dense_per_example"]
+        points = [100 * (score - dense[key[:2]]) for score in runs["score"]]
         lines.append({
-            "backbone": backbone, "task": task, "method": method,
-            "metric": runs["metric"].iloc[0],
+            **dict(zip(KEY, key, strict=True)), "metric": runs["metric"].iloc[0],
             "score": statistics.fmean(points), "spread": deviation_of(points),
-            "macs": statistics.fmean(shares),
+            "macs": statistics.fmean(runs["macs_effective_share_of_dense"]),
             "trained": statistics.fmean(runs["parameters_trained"]),
             "seeds": len(points), "collapsed": any(runs["collapsed"]),
         })  # fmt: skip
@@ -107,7 +111,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     """Which points nothing beats: no other costs as little and reaches as much.
 
     Args:
-        points: (cost, score); less cost is better, more score is better.
+        points: (cost, score).
 
     Returns:
         Indices by rising cost, and so by rising score. Of points that are the same in both, the
@@ -128,12 +132,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
 def floor_of(scores: Sequence[float]) -> float:
     """Where an axis may end below, so that one method that failed does not hide the others.
 
-    Args:
-        scores: in points.
-
-    Returns:
-        The lowest score that is drawn at its place: three times the middle half's width, or
-        three points if that is more, below the first quarter.
+    Three times the middle half's width, or three points if that is more, below the first quarter.
     """
     if len(scores) < 3:
         return min(scores)
@@ -145,12 +144,10 @@ def floor_of(scores: Sequence[float]) -> float:
 def write_pareto(suite: Finished, path: Path) -> None:
     """Draw, for each task of a backbone, scores against effective MACs and trained parameters.
 
-    Args:
-        suite: finished runs of one backbone; a task without a dense run is left out.
-        path: SVG to write.
+    A task without a dense run is left out.
 
     Raises:
-        DataError: no task has a dense run whose score is defined.
+        DataError: as :func:`dense_scores`.
     """
     found = tradeoffs(suite)
     styles = method_styles(suite.runs["method"])
@@ -210,10 +207,7 @@ def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping
 def write_saved(suite: Finished, path: Path) -> None:
     """Draw, for each task of a backbone, what each method saves in multiply-adds and in seconds.
 
-    Args:
-        suite: finished runs of one backbone; a task without a dense run, or with nothing else,
-            is left out.
-        path: SVG to write.
+    A task without a dense run, or with nothing else, is left out.
 
     Raises:
         DataError: no task is left.
@@ -223,8 +217,7 @@ def write_saved(suite: Finished, path: Path) -> None:
     for backbone, task, method in found["macs"]:
         pairs.setdefault((backbone, task), []).append(method)
     if not pairs:
-        told = f"no task of this suite has {REFERENCE_METHOD!r} and another method"
-        raise DataError(told)
+        raise DataError(f"no task of this suite has {REFERENCE_METHOD!r} and another method")
     lines = [len(methods) + 1 for methods in pairs.values()]
     figure, grid = _subplots(
         len(pairs), 2, width=3.4, height=0.45 + 0.18 * statistics.fmean(lines),
@@ -249,9 +242,6 @@ def write_saved(suite: Finished, path: Path) -> None:
 
 def stacked(parts: Sequence[float]) -> list[float]:
     """Where each part of a bar begins, if gains go right of 0 and losses left of it.
-
-    Args:
-        parts: signed lengths.
 
     Example:
         >>> stacked([30, -5, 10, -2])
@@ -288,10 +278,6 @@ def _saved_panel(axis: Axes, lengths: Sequence[Sequence[float]]) -> None:
 @mpl.rc_context(_STYLE)
 def write_layers(suite: Finished, path: Path) -> None:
     """Draw, for each task of a backbone, the sparsity of each layer under each method.
-
-    Args:
-        suite: finished runs of one backbone.
-        path: SVG to write.
 
     Raises:
         DataError: runs of one method have different numbers of layers.
@@ -355,13 +341,7 @@ def _heat(axis: Axes, values: np.ndarray, *, numbers: bool) -> Any:
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """Read a run's losses.
-
-    Args:
-        path: ``history.csv`` of a run.
-
-    Returns:
-        ``step`` (counts on through all phases), ``loss`` and ``phase``.
+    """Read a run's losses: ``step`` (counts on through all phases), ``loss`` and ``phase``.
 
     Raises:
         DataError: the file is missing, empty, or not a history.
@@ -379,29 +359,16 @@ def read_history(path: Path) -> pd.DataFrame:
 def thinned(history: pd.DataFrame, most: int) -> pd.DataFrame:
     """Means of neighbours, so that a long curve can be read, and drawn in little space.
 
-    Args:
-        history: ``step`` and ``loss``, N lines.
-        most: points to keep, at least 1.
-
-    Returns:
-        At most ``most`` lines: means over runs of ``ceil(N / most)`` neighbours, the last one
-        perhaps shorter. Non-finite losses stay non-finite.
+    Of N lines at most ``most`` are left: means over runs of ``ceil(N / most)`` neighbours, the
+    last one perhaps shorter. Non-finite losses stay non-finite.
     """
-    width = -(-len(history) // most)
-    numbers = history[["step", "loss"]].to_numpy()
-    starts = np.arange(0, len(numbers), width)
-    counts = np.diff([*starts, len(numbers)])[:, None]
-    return pd.DataFrame(np.add.reduceat(numbers, starts) / counts, columns=["step", "loss"])
+    blocks = np.arange(len(history)) // -(-len(history) // most)
+    return history[["step", "loss"]].groupby(blocks).agg(lambda of: of.to_numpy().mean())
 
 
 @mpl.rc_context(_STYLE)
 def write_curves(suite: Finished, path: Path) -> None:
-    """Draw the training losses of one backbone on one task, a panel for each method.
-
-    Args:
-        suite: finished runs of one backbone and task; the dense runs are drawn in grey behind
-            every other.
-        path: SVG to write.
+    """Draw the training losses on one task, a panel for each method, the dense runs behind it.
 
     Raises:
         DataError: a history is missing or damaged.

@@ -15,7 +15,7 @@ from sparsetune.config.metric import scale_of
 from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.records import write_text_atomically
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.figures import method_styles, tradeoffs
+from sparsetune.reporting.figures import dense_scores, method_styles
 from sparsetune.reporting.load import Finished, is_generated
 from sparsetune.reporting.render import page
 
@@ -33,11 +33,6 @@ _HEIGHT = 680  # pixels
 
 def write_interactive(suite: Finished, path: Path, *, title: str) -> None:
     """Write the page: every run by its score beside the dense run's, against two costs.
-
-    Args:
-        suite: finished runs.
-        path: HTML to write.
-        title: heading of the page.
 
     Raises:
         DataError: no task has a dense run whose score is defined.
@@ -58,22 +53,13 @@ def write_interactive(suite: Finished, path: Path, *, title: str) -> None:
 
 def _points(suite: Finished) -> pd.DataFrame:
     """Each run with its place and what is told about it."""
-    dense = tradeoffs(suite)  # refuses a suite without dense runs
-    pairs = set(zip(dense["backbone"], dense["task"], strict=True))
-    references = {
-        pair: (runs["score"].mean(), runs["parameters_trained"].iloc[0])
-        for pair, runs in suite.runs.groupby(["backbone", "task"], sort=False)
-        if pair in pairs
-        for runs in [runs[runs["method"] == REFERENCE_METHOD]]
-    }
-    lines = []
+    dense, lines = dense_scores(suite), []
     for run in suite.runs.itertuples():
         pair = (run.backbone, run.task)
-        if pair not in references or run.score is None:
+        if pair not in dense or run.score is None:
             continue
-        score, whole = references[pair]
-        macs = 100 * run.macs_effective_per_example / run.macs_dense_per_example
-        points = 100 * (run.score - score)
+        whole = suite.groups[*pair, REFERENCE_METHOD]["parameters_trained"].iloc[0]
+        macs, points = 100 * run.macs_effective_share_of_dense, 100 * (run.score - dense[pair])
         flag = ", the same answer for all examples" if run.collapsed else ""
         lines.append({
             "method": run.method,
@@ -98,24 +84,14 @@ def _points(suite: Finished) -> pd.DataFrame:
 
 
 def _trace(method: str, points: pd.DataFrame, axis: str, symbol: str, colour: str) -> go.Scatter:
+    symbols = [f"{symbol}-open" if one else symbol for one in points["collapsed"]]
     return go.Scatter(
-        x=list(points[axis]),
-        y=list(points["score"]),
-        customdata=list(points["told"]),
-        hovertemplate=_HOVER,
-        mode="markers",
-        name=method,
-        legendgroup=method,
-        showlegend=axis == _AXES[0],
-        marker={
-            "symbol": [f"{symbol}-open" if one else symbol for one in points["collapsed"]],
-            "color": colour,
-            "size": 10,
-            "opacity": 0.85,
-            "line": {"width": 1},
-        },
-        unselected={"marker": {"opacity": 0.06}},
-    )
+        x=list(points[axis]), y=list(points["score"]), customdata=list(points["told"]),
+        hovertemplate=_HOVER, mode="markers", name=method, legendgroup=method,
+        showlegend=axis == _AXES[0], unselected={"marker": {"opacity": 0.06}},
+        marker={"symbol": symbols, "color": colour, "size": 10, "opacity": 0.85,
+                "line": {"width": 1}},
+    )  # fmt: skip
 
 
 def _lay_out(figure: go.Figure, points: pd.DataFrame, title: str) -> None:

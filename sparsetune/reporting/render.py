@@ -56,7 +56,7 @@ class RunLink:
 
     Attributes:
         label: as printed, such as ``seed 1``.
-        record: the record that holds the run's scores.
+        record: of the run's scores.
         mlflow_run_id: None if MLflow does not know the run.
     """
 
@@ -65,9 +65,9 @@ class RunLink:
     mlflow_run_id: str | None = None
 
 
-def text_column(heading: str, name: str, texts: Sequence[str]) -> Column:
+def text_column(heading: str, name: str, texts: Sequence[str], *, strong: bool = False) -> Column:
     """A left-aligned column whose texts are also its CSV field."""
-    return Column(heading, texts, {name: texts}, left=True)
+    return Column(heading, texts, {name: texts}, left=True, strong=strong)
 
 
 def number_column(
@@ -170,11 +170,9 @@ def write_table(
             name=stem.name,
         ),
     }
-    paths = []
-    for form in TABLE_FORMS:
-        path = stem.with_name(f"{stem.name}.{form}")
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in TABLE_FORMS]
+    for path, form in zip(paths, TABLE_FORMS, strict=True):
         write_text_atomically(path, texts[form])
-        paths.append(path)
     return paths
 
 
@@ -187,13 +185,7 @@ def markdown(title: str, columns: Sequence[Column], notes: Sequence[str]) -> str
 def table_of(
     columns: Sequence[Column], folder: Path, *, runs: Sequence[Sequence[RunLink]] = ()
 ) -> dict[str, Any]:
-    """A table for a page's template: its HTML, and which columns are aligned to the left.
-
-    Args:
-        columns: equally long.
-        folder: of the page.
-        runs: see :func:`write_table`.
-    """
+    """A table for the template of a page in ``folder``: its HTML, and its left-aligned columns."""
     left = [place for place, column in enumerate(columns, start=1) if column.left]
     if any(runs):
         left.append(len(columns) + 1)
@@ -203,24 +195,15 @@ def table_of(
 def page(template: str, **content: Any) -> str:
     """A page that needs nothing else: no script from elsewhere, no other file, light and dark.
 
-    Args:
-        template: name of a file in ``reporting/templates``.
-        **content: what the template asks for; plain texts are escaped in HTML.
+    ``template`` is a file in ``reporting/templates``; plain texts are escaped in HTML.
     """
     return _environment().get_template(template).render(**content)
 
 
 def way(target: Path, folder: Path) -> str:
-    """The way from a table's folder to a file.
+    """The way from a folder where a link stands to a file, with slashes.
 
     Relative, so that a results folder can be moved and looked at elsewhere.
-
-    Args:
-        target: the file.
-        folder: where the link stands.
-
-    Returns:
-        The path with slashes.
     """
     return Path(os.path.relpath(target.absolute(), folder.absolute())).as_posix()
 

@@ -58,8 +58,6 @@ class Cell:
     Attributes:
         backbone: id, of left.
         task: id, or what stands for several.
-        scale: see :data:`SCALES`.
-        seeds: of the pairs.
         left: one value per seed, in the quantity's unit.
         right: likewise; the claim's number where it names one.
         left_range: mean over the seeds of value, low and high of the runs over their examples;
@@ -91,8 +89,6 @@ class Judgement:
     """What became of a claim.
 
     Attributes:
-        claim: which.
-        verdict: see :data:`VERDICTS`.
         reason: in one sentence.
         scale: of the cells that decide; None if none does.
         cells: that decide, or that were measured although they cannot.
@@ -117,13 +113,6 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
 
     Cells of the paper's own backbones and tasks decide alone if there are any; else those of other
     real tasks; else generated ones. Generated and real tasks are never mixed.
-
-    Args:
-        claim: which.
-        evidence: what the suite has.
-
-    Returns:
-        The verdict with the numbers that decide it.
     """
     cells, left_out = cells_of(claim, evidence)
     scale = next((one for one in SCALES if any(cell.scale == one for cell in cells)), None)
@@ -150,11 +139,7 @@ def interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
 
     Counted quantities have none. Else the seeds tell it where every cell has two; else the spread
     between the tasks; neither is narrower than the noise of the examples, where that is known,
-    and it alone is left for one pair of runs.
-
-    Args:
-        claim: what is compared.
-        cells: at least one.
+    and it alone is left for one pair of runs. There is at least one cell.
     """
     differences = [cell.differences for cell in cells]
     mean = statistics.fmean(statistics.fmean(cell) for cell in differences)
@@ -176,29 +161,14 @@ def interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
 def allowed(claim: Claim) -> tuple[float, float]:
     """Where the difference left - right must lie, ends included except for ``above``.
 
-    Args:
-        claim: which.
-
-    Returns:
-        Lower and upper end in the quantity's unit; infinite where there is none.
+    In the quantity's unit; infinite where there is no end.
     """
-    match claim.relation:
-        case "above":
-            return 0.0, math.inf
-        case "at-least":
-            return -claim.tolerance, math.inf
-        case "at-most":
-            return -math.inf, claim.tolerance
-    return -claim.tolerance, claim.tolerance
+    low = -math.inf if claim.relation == "at-most" else 0.0 - claim.tolerance
+    return low, claim.tolerance if claim.relation in ("at-most", "within") else math.inf
 
 
 def decide(claim: Claim, interval: Interval, cells: Sequence[Cell]) -> tuple[Verdict, str]:
-    """Hold the interval of the difference against what the claim allows.
-
-    Args:
-        claim: which.
-        interval: of the mean difference.
-        cells: that it is of.
+    """Hold the interval of the mean difference of cells against what the claim allows.
 
     Returns:
         ``holds`` if the whole interval is allowed, ``fails`` if nothing of it is, else
@@ -254,15 +224,7 @@ class _LeftOutError(Exception):
 
 
 def cells_of(claim: Claim, evidence: Evidence) -> tuple[list[Cell], dict[str, list[str]]]:
-    """Collect the cells of a claim.
-
-    Args:
-        claim: what is compared.
-        evidence: the suite's.
-
-    Returns:
-        The cells in the suite's order; and reason -> the places that it leaves out.
-    """
+    """Collect the cells of a claim in the suite's order; and reason -> the places left out."""
     own = [
         key
         for key in evidence.groups
@@ -330,10 +292,8 @@ def _values(quantity: str, runs: pd.DataFrame, reference: pd.DataFrame | None) -
     match quantity:
         case "score":
             found = list(runs["score"])
-        case "inference-macs-saved":
-            found = saved_inference(runs)
-        case "backbone-macs-saved":
-            found = saved_inference(runs, without_update=True)
+        case "inference-macs-saved" | "backbone-macs-saved":
+            found = saved_inference(runs, without_update=quantity == "backbone-macs-saved")
         case "trained-share":
             found = trained_shares(runs, reference)
         case _:
@@ -349,17 +309,15 @@ def _range(runs: pd.DataFrame) -> Range | None:
 
     Seeds answer the same examples, so their intervals are averaged: more seeds do not narrow them.
     """
-    ranges = []
-    for value, metric, intervals in zip(
-        runs["score"], runs["metric"], runs["intervals"], strict=True
-    ):
-        found = intervals.get(metric)
-        if found is None:
-            return None
-        # Rounding may leave the value a hair outside.
-        low, high = found
-        ranges.append((100 * value, 100 * min(low, value), 100 * max(high, value)))
-    value, low, high = (statistics.fmean(part) for part in zip(*ranges, strict=True))
+    found = [run.intervals.get(run.metric) for run in runs.itertuples()]
+    if None in found:
+        return None
+    # Rounding may leave the value a hair outside.
+    ends = [
+        (100 * value, 100 * min(low, value), 100 * max(high, value))
+        for value, (low, high) in zip(runs["score"], found, strict=True)
+    ]
+    value, low, high = map(statistics.fmean, zip(*ends, strict=True))
     return value, low, high
 
 
@@ -398,15 +356,16 @@ def _tickets_cell(claim: Claim, backbone: str, evidence: Evidence) -> Cell:
     recipes = {recipe for key in own for recipe in evidence.groups[key]["ticket"]}
     tasks = [task for _, task, _ in own]
     unit = claim.quantity.partition("-")[0]
-    kept: dict[int, list[Any]] = {}
-    for ticket in evidence.tickets:
-        if ticket.backbone == backbone and ticket.recipe in recipes and ticket.task in tasks:
-            kept.setdefault(ticket.seed, []).append(getattr(ticket, unit))
     shares: dict[int, list[float]] = {}
-    for seed, masks in kept.items():
-        for one, other in combinations(masks, 2):
-            share, chance = share_in_common(one, other)
-            shares.setdefault(seed, []).append(100 * (share - chance))
+    chosen = [
+        ticket
+        for ticket in evidence.tickets
+        if ticket.backbone == backbone and ticket.recipe in recipes and ticket.task in tasks
+    ]
+    for one, other in combinations(chosen, 2):
+        if one.seed == other.seed:
+            share, chance = share_in_common(getattr(one, unit), getattr(other, unit))
+            shares.setdefault(one.seed, []).append(100 * (share - chance))
     if not shares:
         raise _LeftOutError((backbone,), f"no tickets of {claim.left} on two tasks")
     seeds = tuple(sorted(shares))
