@@ -36,7 +36,7 @@ def optimizer_of(
     if name == "adamw":
         return None
     if name != "lamb":
-        raise ConfigError(f"optimizer: got {name!r}; allowed: {', '.join(OPTIMIZERS)}")
+        raise ConfigError(f"optimizer: received {name!r}; allowed: {', '.join(OPTIMIZERS)}")
     options = {
         "lr": learning_rate,
         "betas": (0.9, 0.999),

@@ -94,7 +94,7 @@ def make_plan(
     """
     if not lengths or batch_size < 1 or gradient_accumulation < 1 or epochs <= 0:
         raise ValueError(
-            f"need examples, batch_size, gradient_accumulation and epochs above 0, got "
+            f"need examples, batch_size, gradient_accumulation and epochs above 0, received "
             f"{len(lengths)}, {batch_size}, {gradient_accumulation}, {epochs}"
         )
     steps_per_epoch = steps_in_epoch(len(lengths), batch_size, gradient_accumulation)

@@ -18,7 +18,7 @@ def test_adamw_is_left_to_the_trainer():
 
 
 def test_an_unknown_optimizer_is_refused_by_name():
-    with pytest.raises(ConfigError, match="optimizer: got 'sgd'; allowed: adamw, lamb"):
+    with pytest.raises(ConfigError, match="optimizer: received 'sgd'; allowed: adamw, lamb"):
         optimizer_of("sgd", learning_rate=1e-3)
 
 

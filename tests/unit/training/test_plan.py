@@ -81,7 +81,7 @@ def test_grouping_by_length_pads_far_less_than_a_random_order():
      {"epochs": -1.0}],
 )  # fmt: skip
 def test_sizes_that_are_not_positive_are_refused(wrong):
-    with pytest.raises(ValueError, match="above 0, got"):
+    with pytest.raises(ValueError, match="above 0, received"):
         plan_of(**wrong)
 
 
