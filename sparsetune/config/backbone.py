@@ -167,6 +167,9 @@ class EarlySettings(Settings):
 class Pretraining(Settings):
     """The whole recipe of a pre-training."""
 
+    seed: Seed | None = Field(
+        default=None, description="seed of weights, order, masks and dropout; null = the source's"
+    )
     objective: Literal["masked", "causal"] = Field(description="what is predicted")
     tokenizer: TrainedTokenizer | PublishedTokenizer = Field(discriminator="kind")
     shape: Shape

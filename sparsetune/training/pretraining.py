@@ -208,7 +208,10 @@ def _recipe(backbone: Backbone) -> Pretraining:
 
 
 def _seed(backbone: Backbone) -> int:
-    """The seed of tokenizer, weights and masks; every source of texts has one."""
+    """The seed of weights, order, masks and dropout: the recipe's own, or that of its texts."""
+    recipe = _recipe(backbone)
+    if recipe.seed is not None:
+        return recipe.seed
     return cast(SyntheticCorpus | TextFiles | HubText, backbone.source).seed
 
 
