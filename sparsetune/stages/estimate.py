@@ -7,7 +7,7 @@ multiply-adds and device from finished jobs; where none tells, they are assumed.
 import heapq
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -120,8 +120,10 @@ def estimate(
 
 def as_text(told: Mapping[str, Any]) -> str:
     """Lay out an estimate for a terminal: tables and totals."""
-    formats = {"macs": "{:.1e}".format, "passes": "{:,.0f}".format, "off": "x {:.2f}".format}
-    formats |= dict.fromkeys(("seconds", "predicted", "measured"), _duration)
+    formats: dict[Any, Callable[[float], str]] = {
+        "macs": "{:.1e}".format, "passes": "{:,.0f}".format, "off": "x {:.2f}".format,
+        **dict.fromkeys(("seconds", "predicted", "measured"), _duration),
+    }  # fmt: skip
     stages, compared = (
         pd.DataFrame(told[name]).to_string(index=False, formatters=formats)
         for name in ("stages", "comparison")

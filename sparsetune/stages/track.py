@@ -153,8 +153,8 @@ def _task_data(task: Task, datasets: Path) -> _TaskData | None:
         ("train", "training", found.train_examples),
         ("evaluation", "validation", found.evaluation_examples),
     ):
-        name = f"{split}.parquet"
-        splits.append(DataInput(task.id, context, {name: found.files[name]}, source, count))
+        total = found.files[f"{split}.parquet"]
+        splits.append(DataInput(task.id, context, total, source, count))
     return _TaskData(sha256_of(folder / "record.json"), tuple(splits))
 
 
@@ -243,7 +243,7 @@ def _parent(suite: Suite, group: tuple[str, str], numbers: Mapping[RunId, Headli
             methods.setdefault(run.method.id, []).append(numbers[*run.key, run.seed])
     spreads = {method: spread(of_seeds) for method, of_seeds in methods.items()}
     if not spreads:
-        return Summary(note=views.group_note(runs, []))
+        return Summary(note=views.group_note(runs, ""))
     columns, title = columns_of(spreads), " on ".join(group)
     return Summary(
         metrics={
@@ -252,7 +252,7 @@ def _parent(suite: Suite, group: tuple[str, str], numbers: Mapping[RunId, Headli
             for method, told in spreads.items()
             if name in told
         },
-        note=views.group_note(runs, rendered(columns, "md").splitlines()),
+        note=views.group_note(runs, rendered(columns, "md")),
         texts={"methods.md": markdown(title, columns, []), "methods.csv": rendered(columns, "csv")},
     )
 

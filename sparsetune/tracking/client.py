@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric, Run
 
 RUN_KEY_TAG = "sparsetune.run_key"
-PARENT_TAG = "sparsetune.parent"
 COMMIT_TAG = "mlflow.source.git.commit"
 PARENT_LINK_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
@@ -54,14 +53,8 @@ _ENVIRONMENT_DEFAULTS = {
 class RunKey:
     """Identity of one MLflow run; a rerun with the same key replaces it.
 
-    Attributes:
-        stage: ``tune`` for a run, else ``ticket``, ``support``, ``backbone``.
-        suite: the suite, which is also the experiment's name.
-        backbone: backbone id.
-        task: task id, or None where the stage has none.
-        method: method id, or None.
-        seed: seed, or None.
-        label: what else tells runs of the stage apart, e.g. the ticket recipe; may be empty.
+    ``stage`` is ``tune`` for a run, else ``ticket``, ``support`` or ``backbone``; the suite is the
+    experiment's name; ``label`` tells apart what else differs, e.g. the ticket recipe.
     """
 
     stage: str
@@ -73,9 +66,8 @@ class RunKey:
     label: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("stage", "suite", "backbone", "task", "method", "label"):
-            value = getattr(self, name)
-            if value and not ID.fullmatch(value):
+        for name, value in vars(self).items():
+            if name != "seed" and value and not ID.fullmatch(value):
                 raise ConfigError(
                     f"run key: {name}: received {value!r}; allowed: lower-case letters and digits, "
                     "joined by single dots or hyphens"
@@ -86,9 +78,8 @@ class RunKey:
         """Run name and key: ``backbone/task/method/seed-n``; other stages begin with the stage."""
         stage = "" if self.stage == "tune" else self.stage
         seed = "" if self.seed is None else f"seed-{self.seed}"
-        return "/".join(
-            filter(None, (stage, self.backbone, self.task, self.method, self.label, seed))
-        )
+        parts = (stage, self.backbone, self.task, self.method, self.label, seed)
+        return "/".join(filter(None, parts))
 
     @property
     def group(self) -> tuple[str, str] | None:
@@ -108,15 +99,14 @@ class Store:
     client: "MlflowClient"
     experiment_id: str
 
-    def runs(self, **tags: str) -> list["Run"]:
-        """Active runs that carry all the given tags; ``__`` in a name stands for a dot."""
-        wanted = (f"tags.`{name.replace('__', '.')}` = '{value}'" for name, value in tags.items())
-        text = " AND ".join(wanted)
-        return list(self.client.search_runs([self.experiment_id], text, max_results=_MOST_RUNS))
+    def runs(self, tag: str = "", value: str = "true") -> list["Run"]:
+        """Active runs, all or those that carry a tag."""
+        chosen = f"tags.`{tag}` = '{value}'" if tag else ""
+        return list(self.client.search_runs([self.experiment_id], chosen, max_results=_MOST_RUNS))
 
     def parents(self) -> dict[tuple[str, str], "Run"]:
         """The parent runs, by backbone and task."""
-        found = self.runs(sparsetune__parent="true")
+        found = self.runs("sparsetune.parent")
         return {(run.data.tags["backbone"], run.data.tags["task"]): run for run in found}
 
     def make_finished(self, name: str, tags: Mapping[str, str]) -> "Run":
@@ -125,7 +115,7 @@ class Store:
         self.client.set_terminated(run.info.run_id, "FINISHED")
         return run
 
-    def delete(self, runs: Iterable["Run"], *, but: str | None = None) -> None:
+    def delete(self, runs: Iterable["Run"], *, but: str) -> None:
         """Delete runs (MLflow keeps them recoverable until its ``gc``) except one id."""
         for run in runs:
             if run.info.run_id != but:
@@ -143,13 +133,12 @@ class Store:
         from mlflow.entities import Param, RunTag
 
         if tags:
-            named = [RunTag(name, value) for name, value in tags.items()]
-            self.client.log_batch(run_id, tags=named)
-        pairs = [Param(name, value) for name, value in (params or {}).items()]
-        for some in _batches(pairs, _PARAMS_PER_BATCH):
-            self.client.log_batch(run_id, params=some)
-        for points in _batches(list(metrics), _METRICS_PER_BATCH):
-            self.client.log_batch(run_id, metrics=points)
+            self.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
+        pairs, points = [Param(*pair) for pair in (params or {}).items()], list(metrics)
+        for first in range(0, len(pairs), _PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=pairs[first : first + _PARAMS_PER_BATCH])
+        for first in range(0, len(points), _METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=points[first : first + _METRICS_PER_BATCH])
 
 
 def source_tags(stage: str) -> dict[str, str]:
@@ -158,14 +147,7 @@ def source_tags(stage: str) -> dict[str, str]:
 
 
 def store_uri(results: Path) -> str:
-    """Address of the tracking store.
-
-    Args:
-        results: the folder of all results.
-
-    Returns:
-        ``MLFLOW_TRACKING_URI`` if it is set, else the SQLite file ``mlflow.db`` in ``results``.
-    """
+    """``MLFLOW_TRACKING_URI`` if it is set, else the SQLite file ``mlflow.db`` in ``results``."""
     chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     return chosen or f"{_SQLITE}{(results / 'mlflow.db').resolve()}"
 
@@ -182,6 +164,11 @@ def client_of(uri: str) -> "MlflowClient":
     except ImportError as error:
         raise DataError(f"mlflow cannot be imported: {error}; is it installed?") from error
     return MlflowClient(tracking_uri=uri)
+
+
+def _set_patience() -> None:
+    for name, value in _ENVIRONMENT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def open_store(results: Path, suite: str) -> Store:
@@ -207,6 +194,24 @@ def open_store(results: Path, suite: str) -> Store:
         return Store(client, client.create_experiment(suite, artifact_location=location, tags=tags))
 
 
+def _experiment(client: "MlflowClient", suite: str) -> Store | None:
+    found = client.get_experiment_by_name(suite)
+    if found is not None and found.lifecycle_stage != "active":
+        raise DataError(
+            f"MLflow experiment {suite!r} was deleted; restore it with "
+            f"`mlflow experiments restore -x {found.experiment_id}`"
+        )
+    return Store(client, found.experiment_id) if found else None
+
+
+@contextmanager
+def _one_process(results: Path) -> Iterator[None]:
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / ".mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def ensure_parents(
     store: Store, results: Path, suite: str, groups: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], "Run"]:
@@ -216,7 +221,7 @@ def ensure_parents(
         return found
     with _one_process(results):
         for backbone, task in wanted.keys() - store.parents().keys():
-            tags = {PARENT_TAG: "true", "suite": suite, "backbone": backbone, "task": task}
+            tags = {"sparsetune.parent": "true", "suite": suite, "backbone": backbone, "task": task}
             store.make_finished(f"{backbone}/{task}", tags)
     return store.parents()
 
@@ -242,9 +247,6 @@ def prepare(results: Path, suite: str, groups: Iterable[tuple[str, str]]) -> Non
 def experiments(results: Path) -> list["Experiment"]:
     """The suites that the store holds, in the order in which they were made.
 
-    Args:
-        results: the folder of all results.
-
     Raises:
         DataError: there is no store yet, or it cannot be used; the message says why in one line.
     """
@@ -258,17 +260,22 @@ def experiments(results: Path) -> list["Experiment"]:
         return [one for one in found if _EXPERIMENT_KIND_TAG in one.tags]
 
 
+@contextmanager
+def _told_with_address(results: Path) -> Iterator[None]:
+    """Turn what MLflow or a database raises into one line that names the store."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{without_password(store_uri(results))}: {one_line(error)}") from error
+
+
 def is_ready(uri: str) -> bool:
     """Whether the store can be opened by many processes at once: its schema is there.
 
     The database is asked directly: MLflow tries one that cannot be opened for minutes, and
-    processes that build its schema at the same time break each other.
-
-    Args:
-        uri: the store's address.
-
-    Returns:
-        True for a server, whatever its state.
+    processes that build its schema at the same time break each other. A server is always ready.
 
     Raises:
         DataError: the database is something else, or its driver is not installed.
@@ -281,11 +288,7 @@ def is_ready(uri: str) -> bool:
 
 
 def make_ready(uri: str) -> None:
-    """Make the database's schema; only one process may be here at a time.
-
-    Args:
-        uri: address of a store that is not ready.
-    """
+    """Make the schema of a database that is not ready; only one process may be here at a time."""
     database = _sqlite_file(uri)
     if database is None:
         client_of(uri).get_experiment_by_name("Default")
@@ -297,6 +300,48 @@ def make_ready(uri: str) -> None:
     partial = database.with_name(f".{database.name}.{os.getpid()}.partial")
     client_of(f"{_SQLITE}{partial.resolve()}").get_experiment_by_name("Default")
     partial.replace(database)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    path = uri.removeprefix(_SQLITE)
+    return Path(path) if path not in (uri, "", ":memory:") else None
+
+
+def _has_schema(database: Path) -> bool:
+    if not database.exists():
+        return False
+    if not database.is_file():
+        raise DataError(f"{database}: not a file, need an SQLite database; move it away")
+    # Writable, or SQLite could not roll back what a process killed in mid-write has left.
+    address = f"{database.resolve().as_uri()}?mode=rw"
+    with closing(sqlite3.connect(address, uri=True, timeout=_LOCK_SECONDS)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.OperationalError:
+            raise  # locked by somebody else, who may let go
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{database}: not a usable SQLite database: {error}") from error
+    return database.stat().st_size > 0
+
+
+def _has_experiments(uri: str) -> bool:
+    """Whether MLflow has made its first experiment, the last thing it does to a new database."""
+    _set_patience()
+    try:
+        from sqlalchemy import create_engine, exc, inspect, pool, text
+
+        engine = create_engine(uri, poolclass=pool.NullPool)
+    except ImportError as error:
+        raise DataError(
+            f"the database's driver cannot be imported: {error}; "
+            "for PostgreSQL: pip install 'sparsetune[postgresql]'"
+        ) from error
+    except exc.ArgumentError:
+        return True  # no database at all: MLflow knows what it is, or says so
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("experiments"):
+            return False
+        return connection.execute(text("SELECT 1 FROM experiments")).first() is not None
 
 
 def one_line(error: BaseException) -> str:
@@ -343,25 +388,6 @@ def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
     return params
 
 
-def as_finals(stage: str, measured: Mapping[str, Any]) -> dict[str, float]:
-    """Numeric leaves of a record's ``measured`` as ``stage/name``.
-
-    MLflow makes a section of what shares its text before the last slash, so that the curves and
-    the headline, without a slash, come apart from them.
-
-    Args:
-        stage: of the record.
-        measured: nested; lists, text and booleans are left to the record itself, and so is how
-            intervals were drawn, which is the same for all runs.
-    """
-    told = {name: value for name, value in measured.items() if name != "intervals_from"}
-    return {
-        f"{stage}/{name}": float(value)
-        for name, value in flatten(told, joint="/").items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
 def _by_name(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with lists of named things as mappings."""
     told = dict(tree)
@@ -376,81 +402,16 @@ def _by_name(tree: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _batches(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (things[first : first + size] for first in range(0, len(things), size))
+def as_finals(stage: str, measured: Mapping[str, Any]) -> dict[str, float]:
+    """Numeric leaves of a record's ``measured`` as ``stage/name``.
 
-
-def _set_patience() -> None:
-    for name, value in _ENVIRONMENT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    path = uri.removeprefix(_SQLITE)
-    return Path(path) if path not in (uri, "", ":memory:") else None
-
-
-def _has_schema(database: Path) -> bool:
-    if not database.exists():
-        return False
-    if not database.is_file():
-        raise DataError(f"{database}: not a file, need an SQLite database; move it away")
-    # Writable, or SQLite could not roll back what a process killed in mid-write has left.
-    address = f"{database.resolve().as_uri()}?mode=rw"
-    with closing(sqlite3.connect(address, uri=True, timeout=_LOCK_SECONDS)) as connection:
-        try:
-            connection.execute("PRAGMA schema_version")
-        except sqlite3.OperationalError:
-            raise  # locked by somebody else, who may let go
-        except sqlite3.DatabaseError as error:
-            raise DataError(f"{database}: not a usable SQLite database: {error}") from error
-    return database.stat().st_size > 0
-
-
-def _has_experiments(uri: str) -> bool:
-    """Whether MLflow has made its first experiment, the last thing it does to a new database."""
-    _set_patience()
-    try:
-        from sqlalchemy import create_engine, exc, inspect, pool, text
-
-        engine = create_engine(uri, poolclass=pool.NullPool)
-    except ImportError as error:
-        raise DataError(
-            f"the database's driver cannot be imported: {error}; "
-            "for PostgreSQL: pip install 'sparsetune[postgresql]'"
-        ) from error
-    except exc.ArgumentError:
-        return True  # no database at all: MLflow knows what it is, or says so
-    with engine.connect() as connection:
-        if not inspect(connection).has_table("experiments"):
-            return False
-        return connection.execute(text("SELECT 1 FROM experiments")).first() is not None
-
-
-def _experiment(client: "MlflowClient", suite: str) -> Store | None:
-    found = client.get_experiment_by_name(suite)
-    if found is not None and found.lifecycle_stage != "active":
-        raise DataError(
-            f"MLflow experiment {suite!r} was deleted; restore it with "
-            f"`mlflow experiments restore -x {found.experiment_id}`"
-        )
-    return Store(client, found.experiment_id) if found else None
-
-
-@contextmanager
-def _told_with_address(results: Path) -> Iterator[None]:
-    """Turn what MLflow or a database raises into one line that names the store."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{without_password(store_uri(results))}: {one_line(error)}") from error
-
-
-@contextmanager
-def _one_process(results: Path) -> Iterator[None]:
-    results.mkdir(parents=True, exist_ok=True)
-    with (results / ".mlflow.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    MLflow makes a section of what shares its text before the last slash, so that the curves and
+    the headline, without a slash, come apart from them. Lists, text, booleans and how intervals
+    were drawn, which is the same for all runs, are left to the record.
+    """
+    told = {name: value for name, value in measured.items() if name != "intervals_from"}
+    return {
+        f"{stage}/{name}": float(value)
+        for name, value in flatten(told, joint="/").items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparsetune.errors import DataError
 from sparsetune.tracking.client import (
     PARENT_LINK_TAG,
+    RUN_KEY_TAG,
     RunKey,
     Store,
     as_finals,
@@ -33,29 +34,17 @@ _BATCH_POINTS = 1000
 
 @dataclass(frozen=True)
 class Pace:
-    """How patiently live logging works.
+    """How patiently live logging works."""
 
-    Attributes:
-        flush_seconds: between two writes.
-        retry_seconds: after a write that failed.
-        queue_rows: logged steps that may wait; beyond that they are dropped and counted.
-        finish_seconds: longest time that ``finish`` waits.
-    """
-
-    flush_seconds: float = 5.0
-    retry_seconds: float = 30.0
-    queue_rows: int = 10_000
-    finish_seconds: float = 20.0
+    flush_seconds: float = 5.0  # between two writes
+    retry_seconds: float = 30.0  # after a write that failed
+    queue_rows: int = 10_000  # logged steps that may wait; beyond, they are dropped and counted
+    finish_seconds: float = 20.0  # longest time that ``finish`` waits
 
 
 @dataclass(frozen=True)
 class TrackingOutcome:
-    """What the record says about live tracking.
-
-    Attributes:
-        run_id: MLflow run id, or None if no run could be made.
-        problem: one line, or None if everything arrived.
-    """
+    """What the record says about live tracking: the MLflow run, and one line if not all arrived."""
 
     run_id: str | None
     problem: str | None
@@ -132,9 +121,8 @@ class LiveRun:
         if self._thread.is_alive():
             reason = problem or "the tracker did not answer in time"
             problem = f"gave up after {self._pace.finish_seconds:g} s: {reason}"
-        if problem:
-            problem = f"{without_password(store_uri(self._results))}: {problem}"
-        return TrackingOutcome(self._run_id, problem)
+        uri = without_password(store_uri(self._results))
+        return TrackingOutcome(self._run_id, f"{uri}: {problem}" if problem else None)
 
     def _work(self) -> None:
         """Body of the thread: writes in batches, and again after trouble; once more at the end."""
@@ -150,15 +138,15 @@ class LiveRun:
             except Exception as error:
                 self._problem, pause = one_line(error), self._pace.retry_seconds
             else:
-                self._problem, pause = self._losses(), self._pace.flush_seconds
+                self._problem, pause = None, self._pace.flush_seconds
+                if self._dropped or self._unusable:
+                    self._problem = (
+                        f"{self._dropped} logged steps dropped, "
+                        f"{self._unusable} values were not numbers"
+                    )
             if ending:
                 return
             self._ended.wait(pause)
-
-    def _losses(self) -> str | None:
-        if self._dropped or self._unusable:
-            return f"{self._dropped} logged steps dropped, {self._unusable} values were not numbers"
-        return None
 
     def _open(self) -> tuple[Store, str]:
         if self._store is None:
@@ -172,28 +160,26 @@ class LiveRun:
             self._run_id = run.info.run_id
         if not self._opened:
             # Also what a killed job left open: a rerun replaces, it never doubles.
-            store.delete(store.runs(sparsetune__run_key=key.text), but=self._run_id)
+            store.delete(store.runs(RUN_KEY_TAG, key.text), but=self._run_id)
             store.send(self._run_id, params=as_params(self._params))
             self._opened = True
         return store, self._run_id
 
     def _send(self) -> None:
+        from mlflow.entities import Metric
+
         store, run_id = self._open()
         while self._points or self._rows:
             while self._rows and len(self._points) < _BATCH_POINTS:
-                self._take(*self._rows.popleft())
+                step, time_ms, values = self._rows.popleft()
+                for name, value in flatten(values).items():
+                    try:
+                        self._points.append(Metric(name, float(value), time_ms, int(step)))
+                    except (TypeError, ValueError):
+                        self._unusable += 1
             # A batch sent twice after a lost answer is no harm: the store knows equal points.
             store.send(run_id, metrics=self._points)
             self._points = []
-
-    def _take(self, step: int, time_ms: int, values: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric
-
-        for name, value in flatten(values).items():
-            try:
-                self._points.append(Metric(name, float(value), time_ms, int(step)))
-            except (TypeError, ValueError):
-                self._unusable += 1
 
     def _close(self, status: str, measured: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric

@@ -5,11 +5,11 @@ HTML tables do, stays true. Otherwise the run is made anew.
 """
 
 import csv
-import hashlib
 import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -51,7 +51,8 @@ Point = tuple[str, float, int]
 
 FIRST_ATTEMPT = "first"
 _RECORD_TAG = "sparsetune.record_sha256"  # of the run's first record
-_DIGEST_TAG = "sparsetune.published_digest"  # of all that a run was published from; set last
+_DIGEST_TAG = "sparsetune.published_digest"  # of all that a run was published from; set last, so
+# that an interrupted call is noticed and done again
 _PATIENCE_SECONDS = 60.0
 _TEXT_COLUMN = "phase"
 
@@ -63,35 +64,27 @@ class DataInput:
     Attributes:
         name: task id.
         context: ``training`` or ``validation``.
-        sums: file name -> sha256, from the data set's record.
-        source: where the task says that the files come from.
+        sha256: of its file, from the data set's record.
+        source: where the task says that the data come from.
         examples: how many the split has.
     """
 
     name: str
     context: str
-    sums: Mapping[str, str]
+    sha256: str
     source: Mapping[str, Any]
     examples: int
 
-    @property
-    def digest(self) -> str:
-        """Sha256 of the file, or of the listing ``sha256sum`` prints of several; cut for MLflow."""
-        told = "".join(f"{total}  {name}\n" for name, total in sorted(self.sums.items()))
-        first, *others = self.sums.values()
-        return (hashlib.sha256(told.encode()).hexdigest() if others else first)[:36]
-
     def as_mlflow(self) -> "DatasetInput":
-        """The entity that MLflow's client takes."""
+        """The entity that MLflow's client takes; its digests have at most 36 characters."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        profile = {"examples": self.examples, "sha256": dict(self.sums)}
         dataset = Dataset(
             name=self.name,
-            digest=self.digest,
+            digest=self.sha256[:36],
             source_type=str(self.source.get("kind", "local")),
             source=json.dumps(self.source, sort_keys=True),
-            profile=json.dumps(profile, sort_keys=True),
+            profile=json.dumps({"examples": self.examples, "sha256": self.sha256}),
         )
         return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", self.context)])
 
@@ -141,13 +134,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class PublishReport:
-    """What was published.
-
-    Attributes:
-        published: runs made or completed.
-        unchanged: runs that were already as the records say.
-        problems: one line for each entry (or store) that failed.
-    """
+    """Runs made or completed, runs that were already as the records say, and a line a failure."""
 
     published: int
     unchanged: int
@@ -184,8 +171,7 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
         Counts and problems; trouble with one entry never stops the others, but a store that has
         failed for a minute in all is left alone: thousands of entries would wait for it in vain.
     """
-    chosen = list(entries)
-    uri = without_password(store_uri(results))
+    chosen, uri = list(entries), without_password(store_uri(results))
     present: dict[str, list[Run]] = {}
     try:
         store = open_store(results, suite)
@@ -197,11 +183,10 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
         return PublishReport(0, 0, (f"{uri}: {one_line(error)}",))
     changed, problems, lost_seconds = [], [], 0.0
     for number, entry in enumerate(chosen, start=1):
-        older = present.get(entry.key.text, [])
         parent = parents[entry.key.group].info.run_id if entry.key.group else None
         began = time.monotonic()
         try:
-            changed.append(_publish_one(store, entry, older, parent))
+            changed.append(_publish_one(store, entry, present.get(entry.key.text, []), parent))
         except Exception as error:
             problems.append(f"{entry.key.text}: {one_line(error)}")
             lost_seconds += time.monotonic() - began
@@ -212,122 +197,35 @@ def publish(results: Path, suite: str, entries: Iterable[Entry]) -> PublishRepor
     return PublishReport(sum(changed), len(changed) - sum(changed), tuple(problems))
 
 
-def publish_suite(
-    results: Path,
-    suite: str,
-    note: str,
-    methods: Sequence[tuple[str, str, str]],
-    *,
-    parents: Mapping[tuple[str, str], Summary],
-    overview: Summary,
-) -> tuple[str, ...]:
-    """Bring experiment, parent runs and the suite's run up to date.
-
-    These stay when something changes, because others point to them: the last values count.
-    A second call with the same content writes nothing.
-
-    Args:
-        results: the folder of all results.
-        suite: name of the experiment; its parent runs exist.
-        note: see :func:`publish_experiment`.
-        methods: likewise.
-        parents: (backbone, task) -> what its parent run shows.
-        overview: what the suite's own run shows.
-
-    Returns:
-        One line for each thing that failed; trouble with one never stops the others.
-    """
-    problems = []
+def _publish_one(store: Store, entry: Entry, older: Sequence["Run"], parent: str | None) -> bool:
+    """Return whether anything had to change."""
+    digest, client = _digest(entry), store.client
+    for run in older:
+        if run.info.status == "FINISHED" and run.data.tags.get(_DIGEST_TAG) == digest:
+            store.delete(older, but=run.info.run_id)
+            return len(older) > 1
+    wanted = _wanted(entry, parent)
+    lacking: Sequence[Point] | None = None
+    kept = next((run for run in older if wanted.suits(run)), None)
+    if kept is not None:
+        present = _curves(store, kept, {name for name, _, _ in wanted.points})
+        lacking = lacking_points(present, wanted.points)
+    if kept is None or lacking is None:
+        lacking = wanted.points
+        kept = client.create_run(
+            store.experiment_id, wanted.started_ms, tags=entry.key.tags(), run_name=entry.key.text
+        )
+    run_id = kept.info.run_id
     try:
-        publish_experiment(results, suite, note, methods)
-        store = open_store(results, suite)
-        runs = store.parents()
-    except Exception as error:
-        return (f"suite {suite}: {one_line(error)}",)
-    for group, summary in parents.items():
-        try:
-            if group in runs:
-                _show(store, runs[group], summary)
-        except Exception as error:
-            problems.append(f"{'/'.join(group)}: {one_line(error)}")
-    try:
-        found = store.runs(sparsetune__suite_run="true")
-        tags = {"sparsetune.suite_run": "true", "suite": suite}
-        run = found[0] if found else store.make_finished(f"suite {suite}", tags)
-        store.delete(found, but=run.info.run_id)
-        _show(store, run, overview)
-    except Exception as error:
-        problems.append(f"suite {suite}: {one_line(error)}")
-    return tuple(problems)
-
-
-def publish_experiment(
-    results: Path, suite: str, note: str, methods: Sequence[tuple[str, str, str]]
-) -> None:
-    """Give the suite's experiment its description and its saved views.
-
-    Args:
-        results: the folder of all results.
-        suite: name of the experiment.
-        note: in Markdown, with :data:`VIEWS_HERE` where the links to the views go.
-        methods: (backbone, task, method) of the suite, each once.
-
-    Raises:
-        DataError: the store cannot be used.
-        mlflow.exceptions.MlflowException: anything MLflow refuses.
-    """
-    store = open_store(results, suite)
-    experiment = store.client.get_experiment(store.experiment_id)
-    told = note.replace(VIEWS_HERE, view_links(store.experiment_id))
-    for name, text in {**view_tags(experiment, methods), NOTE_TAG: told}.items():
-        if experiment.tags.get(name) != text:
-            store.client.set_experiment_tag(store.experiment_id, name, text)
-
-
-def read_points(path: Path) -> list[Point]:
-    """The points of a history file, in its order, named as live logging names them.
-
-    Args:
-        path: CSV with a ``step`` column, then one column per metric; an empty cell = no point, and
-            the text column ``phase`` is left out.
-
-    Raises:
-        DataError: naming file, row and column.
-    """
-    points: list[Point] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if "step" not in (rows.fieldnames or ()):
-            raise DataError(f"{path}: received columns {rows.fieldnames}, need 'step'")
-        for number, row in enumerate(rows, start=2):
-            row.pop(_TEXT_COLUMN, None)
-            for name, cell in row.items():
-                try:
-                    if name != "step" and cell:
-                        ((told, value),) = flatten({name: float(cell)}).items()
-                        points.append((told, value, int(row["step"])))
-                except (TypeError, ValueError):
-                    raise DataError(
-                        f"{path}: row {number}: received {name} {cell!r} at step {row['step']!r}; "
-                        "need a number at a whole number"
-                    ) from None
-    return points
-
-
-def lacking_points(present: Iterable[Point], wanted: Sequence[Point]) -> list[Point] | None:
-    """What must be added to curves that cannot be changed, so that they become the wanted ones.
-
-    Args:
-        present: what MLflow holds, in any order.
-        wanted: what it must hold.
-
-    Returns:
-        The wanted points that are not present, in the order of ``wanted``; None if a point is
-        present that is not wanted, or a value is not a number, which equals nothing.
-    """
-    left = Counter(wanted)
-    left.subtract(present)
-    return None if any(count < 0 for count in left.values()) else list(left.elements())
+        _fill(store, kept, entry, wanted, lacking)
+        client.set_terminated(run_id, "FINISHED", end_time=wanted.ended_ms)
+        client.set_tag(run_id, _DIGEST_TAG, digest)
+    except Exception:
+        with suppress(Exception):  # of a store that is gone, the next attempt replaces the run
+            client.set_terminated(run_id, "FAILED")
+        raise
+    store.delete(older, but=run_id)
+    return True
 
 
 @dataclass(frozen=True)
@@ -357,39 +255,56 @@ class _Wanted:
         )
 
 
-def _publish_one(store: Store, entry: Entry, older: Sequence["Run"], parent: str | None) -> bool:
-    """Return whether anything had to change."""
-    digest, client = _digest(entry), store.client
-    for run in older:
-        if run.info.status == "FINISHED" and run.data.tags.get(_DIGEST_TAG) == digest:
-            store.delete(older, but=run.info.run_id)
-            return len(older) > 1
-    wanted = _wanted(entry, parent)
-    lacking: Sequence[Point] | None = None
-    kept = next((run for run in older if wanted.suits(run)), None)
-    if kept is not None:
-        lacking = lacking_points(_points(store, kept, wanted), wanted.points)
-    if kept is None or lacking is None:
-        lacking, key = wanted.points, entry.key
-        kept = client.create_run(
-            store.experiment_id, wanted.started_ms, tags=key.tags(), run_name=key.text
-        )
-    _fill(store, kept, entry, wanted, lacking)
-    client.set_terminated(kept.info.run_id, "FINISHED", end_time=wanted.ended_ms)
-    # Last, so that an interrupted call is noticed and done again.
-    client.set_tag(kept.info.run_id, _DIGEST_TAG, digest)
-    store.delete(older, but=kept.info.run_id)
-    return True
+def _wanted(entry: Entry, parent: str | None) -> _Wanted:
+    records = [read_any_record(path) for path in entry.records]
+    params: dict[str, str] = {}
+    finals: dict[str, float] = {}
+    for record in records:
+        stage = record.asked.stage
+        for name, value in as_params(record.asked.settings).items():
+            if params.setdefault(name, value) != value:
+                params[f"{stage}.{name}"] = value
+        finals |= as_finals(stage, record.measured.model_dump(mode="json"))
+    asked, where = records[0].asked, records[0].where
+    tags = {
+        **source_tags(entry.key.stage),
+        **entry.tags,
+        **entry.key.tags(),
+        NOTE_TAG: entry.note or None,
+        "digest": asked.digest,
+        "device": where.device.name,
+        "stage_version": asked.stage_version,
+        COMMIT_TAG: where.commit,
+        PARENT_LINK_TAG: parent,
+        _RECORD_TAG: sha256_of(entry.records[0]),
+    }
+    started, ended = (datetime.fromisoformat(one) for one in (where.started, where.ended))
+    return _Wanted(
+        tags={name: str(value) for name, value in tags.items() if value is not None},
+        params=params,
+        points=read_points(entry.history) if entry.history else [],
+        finals=finals,
+        live_run_id=where.tracking.mlflow_run_id if where.tracking else None,
+        started_ms=int(started.timestamp() * 1000),
+        ended_ms=int(ended.timestamp() * 1000),
+    )
 
 
-def _points(store: Store, run: "Run", wanted: _Wanted) -> list[Point]:
-    """What a run has of the wanted curves."""
-    names = {name for name, _, _ in wanted.points} & run.data.metrics.keys()
-    return [
-        (name, point.value, point.step)
-        for name in names
-        for point in store.client.get_metric_history(run.info.run_id, name)
-    ]
+def _digest(entry: Entry) -> str:
+    """A digest of all that the run is published from."""
+    names = [path.name for path in entry.artifacts]
+    if len(set(names)) < len(names):
+        raise DataError(f"artifacts: received names {names}, they must differ")
+    if not entry.records:
+        raise DataError("records: received none, need at least one")
+    sources = [*entry.records, *([entry.history] if entry.history else [])]
+    for path in (*sources, *entry.artifacts):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; run the stage that writes it")
+    data = [[one.name, one.context, one.sha256] for one in entry.data]
+    shown = [dict(entry.headline), dict(entry.tags), entry.note, data]
+    sums = [sha256_of(path) for path in sources]
+    return digest_of([STAGES["track"], entry.key.tags(), sums, names, shown])
 
 
 def _fill(
@@ -417,68 +332,134 @@ def _latest(wanted: Mapping[str, float], shown: Mapping[str, float]) -> list["Me
     return [Metric(n, value, now, 0) for n, value in wanted.items() if shown.get(n) != value]
 
 
-def _digest(entry: Entry) -> str:
-    names = [path.name for path in entry.artifacts]
-    if len(set(names)) < len(names):
-        raise DataError(f"artifacts: received names {names}, they must differ")
-    if not entry.records:
-        raise DataError("records: received none, need at least one")
-    sources = [*entry.records, *([entry.history] if entry.history else [])]
-    for path in (*sources, *entry.artifacts):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; run the stage that writes it")
-    data = [[one.name, one.context, one.digest] for one in entry.data]
-    shown = [dict(entry.headline), dict(entry.tags), entry.note, data]
-    sums = [sha256_of(path) for path in sources]
-    return digest_of([STAGES["track"], entry.key.tags(), sums, names, shown])
+def _curves(store: Store, run: "Run", names: set[str]) -> list[Point]:
+    return [
+        (name, point.value, point.step)
+        for name in names & run.data.metrics.keys()
+        for point in store.client.get_metric_history(run.info.run_id, name)
+    ]
 
 
-def _wanted(entry: Entry, parent: str | None) -> _Wanted:
-    records = [read_any_record(path) for path in entry.records]
-    params: dict[str, str] = {}
-    finals: dict[str, float] = {}
-    for record in records:
-        stage = record.asked.stage
-        for name, value in as_params(record.asked.settings).items():
-            if params.setdefault(name, value) != value:
-                params[f"{stage}.{name}"] = value
-        finals |= as_finals(stage, record.measured.model_dump(mode="json"))
-    asked, where = records[0].asked, records[0].where
-    tags = {
-        **source_tags(entry.key.stage),
-        **entry.tags,
-        **entry.key.tags(),
-        NOTE_TAG: entry.note or None,
-        "digest": asked.digest,
-        "device": where.device.name,
-        "stage_version": asked.stage_version,
-        COMMIT_TAG: where.commit,
-        PARENT_LINK_TAG: parent,
-        _RECORD_TAG: sha256_of(entry.records[0]),
-    }
-    started, ended = (
-        int(datetime.fromisoformat(time).timestamp() * 1000)
-        for time in (where.started, where.ended)
-    )
-    return _Wanted(
-        tags={name: str(value) for name, value in tags.items() if value is not None},
-        params=params,
-        points=read_points(entry.history) if entry.history else [],
-        finals=finals,
-        live_run_id=where.tracking.mlflow_run_id if where.tracking else None,
-        started_ms=started,
-        ended_ms=ended,
-    )
+def read_points(path: Path) -> list[Point]:
+    """The points of a history file, in its order, named as live logging names them.
+
+    Args:
+        path: CSV with a ``step`` column, then one column per metric; an empty cell = no point, and
+            the text column ``phase`` is left out.
+
+    Raises:
+        DataError: naming file, row and column.
+    """
+    points: list[Point] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if "step" not in (rows.fieldnames or ()):
+            raise DataError(f"{path}: received columns {rows.fieldnames}, need 'step'")
+        for number, row in enumerate(rows, start=2):
+            for name, cell in row.items():
+                if not cell or name in ("step", _TEXT_COLUMN):
+                    continue
+                try:
+                    ((told, value),) = flatten({name: float(cell)}).items()
+                    points.append((told, value, int(row["step"])))
+                except (TypeError, ValueError):
+                    raise DataError(
+                        f"{path}: row {number}: received {name} {cell!r} at step {row['step']!r}; "
+                        "need a number at a whole number"
+                    ) from None
+    return points
+
+
+def lacking_points(present: Iterable[Point], wanted: Sequence[Point]) -> list[Point] | None:
+    """What must be added to curves that cannot be changed, so that they become the wanted ones.
+
+    Args:
+        present: what MLflow holds, in any order.
+        wanted: what it must hold.
+
+    Returns:
+        The wanted points that are not present, in the order of ``wanted``; None if a point is
+        present that is not wanted, or a value is not a number, which equals nothing.
+    """
+    left = Counter(wanted)
+    left.subtract(present)
+    return None if any(count < 0 for count in left.values()) else list(left.elements())
+
+
+def publish_experiment(
+    results: Path, suite: str, note: str, methods: Sequence[tuple[str, str, str]]
+) -> None:
+    """Give the suite's experiment its description and its saved views.
+
+    Args:
+        results: the folder of all results.
+        suite: name of the experiment.
+        note: in Markdown, with :data:`VIEWS_HERE` where the links to the views go.
+        methods: (backbone, task, method) of the suite, each once.
+
+    Raises:
+        DataError: the store cannot be used.
+        mlflow.exceptions.MlflowException: anything MLflow refuses.
+    """
+    store = open_store(results, suite)
+    experiment = store.client.get_experiment(store.experiment_id)
+    told = note.replace(VIEWS_HERE, view_links(store.experiment_id))
+    for name, text in {**view_tags(experiment, methods), NOTE_TAG: told}.items():
+        if experiment.tags.get(name) != text:
+            store.client.set_experiment_tag(store.experiment_id, name, text)
+
+
+def publish_suite(
+    results: Path,
+    suite: str,
+    note: str,
+    methods: Sequence[tuple[str, str, str]],
+    *,
+    parents: Mapping[tuple[str, str], Summary],
+    overview: Summary,
+) -> tuple[str, ...]:
+    """Bring experiment, parent runs and the suite's own run up to date.
+
+    These stay when something changes, because others point to them: the last values count.
+    A second call with the same content writes nothing.
+
+    Args:
+        results: the folder of all results.
+        suite: name of the experiment; its parent runs exist.
+        note: see :func:`publish_experiment`.
+        methods: likewise.
+        parents: (backbone, task) -> what its parent run shows.
+        overview: what the suite's own run shows.
+
+    Returns:
+        One line for each thing that failed; trouble with one never stops the others.
+    """
+    problems = []
+    try:
+        publish_experiment(results, suite, note, methods)
+        store, tag, title = open_store(results, suite), "sparsetune.suite_run", f"suite {suite}"
+        runs, found = store.parents(), store.runs(tag)
+        own = found[0] if found else store.make_finished(title, {tag: "true", "suite": suite})
+        store.delete(found, but=own.info.run_id)
+    except Exception as error:
+        return (f"suite {suite}: {one_line(error)}",)
+    shown = [("/".join(group), runs[group], one) for group, one in parents.items()
+             if group in runs]  # fmt: skip
+    for name, run, summary in (*shown, (title, own, overview)):
+        try:
+            _show(store, run, summary)
+        except Exception as error:
+            problems.append(f"{name}: {one_line(error)}")
+    return tuple(problems)
 
 
 def _show(store: Store, run: "Run", summary: Summary) -> None:
-    run_id, there = run.info.run_id, {}
-    for folder, paths in summary.files.items():
-        there[folder] = [path for path in paths if path.exists()]
+    run_id, client = run.info.run_id, store.client
+    there = [(folder, path) for folder, paths in summary.files.items() for path in paths
+             if path.exists()]  # fmt: skip
     sums = {
         f"{folder}/{file.relative_to(path.parent)}": sha256_of(file)
-        for folder, paths in there.items()
-        for path in paths
+        for folder, path in there
         for file in (path.rglob("*") if path.is_dir() else [path])
         if file.is_file()
     }
@@ -487,10 +468,8 @@ def _show(store: Store, run: "Run", summary: Summary) -> None:
         return
     store.send(run_id, metrics=_latest(summary.metrics, run.data.metrics))
     for name, text in summary.texts.items():
-        store.client.log_text(run_id, text, name)
-    for folder, paths in there.items():
-        for path in paths:
-            attach = store.client.log_artifacts if path.is_dir() else store.client.log_artifact
-            attach(run_id, str(path), folder or None)
-    # Last, so that an interrupted call is noticed and done again.
+        client.log_text(run_id, text, name)
+    for folder, path in there:
+        attach = client.log_artifacts if path.is_dir() else client.log_artifact
+        attach(run_id, str(path), folder or None)
     store.send(run_id, tags={**source_tags("track"), NOTE_TAG: summary.note, _DIGEST_TAG: digest})

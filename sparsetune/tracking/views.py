@@ -30,15 +30,10 @@ ADVICE = (
 """What to do with the pages."""
 
 _RUN_NAME = "attributes.`Run Name`"
-_WIDTHS = {
-    "backbone": 115, "task": 100, "method": 160, "label": 160, "seed": 60, "metric": 90,
-    "score_percent": 135, "macs_effective_percent": 170, "parameters_trained": 145,
-    "time_saved_percent": 145, "heads_kept": 100, "neurons_kept": 115,
-    "ticket/search_seconds": 170, "ticket/stopping/settled_step": 220,
-}  # fmt: skip
-_NAME_WIDTH, _GROUP_WIDTH = 190, 500
 _MOST_FOLDED = 150  # more would not fit into an experiment's tag
 _TAG_CHARACTERS = 8000
+_WHO = ("backbone", "task", "method")
+_NUMBERS = ("score_percent", "macs_effective_percent", "parameters_trained", "time_saved_percent")
 
 
 @dataclass(frozen=True)
@@ -48,51 +43,62 @@ class View:
     Attributes:
         id: end of its address.
         name: in MLflow's list of saved views.
-        chosen: filter on runs, in MLflow's language.
         tags: columns to show.
         metrics: columns to show after those.
         more: tags to show last.
-        grouped_by: tags; runs that share them are one line with means.
-        charts: metrics to set the first metric against; the page then opens on charts.
+        stage: whose runs.
+        folded: runs that share the first tags are one line with means.
+        charts: the page opens on charts of the first metric against each of the others.
     """
 
     id: str
     name: str
-    chosen: str = "tags.stage = 'tune'"
     tags: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = (
-        "score_percent", "macs_effective_percent", "parameters_trained", "time_saved_percent"
-    )  # fmt: skip
-    more: tuple[str, ...] = ()
-    grouped_by: tuple[str, ...] = ()
-    charts: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = _NUMBERS
+    more: tuple[str, ...] = ("metric", "seed")
+    stage: str = "tune"
+    folded: bool = False
+    charts: bool = False
 
     def state(self, groups: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
         """The page's state, as MLflow's own "save view" writes it.
 
         Args:
-            groups: values of the tags of ``grouped_by``; these lines open folded.
+            groups: values of the tags of a folded view's lines, which open folded.
         """
-        columns = [("tags", name) for name in self.tags]
-        columns += [("metrics", name) for name in self.metrics]
-        columns += [("tags", name) for name in self.more]
-        widths = {f"{kind}.`{name}`": _WIDTHS[name] for kind, name in columns}
+        shown = {"tags": () if self.folded else self.tags, "metrics": self.metrics}
+        columns = [f"{kind}.`{name}`" for kind, names in shown.items() for name in names]
+        columns += [f"tags.`{name}`" for name in self.more]
+        widths = {name: 160 if name.endswith(("method`", "label`")) else max(80, 15 + 5 * len(name))
+                  for name in columns}  # fmt: skip
         state: dict[str, Any] = {
             "startTime": "ALL", "lifecycleFilter": "Active", "modelVersionFilter": "All Runs",
-            "searchFilter": self.chosen, "datasetsFilter": [], "runsHiddenMode": "SHOW_ALL",
-            "orderByKey": "tags.`mlflow.runName`", "orderByAsc": True,
-            "selectedColumns": list(widths), "columnOrder": [_RUN_NAME, *widths], "groupBy": None,
-            "columnWidths": {_RUN_NAME: _GROUP_WIDTH if self.grouped_by else _NAME_WIDTH, **widths},
+            "searchFilter": f"tags.stage = '{self.stage}'", "datasetsFilter": [],
+            "runsHiddenMode": "SHOW_ALL", "orderByKey": "tags.`mlflow.runName`",
+            "orderByAsc": True, "selectedColumns": columns, "columnOrder": [_RUN_NAME, *columns],
+            "columnWidths": {_RUN_NAME: 500 if self.folded else 190, **widths}, "groupBy": None,
         }  # fmt: skip
-        if self.grouped_by:
-            keys = [{"mode": "tag", "groupByData": tag} for tag in self.grouped_by]
+        if self.folded:
+            keys = [{"mode": "tag", "groupByData": tag} for tag in self.tags]
             state["groupBy"] = {"aggregateFunction": "average", "groupByKeys": keys}
-        if self.grouped_by and len(groups) <= _MOST_FOLDED:
-            pairs = [zip(self.grouped_by, values, strict=True) for values in groups]
-            lines = (",".join(f"tag.{tag}.{value}" for tag, value in line) for line in pairs)
-            state["groupsExpanded"] = dict.fromkeys(lines, False)
+            if len(groups) <= _MOST_FOLDED:
+                pairs = [zip(self.tags, values, strict=True) for values in groups]
+                lines = (",".join(f"tag.{tag}.{value}" for tag, value in line) for line in pairs)
+                state["groupsExpanded"] = dict.fromkeys(lines, False)
         if self.charts:
-            state |= _chart_cards(self.charts, self.metrics[0])
+            own = {"display": True, "isReordered": False, "deleted": False, "isGenerated": False}
+            section = {"uuid": "trade-offs", "name": "Score against cost", **own}
+            others = {"uuid": "model-metrics", "name": "Model metrics", **own}
+            up, *across = ({"key": name, "type": "METRIC"} for name in self.metrics)
+            card = {"type": "SCATTER", "metricSectionId": section["uuid"], "deleted": False,
+                    "runsCountToCompare": 100, "isGenerated": False, "yaxis": up}  # fmt: skip
+            state |= {
+                "compareRunCharts": [{**card, "uuid": f"trade-off-{number}", "xaxis": axis}
+                                     for number, axis in enumerate(across, start=1)],
+                "compareRunSections": [section, others],
+                # "Reordered", or MLflow sorts what it makes itself before them.
+                "isAccordionReordered": True,
+            }  # fmt: skip
         return state
 
     def page(self, experiment_id: str) -> str:
@@ -103,14 +109,13 @@ class View:
         return f"#/experiments/{experiment_id}/runs?viewStateShareKey={self.id}{mode}{kind}"
 
 
-_WHO = ("backbone", "task", "method")
 VIEWS = (
-    View("runs", "Runs", tags=_WHO, more=("metric", "seed")),
-    View("methods", "Methods", grouped_by=_WHO),
-    View("charts", "Charts", tags=_WHO, more=("metric", "seed"),
-         charts=("macs_effective_percent", "parameters_trained", "time_saved_percent")),
-    View("tickets", "Tickets", "tags.stage = 'ticket'", ("backbone", "task", "label", "seed"),
-         ("heads_kept", "neurons_kept", "ticket/search_seconds", "ticket/stopping/settled_step")),
+    View("runs", "Runs", _WHO),
+    View("methods", "Methods", _WHO, more=(), folded=True),
+    View("charts", "Charts", _WHO, charts=True),
+    View("tickets", "Tickets", ("backbone", "task", "label", "seed"),
+         ("heads_kept", "neurons_kept", "ticket/search_seconds", "ticket/stopping/settled_step"),
+         more=(), stage="ticket"),
 )  # fmt: skip
 """What is stored with every experiment; the first is the one to begin with."""
 
@@ -156,78 +161,55 @@ def view_links(experiment_id: str) -> str:
 def suite_note(suite: Suite) -> str:
     """Description of a suite's experiment, with a place for the links to its views."""
     methods = {run.method.id: run.method.description for run in suite.runs}
-    return within_limit(
-        [
-            # MLflow shows the first line only, until one asks for more.
-            f"{len(suite.runs)} runs on {len(suite.groups())} pairs of backbone and task. "
-            f"Open: {VIEWS_HERE}",
-            "",
-            "Runs are below a parent run for their backbone and task, which has the means over "
-            f"seeds; the run `suite {suite.id}` holds tables, claims and figures.",
-            *_generated(task for _, task in suite.groups()),
-            "",
-            *(f"- `{name}`: {text}" for name, text in methods.items()),
-        ]
-    )
+    listed = "\n".join(f"- `{name}`: {text}" for name, text in methods.items())
+    # MLflow shows the first line only, until one asks for more.
+    return within_limit(f"""\
+{len(suite.runs)} runs on {len(suite.groups())} pairs of backbone and task. Open: {VIEWS_HERE}
+
+Runs are below a parent run for their backbone and task, which has the means over seeds; the run \
+`suite {suite.id}` holds tables, claims and figures.
+{_caution(suite.runs)}
+{listed}""")
 
 
 def run_note(run: RunSpec, folder: Path) -> str:
-    """Description of one run: what is trained on what, and where its records are.
-
-    Args:
-        run: resolved.
-        folder: of the run.
-    """
+    """Description of one run: what is trained on what, and where its records are."""
     start = "random weights" if run.method.start == "random" else "the backbone's weights"
     parts = {"backbone": run.backbone, "task": run.task, "support": run.support,
              "ticket": run.ticket}  # fmt: skip
-    return "\n".join(
-        [
-            f"`{run.method.id}`: {run.method.description}",
-            "",
-            *(f"- {name} `{one.id}`: {one.description}" for name, one in parts.items() if one),
-            f"- starts from {start}; seed {run.seed}",
-            "",
-            f"Records: `{folder}` (tune, evaluate and cost; copies are attached). "
-            f"To make it again: `snakemake {folder}/evaluate.json` with the suite's configfile.",
-            *_generated([run.task.id]),
-        ]
-    )
+    listed = "".join(f"- {kind} `{x.id}`: {x.description}\n" for kind, x in parts.items() if x)
+    return f"""\
+`{run.method.id}`: {run.method.description}
+
+{listed}- starts from {start}; seed {run.seed}
+
+Records: `{folder}` (tune, evaluate and cost; copies are attached). To make it again: \
+`snakemake {folder}/evaluate.json` with the suite's configfile.
+{_caution([run])}"""
 
 
 def part_note(part: Backbone | SupportSettings | TicketSettings, told: str, folder: Path) -> str:
-    """Description of what runs share.
-
-    Args:
-        part: from the catalogue.
-        told: what it holds, or nothing.
-        folder: of the record.
-    """
+    """Description of what runs share: its own, what it holds, and the folder of its record."""
     return f"`{part.id}`: {part.description}\n\n{told}Record: `{folder}`."
 
 
-def group_note(runs: Sequence[RunSpec], table: Sequence[str]) -> str:
-    """Description of a parent run.
+def group_note(runs: Sequence[RunSpec], table: str) -> str:
+    """Description of a parent run, of the runs of one backbone and task.
 
     Args:
-        runs: of one backbone and task, at least one.
-        table: lines of Markdown, one per method.
+        runs: at least one.
+        table: Markdown, a line for each method.
     """
     backbone, task = runs[0].backbone, runs[0].task
-    return within_limit(
-        [
-            *table,
-            "",
-            f"Every method of `{backbone.id}` on `{task.id}`: mean ± standard deviation over "
-            "seeds.",
-            *_generated([task.id]),
-            "",
-            f"- `{backbone.id}`: {backbone.description}",
-            f"- `{task.id}`: {task.description}",
-            "- score %: the task's primary metric; effective MACs %: of the dense model's, zeros "
-            "left out; time saved %: of the dense run's training, search included",
-        ]
-    )
+    return within_limit(f"""\
+{table.strip()}
+
+Every method of `{backbone.id}` on `{task.id}`: mean ± standard deviation over seeds.
+{_caution(runs)}
+- `{backbone.id}`: {backbone.description}
+- `{task.id}`: {task.description}
+- score %: the task's primary metric; effective MACs %: of the dense model's, zeros left out; time \
+saved %: of the dense run's training, search included""")
 
 
 def overview_note(suite: Suite, verdicts: Mapping[str, int], attached: Iterable[str]) -> str:
@@ -238,50 +220,23 @@ def overview_note(suite: Suite, verdicts: Mapping[str, int], attached: Iterable[
         verdicts: verdict -> claims that have it; empty if none was judged yet.
         attached: what is attached, in words.
     """
-    return "\n".join(
-        [
-            f"What the {len(suite.runs)} runs of suite `{suite.id}` come to; see Artifacts.",
-            *_generated(task for _, task in suite.groups()),
-            "",
-            *(f"- claims, {name}: {count}" for name, count in verdicts.items()),
-            *(f"- {name}" for name in attached),
-        ]
-    )
+    claims = "".join(f"- claims, {name}: {count}\n" for name, count in verdicts.items())
+    listed = claims + "".join(f"- {name}\n" for name in attached)
+    return f"""\
+What the {len(suite.runs)} runs of suite `{suite.id}` come to; see Artifacts.
+{_caution(suite.runs)}
+{listed}"""
 
 
-def within_limit(lines: Iterable[str]) -> str:
+def _caution(runs: Iterable[RunSpec]) -> str:
+    if any(run.task.id.startswith(GENERATED_PREFIX) for run in runs):
+        return "\nGenerated data: scores compare methods and say nothing about a benchmark.\n"
+    return ""
+
+
+def within_limit(text: str) -> str:
     """Whole lines up to what MLflow stores of a tag."""
-    kept: list[str] = []
-    length = 0
-    for line in lines:
-        length += len(line) + 1
-        if length > _TAG_CHARACTERS - 2:
-            return "\n".join([*kept, "…"])
-        kept.append(line)
-    return "\n".join(kept)
-
-
-def _generated(tasks: Iterable[str]) -> list[str]:
-    if any(task.startswith(GENERATED_PREFIX) for task in tasks):
-        return ["", "Generated data: scores compare methods and say nothing about a benchmark."]
-    return []
-
-
-def _chart_cards(across: Sequence[str], up: str) -> dict[str, Any]:
-    shown = {"display": True, "isReordered": False, "deleted": False, "isGenerated": False}
-    section = {"uuid": "trade-offs", "name": "Score against cost", **shown}
-    others = {"uuid": "model-metrics", "name": "Model metrics", **shown}
-    cards = [
-        {
-            "uuid": f"trade-off-{number}", "type": "SCATTER", "metricSectionId": section["uuid"],
-            "runsCountToCompare": 100, "deleted": False, "isGenerated": False,
-            "xaxis": {"key": name, "type": "METRIC"}, "yaxis": {"key": up, "type": "METRIC"},
-        }
-        for number, name in enumerate(across, start=1)
-    ]  # fmt: skip
-    # "Reordered", or MLflow sorts what it makes itself before them.
-    return {
-        "compareRunCharts": cards,
-        "compareRunSections": [section, others],
-        "isAccordionReordered": True,
-    }
+    text = text.strip()
+    if len(text) <= _TAG_CHARACTERS:
+        return text
+    return text[: text.rindex("\n", 0, _TAG_CHARACTERS - 2)] + "\n…"
