@@ -39,12 +39,9 @@ def test_two_cells_agree_with_welchs_test_of_a_library():
     assert found.freedom == pytest.approx(welch.df)
 
 
-def test_cells_count_once_however_many_seeds_they_have():
-    assert over_seeds([[1.0, 1.0], [3.0] * 10]).mean == 2.0
-
-
-def test_seeds_that_agree_leave_no_noise():
-    found = over_seeds([[1.0, 1.0], [3.0, 3.0]])
+@pytest.mark.parametrize("cells", [[[1.0, 1.0], [3.0, 3.0]], [[1.0, 1.0], [3.0] * 10]])
+def test_cells_count_once_and_seeds_that_agree_leave_no_noise(cells):
+    found = over_seeds(cells)
     assert (found.low, found.mean, found.high) == (2.0, 2.0, 2.0)
 
 
@@ -62,10 +59,15 @@ def test_tasks_that_disagree_widen_the_interval():
     assert tasks.low < seeds.low < seeds.high < tasks.high
 
 
-def test_examples_by_hand():
+@pytest.mark.parametrize(("cells", "expected"), [
     # Below: 3 down on the left, 4 up on the right = 5; above: 12 up and 5 down = 13.
-    found = over_examples([((90, 87, 102), (80, 75, 84))])
-    assert (found.low, found.mean, found.high) == (5, 10, 23)
+    ([((90, 87, 102), (80, 75, 84))], (5, 10, 23)),
+    # Half-widths 5 and 12 below, mean of two: 13 / 2; above 3 and 4: 5 / 2. Means 10 and 20.
+    ([((90, 85, 93), (80, 80, 80)), ((70, 58, 74), (50, 50, 50))], (15 - 6.5, 15, 17.5)),
+])  # fmt: skip
+def test_examples_by_hand(cells, expected):
+    found = over_examples(cells)
+    assert (found.low, found.mean, found.high) == expected
 
 
 def test_examples_of_equal_symmetric_intervals_add_in_quadrature():
@@ -74,13 +76,6 @@ def test_examples_of_equal_symmetric_intervals_add_in_quadrature():
     found = over_examples([((1.0, 1 - half, 1 + half), (0.0, -half, half))])
     expected = stats.norm(1, math.sqrt(2)).interval(0.95)
     assert (found.low, found.high) == pytest.approx(expected)
-
-
-def test_examples_of_several_cells_by_hand():
-    # Half-widths 5 and 12 below, mean of two: 13 / 2; above 3 and 4: 5 / 2. Means 10 and 20.
-    cells = [((90, 85, 93), (80, 80, 80)), ((70, 58, 74), (50, 50, 50))]
-    found = over_examples(cells)
-    assert (found.low, found.mean, found.high) == (15 - 6.5, 15, 17.5)
 
 
 def test_examples_of_equal_cells_narrow_with_the_square_root_of_their_number():

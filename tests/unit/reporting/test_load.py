@@ -30,16 +30,16 @@ def test_each_record_is_read_once_however_many_runs(tmp_path, monkeypatch):
     assert len(read) == len(set(read)) == 3 * len(folders)
 
 
+def change(record, part, **values):
+    return lambda records: records[record][part].update(values)
+
+
 @pytest.mark.parametrize("stage", ["evaluate", "cost", "tune"])
 def test_missing_record_is_named(tmp_path, stage):
     folder = write_run(tmp_path)
     (folder / f"{stage}.json").unlink()
     with pytest.raises(DataError, match=rf"seed-0/{stage}\.json: no such record"):
         collect([folder])
-
-
-def change(record, part, **values):
-    return lambda records: records[record][part].update(values)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import statistics
+from dataclasses import asdict
 
 import pytest
 from unit.reporting.runs import cells_of, lines_of, scoring, suite_of, write_run
@@ -29,11 +30,9 @@ def tables(tmp_path, *methods):
 def test_saving_worked_by_hand():
     # 30 examples at 10 each; the run: search 10, 20 examples at 7.5. Saved 300 - 160 = 140:
     # 10 examples fewer = 100, 20 examples cheaper by 2.5 = 50, the search = -10.
-    found = saving(Effort(10, 150, 20), Effort(0, 300, 30))
-    assert found.whole == pytest.approx(140 / 300)
-    assert found.fewer_examples == pytest.approx(100 / 300)
-    assert found.cheaper_examples == pytest.approx(50 / 300)
-    assert found.search == pytest.approx(-10 / 300)
+    found = asdict(saving(Effort(10, 150, 20), Effort(0, 300, 30)))
+    parts = {"whole": 140, "fewer_examples": 100, "cheaper_examples": 50, "search": -10}
+    assert found == pytest.approx({name: part / 300 for name, part in parts.items()})
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 1, 1, 1), (5, 70, 9, 300, 30), (0, 400, 50, 300, 30)])
@@ -45,7 +44,7 @@ def test_parts_add_up(numbers):
     assert found.whole == pytest.approx(1 - (search + training) / reference)
 
 
-def test_tables_give_both_units(tmp_path):
+def test_tables_give_both_units_and_nothing_is_saved_without_a_reference(tmp_path):
     found = tables(tmp_path, "full", "earlybert")
     macs, seconds = found["savings"]["earlybert"], found["savings-time"]["earlybert"]
     # MACs: 900,000 against 60,000 + 360,000; seconds: 5.0 against 0.5 + 2.0.
@@ -55,10 +54,8 @@ def test_tables_give_both_units(tmp_path):
     # 100 of 300 examples fewer is a third; 200 examples at 10 ms instead of 16.7 ms.
     assert float(seconds["saved_fewer_examples_fraction"]) == pytest.approx(1 / 3)
     assert found["savings"]["full"]["saved_whole_fraction"] == ""
-
-
-def test_without_a_reference_nothing_is_saved(tmp_path):
-    assert tables(tmp_path, "earlybert")["savings"]["earlybert"]["saved_whole_fraction"] == ""
+    alone = tables(tmp_path / "alone", "earlybert")
+    assert alone["savings"]["earlybert"]["saved_whole_fraction"] == ""
 
 
 def taking(seconds, *, search=0.0, score=0.8):
