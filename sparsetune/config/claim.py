@@ -50,7 +50,7 @@ class Quantity:
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "score": Quantity("headline metric", "points", counted=False),
+    "score": Quantity("primary metric", "points", counted=False),
     "inference-macs-saved": Quantity("effective inference MACs saved", "%"),
     "backbone-macs-saved": Quantity("effective inference MACs saved, without the update's", "%"),
     "trained-share": Quantity("trained parameters, without head", "%", to_reference=True),
@@ -153,6 +153,13 @@ class Right(Settings):
         yield (self.method is None) != (self.value is None), "", "needs method or value, not both"
 
 
+def _as_written(value: float | None) -> float:
+    """A number as people write it: a whole one without a point."""
+    if value is None:
+        return 0.0
+    return int(value) if value.is_integer() else value
+
+
 class ClaimEntry(Settings):
     """A claim as the file has it."""
 
@@ -225,10 +232,10 @@ class ClaimEntry(Settings):
 
     def claim(self) -> Claim:
         """The claim."""
-        right: str | float = self.right.method or self.right.value or 0.0
+        right: str | float = self.right.method or _as_written(self.right.value)
         return Claim(
             self.id, self.says, self.source, self.published.backbones, self.published.tasks,
-            self.quantity, self.left, right, self.relation, self.tolerance or 0.0,
+            self.quantity, self.left, right, self.relation, _as_written(self.tolerance),
             self.because or "", self.twins, self.architectures, self.requires,
             self.only_there or "",
         )  # fmt: skip

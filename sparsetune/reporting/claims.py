@@ -68,9 +68,9 @@ def as_line(judgement: Judgement) -> dict[str, Any]:
         "quantity": claim.quantity,
         "unit": claim.measure.unit,
         "left": claim.left,
-        "right": claim.right if claim.number is None else _plain(claim.number),
+        "right": claim.right,
         "relation": claim.relation,
-        "tolerance": _plain(claim.tolerance),
+        "tolerance": claim.tolerance,
         "left_mean": left,
         "right_mean": right,
         "difference_mean": interval and interval.mean,
@@ -194,11 +194,6 @@ def _bound(claim: Claim) -> str:
     ]
     shift, show = (0.0, _signed) if claim.number is None else (claim.number, _number)
     return f"{sign} {show(end + shift)} {claim.measure.unit}"
-
-
-def _plain(value: float) -> float:
-    """A whole number without a point."""
-    return int(value) if float(value).is_integer() else value
 
 
 def _number(value: float) -> str:

@@ -63,7 +63,7 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
 def headline_comparisons(
     rows: Sequence[RunRow], *, order: Sequence[Key], against: str
 ) -> tuple[list[Comparison], list[str]]:
-    """Compare every method of a suite with one of them, by each task's headline metric.
+    """Compare every method of a suite with one of them, by each task's primary metric.
 
     Args:
         rows: from :func:`sparsetune.reporting.load.collect`.

@@ -83,11 +83,11 @@ class EpochScores:
 
 
 def curve_of(headline: str) -> str:
-    """Name of the headline metric's curve, so that it is not taken for a training value."""
+    """Name of the primary metric's curve, so that it is not taken for a training value."""
     return f"evaluation_{headline}"
 
 
 def score_point(entry: Mapping[str, Any], headline: str) -> dict[str, float]:
-    """Curve name and value of one epoch's headline metric; empty where it is undefined."""
+    """Curve name and value of one epoch's primary metric; empty where it is undefined."""
     value = entry["metrics"][headline]
     return {} if value is None else {curve_of(headline): float(value)}
