@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from sparsetune.config.backbone import (
     Backbone,
+    BackboneSource,
     EarlySettings,
     HubText,
     Pretraining,
@@ -187,9 +188,8 @@ def _make_tokenizer(backbone: Backbone, work: Path, lock_file: Path) -> None:
     recipe = _recipe(backbone)
     asked = recipe.tokenizer
     if isinstance(asked, PublishedTokenizer):
-        fetch_tokenizer(
-            backbone.tokenizer_source, work / "folder", name=asked.backbone, lock_file=lock_file
-        )
+        source = cast(BackboneSource, backbone.tokenizer_source)  # the catalogue filled it in
+        fetch_tokenizer(source, work / "folder", name=asked.backbone, lock_file=lock_file)
         return
     train_tokenizer(
         asked.kind,
