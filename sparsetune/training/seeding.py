@@ -1,4 +1,4 @@
-"""The only place that touches global random state and thread counts."""
+"""The only place that touches global random state."""
 
 import os
 import random
@@ -44,12 +44,3 @@ def phase_seed(seed: int, index: int, name: str, purpose: str) -> int:
         purpose: ``order``, ``dropout``, ``masks`` or ``hidden tokens``.
     """
     return derive(seed, "phase", index, name, purpose)
-
-
-def use_threads(count: int | None) -> None:
-    """Limit torch to ``count`` CPU threads; None leaves torch's choice.
-
-    Results on a CPU may depend on the number of threads, so a workflow fixes it for each rule.
-    """
-    if count is not None:
-        torch.set_num_threads(count)
