@@ -8,9 +8,8 @@ import fcntl
 import json
 import os
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -278,13 +277,29 @@ def is_ready(uri: str) -> bool:
     processes that build its schema at the same time break each other. A server is always ready.
 
     Raises:
-        DataError: the database is something else, or its driver is not installed.
-        Exception: it cannot be reached now, in the driver's own words; it may be later.
+        DataError: the database's driver is not installed.
+        Exception: it cannot be used now, in the driver's own words.
     """
-    if uri.startswith(_SERVED):
-        return True
     file = _sqlite_file(uri)
-    return _has_experiments(uri) if file is None else _has_schema(file)
+    if uri.startswith(_SERVED) or (file and not file.exists()):
+        return file is None
+    _set_patience()
+    try:
+        from sqlalchemy import create_engine, exc, inspect, pool, text
+
+        waiting = {"timeout": _LOCK_SECONDS} if file else {}
+        engine = create_engine(uri, poolclass=pool.NullPool, connect_args=waiting)
+    except ImportError as error:
+        raise DataError(
+            f"the database's driver cannot be imported: {error}; "
+            "for PostgreSQL: pip install 'sparsetune[postgresql]'"
+        ) from error
+    except exc.ArgumentError:
+        return True  # no database at all: MLflow knows what it is, or says so
+    with engine.connect() as connection:
+        # The first experiment is the last thing that MLflow does to a new database.
+        there = inspect(connection).has_table("experiments")
+        return there and connection.execute(text("SELECT 1 FROM experiments")).first() is not None
 
 
 def make_ready(uri: str) -> None:
@@ -305,43 +320,6 @@ def make_ready(uri: str) -> None:
 def _sqlite_file(uri: str) -> Path | None:
     path = uri.removeprefix(_SQLITE)
     return Path(path) if path not in (uri, "", ":memory:") else None
-
-
-def _has_schema(database: Path) -> bool:
-    if not database.exists():
-        return False
-    if not database.is_file():
-        raise DataError(f"{database}: not a file, need an SQLite database; move it away")
-    # Writable, or SQLite could not roll back what a process killed in mid-write has left.
-    address = f"{database.resolve().as_uri()}?mode=rw"
-    with closing(sqlite3.connect(address, uri=True, timeout=_LOCK_SECONDS)) as connection:
-        try:
-            connection.execute("PRAGMA schema_version")
-        except sqlite3.OperationalError:
-            raise  # locked by somebody else, who may let go
-        except sqlite3.DatabaseError as error:
-            raise DataError(f"{database}: not a usable SQLite database: {error}") from error
-    return database.stat().st_size > 0
-
-
-def _has_experiments(uri: str) -> bool:
-    """Whether MLflow has made its first experiment, the last thing it does to a new database."""
-    _set_patience()
-    try:
-        from sqlalchemy import create_engine, exc, inspect, pool, text
-
-        engine = create_engine(uri, poolclass=pool.NullPool)
-    except ImportError as error:
-        raise DataError(
-            f"the database's driver cannot be imported: {error}; "
-            "for PostgreSQL: pip install 'sparsetune[postgresql]'"
-        ) from error
-    except exc.ArgumentError:
-        return True  # no database at all: MLflow knows what it is, or says so
-    with engine.connect() as connection:
-        if not inspect(connection).has_table("experiments"):
-            return False
-        return connection.execute(text("SELECT 1 FROM experiments")).first() is not None
 
 
 def one_line(error: BaseException) -> str:

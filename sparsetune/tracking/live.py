@@ -44,7 +44,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class TrackingOutcome:
-    """What the record says about live tracking: the MLflow run, and one line if not all arrived."""
+    """What the record says of live tracking: the MLflow run that has all, or why none has."""
 
     run_id: str | None
     problem: str | None
@@ -111,8 +111,8 @@ class LiveRun:
             metrics: final values, nested or flat; the record's ``measured``.
 
         Returns:
-            The run id and the problem, for the record's ``where.tracking`` (its ``mlflow_run_id``
-            is how publishing recognises this run later).
+            For the record's ``where.tracking``: publishing recognises the run by its id. Where not
+            all arrived there is a problem and no id: that run is written anew.
         """
         self._ending = self._ending or (status, dict(metrics or {}))
         self._ended.set()
@@ -121,8 +121,9 @@ class LiveRun:
         if self._thread.is_alive():
             reason = problem or "the tracker did not answer in time"
             problem = f"gave up after {self._pace.finish_seconds:g} s: {reason}"
-        uri = without_password(store_uri(self._results))
-        return TrackingOutcome(self._run_id, f"{uri}: {problem}" if problem else None)
+        if problem is None:
+            return TrackingOutcome(self._run_id, None)
+        return TrackingOutcome(None, f"{without_password(store_uri(self._results))}: {problem}")
 
     def _work(self) -> None:
         """Body of the thread: writes in batches, and again after trouble; once more at the end."""

@@ -1,14 +1,13 @@
 """MLflow completed from records: one finished run for each entry, and the suite's own pages.
 
-A live run that contradicts nothing is kept and gains what it lacks, so that what names it, as
-HTML tables do, stays true. Otherwise the run is made anew.
+A live run that arrived whole is kept and gains what came after training, so that the id in its
+record stays true. What is missing or differs is written anew.
 """
 
 import csv
 import json
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -96,7 +95,8 @@ class Entry:
     Attributes:
         key: the run's identity.
         records: record files, the one of the training stage first.
-        history: see :func:`read_points`.
+        history: CSV with a column ``step``, then one for each metric, named as live logging names
+            them; an empty cell = no point, and the text column ``phase`` is left out.
         artifacts: files to attach; their names must differ.
         headline: metrics to show first, under names without a slash. They may change with other
             runs' records: the last value counts.
@@ -205,19 +205,14 @@ def _publish_one(store: Store, entry: Entry, older: Sequence["Run"], parent: str
             store.delete(older, but=run.info.run_id)
             return len(older) > 1
     wanted = _wanted(entry, parent)
-    lacking: Sequence[Point] | None = None
     kept = next((run for run in older if wanted.suits(run)), None)
-    if kept is not None:
-        present = _curves(store, kept, {name for name, _, _ in wanted.points})
-        lacking = lacking_points(present, wanted.points)
-    if kept is None or lacking is None:
-        lacking = wanted.points
-        kept = client.create_run(
-            store.experiment_id, wanted.started_ms, tags=entry.key.tags(), run_name=entry.key.text
-        )
-    run_id = kept.info.run_id
+    points = list(_points(entry.history)) if entry.history and kept is None else []
+    run = kept or client.create_run(
+        store.experiment_id, wanted.started_ms, tags=entry.key.tags(), run_name=entry.key.text
+    )
+    run_id = run.info.run_id
     try:
-        _fill(store, kept, entry, wanted, lacking)
+        _fill(store, run, entry, wanted, points)
         client.set_terminated(run_id, "FINISHED", end_time=wanted.ended_ms)
         client.set_tag(run_id, _DIGEST_TAG, digest)
     except Exception:
@@ -230,28 +225,25 @@ def _publish_one(store: Store, entry: Entry, older: Sequence["Run"], parent: str
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What an entry's MLflow run must hold."""
+    """What an entry's MLflow run must hold, beside its curves."""
 
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    points: Sequence[Point]
     finals: Mapping[str, float]
     live_run_id: str | None
     started_ms: int
     ended_ms: int
 
     def suits(self, run: "Run") -> bool:
-        """Whether a run belongs to this very record and contradicts nothing but maybe its curves.
+        """Whether a run has this very record's curves: from its job, or published before.
 
-        MLflow refuses to change a param and appends to a metric, so a run that says something
-        else cannot be mended.
+        MLflow refuses to change a param: one that differs cannot be mended.
         """
-        tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
-        published = _DIGEST_TAG in tags and tags.get(_RECORD_TAG) == self.tags[_RECORD_TAG]
+        published = run.data.tags.get(_RECORD_TAG) == self.tags[_RECORD_TAG]
         return (
-            (run.info.run_id == self.live_run_id or published)
-            and all(params.get(name, value) == value for name, value in self.params.items())
-            and all(metrics.get(name, value) == value for name, value in self.finals.items())
+            run.info.status == "FINISHED"
+            and (run.info.run_id == self.live_run_id or published)
+            and all(run.data.params.get(name, x) == x for name, x in self.params.items())
         )
 
 
@@ -282,7 +274,6 @@ def _wanted(entry: Entry, parent: str | None) -> _Wanted:
     return _Wanted(
         tags={name: str(value) for name, value in tags.items() if value is not None},
         params=params,
-        points=read_points(entry.history) if entry.history else [],
         finals=finals,
         live_run_id=where.tracking.mlflow_run_id if where.tracking else None,
         started_ms=int(started.timestamp() * 1000),
@@ -307,16 +298,13 @@ def _digest(entry: Entry) -> str:
     return digest_of([STAGES["track"], entry.key.tags(), sums, names, shown])
 
 
-def _fill(
-    store: Store, run: "Run", entry: Entry, wanted: _Wanted, lacking: Sequence[Point]
-) -> None:
+def _fill(store: Store, run: "Run", entry: Entry, wanted: _Wanted, points: Iterable[Point]) -> None:
     from mlflow.entities import Metric
 
     run_id, shown = run.info.run_id, run.data.metrics
-    finals = [(name, x, 0) for name, x in wanted.finals.items() if name not in shown]
     # MLflow lists metrics as they came: the headline first.
-    metrics = _latest(entry.headline, shown)
-    metrics += [Metric(name, x, wanted.ended_ms, step) for name, x, step in (*finals, *lacking)]
+    metrics = _latest({**entry.headline, **wanted.finals}, shown)
+    metrics += [Metric(name, x, wanted.ended_ms, step) for name, x, step in points]
     store.send(run_id, metrics=metrics, params=wanted.params, tags=wanted.tags)
     if entry.data:
         store.client.log_inputs(run_id, [one.as_mlflow() for one in entry.data])
@@ -332,58 +320,25 @@ def _latest(wanted: Mapping[str, float], shown: Mapping[str, float]) -> list["Me
     return [Metric(n, value, now, 0) for n, value in wanted.items() if shown.get(n) != value]
 
 
-def _curves(store: Store, run: "Run", names: set[str]) -> list[Point]:
-    return [
-        (name, point.value, point.step)
-        for name in names & run.data.metrics.keys()
-        for point in store.client.get_metric_history(run.info.run_id, name)
-    ]
-
-
-def read_points(path: Path) -> list[Point]:
-    """The points of a history file, in its order, named as live logging names them.
-
-    Args:
-        path: CSV with a ``step`` column, then one column per metric; an empty cell = no point, and
-            the text column ``phase`` is left out.
-
-    Raises:
-        DataError: naming file, row and column.
-    """
-    points: list[Point] = []
+def _points(path: Path) -> Iterator[Point]:
+    """The points of a history file, in its order; trouble is told with row and column."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if "step" not in (rows.fieldnames or ()):
             raise DataError(f"{path}: received columns {rows.fieldnames}, need 'step'")
         for number, row in enumerate(rows, start=2):
+            step = row.pop("step")
             for name, cell in row.items():
-                if not cell or name in ("step", _TEXT_COLUMN):
+                if not cell or name == _TEXT_COLUMN:
                     continue
                 try:
                     ((told, value),) = flatten({name: float(cell)}).items()
-                    points.append((told, value, int(row["step"])))
+                    yield told, value, int(step)
                 except (TypeError, ValueError):
                     raise DataError(
-                        f"{path}: row {number}: received {name} {cell!r} at step {row['step']!r}; "
+                        f"{path}: row {number}: received {name} {cell!r} at step {step!r}; "
                         "need a number at a whole number"
                     ) from None
-    return points
-
-
-def lacking_points(present: Iterable[Point], wanted: Sequence[Point]) -> list[Point] | None:
-    """What must be added to curves that cannot be changed, so that they become the wanted ones.
-
-    Args:
-        present: what MLflow holds, in any order.
-        wanted: what it must hold.
-
-    Returns:
-        The wanted points that are not present, in the order of ``wanted``; None if a point is
-        present that is not wanted, or a value is not a number, which equals nothing.
-    """
-    left = Counter(wanted)
-    left.subtract(present)
-    return None if any(count < 0 for count in left.values()) else list(left.elements())
 
 
 def publish_experiment(

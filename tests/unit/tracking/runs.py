@@ -50,11 +50,13 @@ def live(results, *, key=KEY, curves=CURVES, pace=QUICK, status="FINISHED", **fi
     return run.finish(status, **final)
 
 
-def write_entry(folder, *, key=KEY, run_id=None, measured=MEASURED, curves=CURVES):
+def write_entry(
+    folder, *, key=KEY, run_id=None, measured=MEASURED, curves=CURVES, settings=SETTINGS
+):
     """Files that a finished run leaves: tune.json, evaluate.json and history.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     where = {"tracking": {"mlflow_run_id": run_id, "problem": None}}
-    given = {"where": where, "settings": SETTINGS, "digest": "0" * 16}
+    given = {"where": where, "settings": settings, "digest": "0" * 16}
     write_made(folder / "tune.json", "tune", measured=measured, **given)
     write_made(folder / "evaluate.json", "evaluate", **given)
     names = sorted({name for _, values in curves for name in values})

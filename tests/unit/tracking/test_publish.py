@@ -3,7 +3,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from unit.tracking.runs import CURVES, KEY, MEASURED, client_of, curve, live, runs_of, write_entry
+from unit.tracking.runs import (
+    CURVES,
+    KEY,
+    MEASURED,
+    SETTINGS,
+    client_of,
+    curve,
+    live,
+    runs_of,
+    write_entry,
+)
 
 from sparsetune.tracking import publish as module
 from sparsetune.tracking.client import RunKey, prepare
@@ -12,7 +22,6 @@ from sparsetune.tracking.publish import (
     Entry,
     PublishReport,
     Summary,
-    lacking_points,
     publish,
     publish_suite,
 )
@@ -21,7 +30,6 @@ pytestmark = pytest.mark.slow
 
 GROUP = ("tiny", "rte")
 OTHER = RunKey("tune", "mini", *GROUP, "lora", 2)
-A, B, C = ("loss", 1.0, 0), ("loss", 0.5, 10), ("accuracy", 0.5, 10)
 SUM = "0123456789abcdef" * 4
 DATA = (
     DataInput("rte", "training", SUM, {"kind": "hub", "subset": "rte"}, 9),
@@ -45,62 +53,33 @@ def test_publish_makes_the_run_from_records_and_then_changes_nothing(results, tm
     assert [r.info.run_id for r in runs_of(results)] == [run.info.run_id]
 
 
-BROKEN_OFF = {"nothing": [], "half": CURVES[:1], "the end": CURVES[1:], "all": CURVES}
-
-
-@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "FINISHED"])
-@pytest.mark.parametrize("arrived", BROKEN_OFF)
-def test_publish_completes_a_live_run_in_place(results, tmp_path, arrived, status):
-    measured = MEASURED if (arrived, status) == ("all", "FINISHED") else None
-    run_id = live(results, curves=BROKEN_OFF[arrived], status=status, metrics=measured).run_id
-    entry = write_entry(tmp_path / "run", run_id=run_id)
+def test_a_live_run_that_arrived_whole_is_kept_and_gains_what_came_later(results, tmp_path):
+    outcome = live(results, metrics=MEASURED)
+    entry = write_entry(tmp_path / "run", run_id=outcome.run_id)
     assert publish(results, "mini", [entry]) == PublishReport(1, 0, ())
     (run,) = runs_of(results)
-    assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
-    assert sorted(curve(results, run, "loss")) == [(0, 1.0), (10, 0.5)]
-    assert curve(results, run, "accuracy_fraction") == [(10, 0.75)]
+    assert (run.info.run_id, run.info.status) == (outcome.run_id, "FINISHED")
+    assert curve(results, run, "loss") == [(0, 1.0), (10, 0.5)]
     assert curve(results, run, "tune/train_seconds") == [(0, 2.5)]
     assert run.data.metrics["evaluate/metrics/f1_fraction"] == 0.75
     assert "mlflow.parentRunId" in run.data.tags
     assert publish(results, "mini", [entry]) == PublishReport(0, 1, ())
 
 
-@pytest.mark.parametrize(
-    "broken", ["other steps", "a point too many", "another record's", "other value"]
-)
-def test_publish_replaces_a_live_run_of_another_record(results, tmp_path, broken):
-    other = {
-        "other steps": [(5, CURVES[0][1]), CURVES[1]],
-        "a point too many": [*CURVES, (20, CURVES[1][1])],
-    }
-    outcome = live(
-        results,
-        curves=other.get(broken, CURVES),
-        metrics={"train_seconds": 9.0 if broken == "other value" else 2.5},
-    )
-    named = "f" * 32 if broken == "another record's" else outcome.run_id
-    publish(results, "mini", [write_entry(tmp_path / "run", run_id=named)])
+@pytest.mark.parametrize("case", ["lost a step", "failed", "other record", "other settings"])
+def test_a_live_run_that_is_not_its_records_is_written_anew(results, tmp_path, case):
+    status = "FAILED" if case == "failed" else "FINISHED"
+    curves = [*CURVES, (20, {"loss": "x"})] if case == "lost a step" else CURVES
+    outcome = live(results, curves=curves, status=status)
+    assert (outcome.run_id is None) == (case == "lost a step")
+    (older,) = runs_of(results)
+    named = None if case == "other record" else outcome.run_id
+    settings = {"rank": 9} if case == "other settings" else SETTINGS
+    publish(results, "mini", [write_entry(tmp_path / "run", run_id=named, settings=settings)])
     (run,) = runs_of(results)
-    assert run.info.run_id != outcome.run_id
+    assert run.info.run_id != older.info.run_id
     assert curve(results, run, "loss") == [(0, 1.0), (10, 0.5)]
     assert run.data.metrics["tune/train_seconds"] == 2.5
-
-
-@pytest.mark.parametrize(
-    ("present", "lacking"),
-    [
-        ([], [A, B, C]),
-        ([C, A], [B]),
-        ([C, B, A], []),
-        ([A, A], None),
-        ([("loss", 1.0, 1)], None),
-        ([("loss", 1.5, 0)], None),
-        ([("loss", float("nan"), 0)], None),
-    ],
-)
-def test_what_lacks_is_what_is_wanted_less_what_is_there(present, lacking):
-    assert lacking_points(present, [A, B, C]) == lacking
-    assert lacking_points([A], [A, B, A]) == [A, B]  # wanted twice
 
 
 def test_publish_follows_a_changed_record_and_leaves_other_keys_alone(results, tmp_path):
