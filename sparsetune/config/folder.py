@@ -3,7 +3,7 @@
 Contents are checked in ``load``, by the models of the things.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,25 +41,30 @@ class Entry(NamedTuple):
     content: Any
     overrides: tuple[tuple[Place, Mapping[str, Any]], ...] = ()
 
-    def at(self, backbones: set[str], task: str) -> tuple[Any, tuple[int, ...]]:
-        """The content at a place.
+    def at(self, backbones: set[str], task: str) -> "Entry":
+        """The entry at a place: the overrides that hold there are laid on.
 
         Args:
             backbones: names of the backbone: its id, and whose overrides hold for it.
             task: id.
-
-        Returns:
-            The content, and the indices of the overrides that hold, which decide it.
         """
-        holding = tuple(i for i, (at, _) in enumerate(self.overrides) if at.holds(backbones, task))
-        content = self.content
-        for index in holding:
-            content = self.with_override(index, content)
-        return content, holding
+        changes = [change for place, change in self.overrides if place.holds(backbones, task)]
+        return self.changed(changes, "after overrides") if changes else self
 
-    def with_override(self, index: int, content: Any) -> dict[str, Any]:
-        """A content with one override laid over it."""
-        return merged(content, self.overrides[index][1], origin=f"{self.origin}: overrides")
+    def changed(self, changes: Iterable[Mapping[str, Any]], told: str) -> "Entry":
+        """The entry with what some overrides change, and how a message calls it."""
+        content = self.content
+        for change in changes:
+            content = merged(content, change, origin=f"{self.origin}: overrides")
+        return Entry(f"{self.origin}: {told}", content)
+
+
+class _Written(NamedTuple):
+    """What is written under an id; ``file`` is None, or the id of the file that has a variant."""
+
+    origin: str
+    content: Any
+    file: str | None = None
 
 
 class CatalogueFolder:
@@ -74,59 +79,48 @@ class CatalogueFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._stems: dict[str, list[str]] = {}
-        self._files: dict[Path, Any] = {}
-        self._variants: dict[str, dict[str, str]] = {}
+        self._read: dict[str, dict[str, _Written]] = {}
         self._entries: dict[tuple[str, str], Entry] = {}
 
     def known(self, thing: str) -> list[str]:
         """Ids of every ``backbone``, ``task``, ``method``, ``support`` or ``ticket``."""
-        return sorted([*self.stems(thing), *self.variants(thing)])
+        return sorted(self._written(thing))
 
-    def stems(self, thing: str) -> list[str]:
-        """Ids of those that have a file of their own."""
-        if thing not in self._stems:
-            folder = self.root / f"{thing}s"
-            self._stems[thing] = sorted(path.stem for path in folder.glob("*.yaml"))
-        return self._stems[thing]
-
-    def variants(self, thing: str) -> dict[str, str]:
-        """Id of every variant -> stem of its file."""
-        if thing not in self._variants:
-            found: dict[str, str] = {}
-            for stem in self.stems(thing):
-                for variant in self._variants_of(thing, stem):
-                    where = f"{self._path(thing, stem)}: variants.{variant}"
+    def _written(self, thing: str) -> dict[str, _Written]:
+        """All that the files of a thing say, read once."""
+        if thing not in self._read:
+            paths = sorted((self.root / f"{thing}s").glob("*.yaml"))
+            files = {path.stem: _Written(str(path), read_yaml(path)) for path in paths}
+            found = dict(files)
+            for stem, file in files.items():
+                for variant, content in _variants(file).items():
+                    origin = f"{file.origin}: variants.{variant}"
                     if not ID.fullmatch(str(variant)):
-                        raise ConfigError(f"{where}: received {variant!r}; allowed: an id")
-                    if variant in found or variant in self.stems(thing):
-                        other = found.get(variant, variant)
-                        raise ConfigError(f"{where}: id twice; it is in {other}.yaml too")
-                    found[variant] = stem
-            self._variants[thing] = found
-        return self._variants[thing]
+                        raise ConfigError(f"{origin}: received {variant!r}; allowed: an id")
+                    if variant in found:
+                        other = found[variant].file or variant
+                        raise ConfigError(f"{origin}: id twice; it is in {other}.yaml too")
+                    found[variant] = _Written(origin, content, stem)
+            self._read[thing] = found
+        return self._read[thing]
 
-    def _variants_of(self, thing: str, stem: str) -> Mapping[str, Any]:
-        raw = self._raw(thing, stem)
-        given = raw.get("variants", {}) if isinstance(raw, Mapping) else {}
-        if not isinstance(given, Mapping):
-            raise ConfigError(
-                f"{self._path(thing, stem)}: variants: received {given!r:.80}; allowed: a mapping "
-                "from ids to what differs"
-            )
-        return given
+    def require_known(self, thing: str, thing_id: str, where: object = None) -> None:
+        """Refuse an id that could leave its folder, or that nothing has.
 
-    def require_known(self, thing: str, thing_id: str) -> None:
-        """Refuse an id that could leave its folder, or that nothing has."""
+        Args:
+            thing: kind of thing.
+            thing_id: its id.
+            where: what a message calls the place that names it; None = the folder.
+        """
         if not ID.fullmatch(thing_id):
             raise ConfigError(
                 f"{thing} id {thing_id!r}: need lower-case letters and digits joined by '-' or '.'"
             )
-        if thing_id not in self.stems(thing) and thing_id not in self.variants(thing):
-            known = self.known(thing)
+        known = self.known(thing)
+        if thing_id not in known:
             raise ConfigError(
-                f"{self.root / (thing + 's')}: unknown {thing} {thing_id!r}"
-                f"; known: {', '.join(known) or 'none'}{nearest(thing_id, known)}"
+                f"{where or self.root / (thing + 's')}: unknown {thing} {thing_id!r}; known: "
+                f"{', '.join(known) or 'none'}{nearest(thing_id, known)}"
             )
 
     def entry(self, thing: str, thing_id: str) -> Entry:
@@ -134,35 +128,38 @@ class CatalogueFolder:
         key = (thing, thing_id)
         if key not in self._entries:
             self.require_known(thing, thing_id)
-            own = thing_id in self.stems(thing)
-            self._entries[key] = self._of(thing, thing_id, own=own)
+            self._entries[key] = self._laid_over_base(thing, thing_id)
         return self._entries[key]
 
-    def _of(self, thing: str, thing_id: str, *, own: bool) -> Entry:
-        if own:
-            raw, origin = self._raw(thing, thing_id), str(self._path(thing, thing_id))
-        else:
-            stem = self.variants(thing)[thing_id]
-            raw = self._variants_of(thing, stem)[thing_id]
-            origin = f"{self._path(thing, stem)}: variants.{thing_id}"
+    def _laid_over_base(self, thing: str, thing_id: str) -> Entry:
+        """A variant is laid over its file, a file over its base; own overrides win."""
+        origin, raw, base = self._written(thing)[thing_id]
         if not isinstance(raw, Mapping):
             return Entry(origin, raw)
-        apart = ("base", "overrides", "variants") if own else ("overrides",)
+        apart = ("overrides",) if base else ("base", "overrides", "variants")
         content = {key: value for key, value in raw.items() if key not in apart}
-        entry = Entry(origin, content, self._overrides(origin, raw.get("overrides", ())))
-        if not own:
-            return _over(self.entry(thing, stem), entry)
-        return _over(self._base(thing, thing_id, raw["base"]), entry) if "base" in raw else entry
+        overrides = self._overrides(origin, raw.get("overrides", ()))
+        base = base or self._base(thing, thing_id, raw)
+        if base is None:
+            return Entry(origin, content, overrides)
+        if "description" not in content:
+            raise ConfigError(f"{origin}: top level: missing key 'description'")
+        below = self.entry(thing, base)
+        content = merged(below.content, content, origin=origin)
+        return Entry(origin, content, (*below.overrides, *overrides))
 
-    def _base(self, thing: str, thing_id: str, base_id: Any) -> Entry:
-        origin = self._path(thing, thing_id)
-        known = [one for one in self.stems(thing) if one != thing_id]
-        if base_id not in known:
-            raise ConfigError(refusal(origin, "base", base_id, known))
-        raw = self._raw(thing, base_id)
-        if isinstance(raw, Mapping) and "base" in raw:
-            raise ConfigError(f"{origin}: base: {base_id!r} has a base itself; allowed: one level")
-        return self.entry(thing, base_id)
+    def _base(self, thing: str, thing_id: str, raw: Mapping[str, Any]) -> str | None:
+        if "base" not in raw:
+            return None
+        base, written = raw["base"], self._written(thing)
+        known = [one for one, what in written.items() if what.file is None and one != thing_id]
+        if base not in known:
+            raise ConfigError(refusal(written[thing_id].origin, "base", base, known))
+        content = written[base].content
+        if isinstance(content, Mapping) and "base" in content:
+            told = f"base: {base!r} has a base itself; allowed: one level"
+            raise ConfigError(f"{written[thing_id].origin}: {told}")
+        return str(base)
 
     def _overrides(self, origin: str, given: Any) -> tuple[tuple[Place, Mapping[str, Any]], ...]:
         if not isinstance(given, list | tuple) or not all(isinstance(o, Mapping) for o in given):
@@ -174,29 +171,16 @@ class CatalogueFolder:
             if "where" not in override or len(override) < 2:
                 raise ConfigError(f"{where}: needs where, and what changes there")
             place = validated(Place, override["where"], origin=f"{where}.where")
-            for thing in ("backbone", "task"):
-                for unknown in set(getattr(place, f"{thing}s") or ()) - set(self.known(thing)):
-                    known = self.known(thing)
-                    raise ConfigError(
-                        f"{where}.where.{thing}s: unknown id {unknown!r}; known: "
-                        f"{', '.join(known)}{nearest(unknown, known)}"
-                    )
+            for thing, named in (("backbone", place.backbones), ("task", place.tasks)):
+                for one in named or ():
+                    self.require_known(thing, one, f"{where}.where.{thing}s")
             found.append((place, {key: override[key] for key in override if key != "where"}))
         return tuple(found)
 
-    def _raw(self, thing: str, stem: str) -> Any:
-        path = self._path(thing, stem)
-        if path not in self._files:
-            self._files[path] = read_yaml(path)
-        return self._files[path]
 
-    def _path(self, thing: str, stem: str) -> Path:
-        return self.root / f"{thing}s" / f"{stem}.yaml"
-
-
-def _over(base: Entry, own: Entry) -> Entry:
-    """Lay a thing over what it is derived from; its overrides come after, so they win."""
-    if "description" not in own.content:
-        raise ConfigError(f"{own.origin}: top level: missing key 'description'")
-    content = merged(base.content, own.content, origin=own.origin)
-    return Entry(own.origin, content, (*base.overrides, *own.overrides))
+def _variants(file: _Written) -> Mapping[str, Any]:
+    given = file.content.get("variants", {}) if isinstance(file.content, Mapping) else {}
+    if not isinstance(given, Mapping):
+        told = f"received {given!r:.80}; allowed: a mapping from ids to what differs"
+        raise ConfigError(f"{file.origin}: variants: {told}")
+    return given

@@ -5,7 +5,7 @@ reads the catalogue whenever it parses the workflow.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSource, TextFiles
 from sparsetune.config.folder import CatalogueFolder, Entry
 from sparsetune.config.method import Method, TicketMask, TrainPhase
-from sparsetune.config.reading import check_keys, merged, validated, with_phases
+from sparsetune.config.reading import merged, validated, with_phases
 from sparsetune.config.settings import Settings
 from sparsetune.config.suite import Limits, Refusal, RunSpec, Suite, SuiteFile
 from sparsetune.config.support import SUPPORTS, SupportSettings
@@ -22,8 +22,8 @@ from sparsetune.config.ticket import TICKETS, SearchedTicket, TicketSettings
 from sparsetune.errors import ConfigError, refusal
 
 
-class Catalogue:
-    """The folder ``config/``: reads one file per thing, each at most once.
+class Catalogue(CatalogueFolder):
+    """The folder ``config/``: everything in it validated, each thing at most once.
 
     Args:
         root: folder with ``backbones tasks methods supports tickets``.
@@ -34,21 +34,17 @@ class Catalogue:
     """
 
     def __init__(self, root: Path, *, mirror: str | None = None) -> None:
-        self.root = root
+        super().__init__(root)
         self.mirror = mirror
-        self._folder = CatalogueFolder(root)
         self._checked: set[tuple[str, str]] = set()
-        self._resolved: dict[tuple[Any, ...], Any] = {}
+        self._models: dict[tuple[str, str, str], Any] = {}
 
     def backbone(self, backbone_id: str) -> Backbone:
         """Read one backbone; a mirror replaces its hub source."""
-        return self._once("backbone", backbone_id, self._served_backbone)
-
-    def _served_backbone(self, backbone: Backbone) -> Backbone:
+        backbone: Backbone = self._model("backbone", backbone_id)
         if backbone.tuned_as:
-            self._folder.require_known("backbone", backbone.tuned_as)
-        source = self._served(backbone.source, backbone.id, "backbones")
-        change: dict[str, Any] = {"source": source}
+            self.require_known("backbone", backbone.tuned_as)
+        change: dict[str, Any] = {"source": self._served(backbone.source, backbone.id, "backbones")}
         if backbone.published_tokenizer:
             change["tokenizer_source"] = self._tokenizer_of(backbone.published_tokenizer, backbone)
         return backbone.model_copy(update=change)
@@ -70,29 +66,24 @@ class Catalogue:
 
     def task(self, task_id: str) -> Task:
         """Read one task; a mirror replaces its hub source."""
-        return self._once("task", task_id, self._served_task)
-
-    def _served_task(self, task: Task) -> Task:
+        task: Task = self._model("task", task_id)
         return task.model_copy(update={"source": self._served(task.source, task.id, "datasets")})
 
     def support(self, support_id: str) -> SupportSettings:
         """Read one support recipe."""
-        return self._once("support", support_id, lambda support: support)
+        support: SupportSettings = self._model("support", support_id)
+        return support
 
     def method(self, method_id: str, *, backbone_id: str, task_id: str) -> Method:
         """Resolve one method for a backbone and a task: its overrides are applied in order.
 
         A method that varies its ticket has the varied one under its own id.
         """
-        method = self._method(method_id, backbone_id, task_id)
+        method: Method = self._model("method", method_id, self._at(backbone_id, task_id))
         if isinstance(method.mask, TicketMask) and method.mask.vary:
             mask = TicketMask(kind="ticket", ticket=method_id)
             return method.model_copy(update={"mask": mask})
         return method
-
-    def _method(self, method_id: str, backbone_id: str, task_id: str) -> Method:
-        content, origin, key = self._at("method", method_id, backbone_id, task_id)
-        return self._model("method", method_id, content, origin, key)
 
     def ticket(self, ticket_id: str, *, backbone_id: str, task_id: str) -> TicketSettings:
         """Resolve one ticket recipe for a backbone and a task.
@@ -102,37 +93,29 @@ class Catalogue:
             backbone_id: whose overrides hold, and those of the backbone that it is tuned as.
             task_id: likewise.
         """
-        if ticket_id not in self._folder.known("ticket"):
-            mask = self._ticket_mask(ticket_id, backbone_id, task_id)
-            if mask is not None and mask.vary:
-                base, _, key = self._at("ticket", mask.ticket, backbone_id, task_id)
-                content, origin = self._varied(ticket_id, mask, base)
-                key = ("varied", ticket_id, json.dumps(mask.vary, sort_keys=True), *key)
-                return self._model("ticket", ticket_id, content, origin, key)
-        content, origin, key = self._at("ticket", ticket_id, backbone_id, task_id)
-        return self._model("ticket", ticket_id, content, origin, key)
-
-    def _ticket_mask(self, method_id: str, backbone_id: str, task_id: str) -> TicketMask | None:
-        if method_id not in self._folder.known("method"):
-            return None
-        mask = self._method(method_id, backbone_id, task_id).mask
-        return mask if isinstance(mask, TicketMask) else None
+        at, entry = self._at(backbone_id, task_id), None
+        if ticket_id not in self.known("ticket") and ticket_id in self.known("method"):
+            mask = self._model("method", ticket_id, at).mask
+            if isinstance(mask, TicketMask) and mask.vary:
+                base = self._checked_entry("ticket", mask.ticket).at(*at)
+                entry = self._varied(ticket_id, mask.ticket, mask.vary, base.content)
+        ticket: TicketSettings = self._model("ticket", ticket_id, at, entry)
+        return ticket
 
     def _varied(
-        self, method_id: str, mask: TicketMask, base: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], str]:
-        """A ticket's content as a method varies it, and what a message calls it."""
-        origin = f"{self._folder.entry('method', method_id).origin}: mask.vary"
-        told = f"Ticket {mask.ticket} as method {method_id} varies it."
-        content = merged({**base, "description": told}, mask.vary or {}, origin=origin)
-        return content, origin
+        self, method_id: str, ticket_id: str, change: Mapping[str, Any], content: Any
+    ) -> Entry:
+        """A ticket as a method varies it."""
+        origin = f"{self.entry('method', method_id).origin}: mask.vary"
+        told = f"Ticket {ticket_id} as method {method_id} varies it."
+        return Entry(origin, merged({**content, "description": told}, change, origin=origin))
 
     def ticket_of(self, ticket_id: str, backbone: Backbone, *, task_id: str) -> TicketSettings:
         """Resolve a ticket recipe that must be possible on the backbone."""
         ticket = self.ticket(ticket_id, backbone_id=backbone.id, task_id=task_id)
         searched = isinstance(ticket, SearchedTicket) and ticket.search.objective == "mlm"
         if searched and backbone.architecture == "gpt2":
-            own = ticket_id in self._folder.known("ticket")
+            own = ticket_id in self.known("ticket")
             self._refuse(
                 "ticket" if own else "method",
                 ticket_id,
@@ -160,9 +143,7 @@ class Catalogue:
         Raises:
             ConfigError: an unknown id, or a method that does not apply to task or backbone.
         """
-        if not isinstance(limits, Limits):
-            limits = validated(Limits, limits, origin="limits")
-        found = self._resolve(ids, suite, limits)
+        found = self._resolve(ids, suite, validated(Limits, limits, origin="limits"))
         if isinstance(found, Refusal):
             self._refuse(
                 "method",
@@ -256,49 +237,37 @@ class Catalogue:
             score_epochs=asked.score_epochs,
         )
 
-    def known(self, thing: str) -> list[str]:
-        """Ids of every ``backbone``, ``task``, ``method``, ``support`` or ``ticket``."""
-        return self._folder.known(thing)
-
-    def _once(self, thing: str, thing_id: str, finish: Callable[[Any], Any]) -> Any:
-        """A thing that depends on no place."""
-        key = (thing, thing_id)
-        if key not in self._resolved:
-            entry = self._entry(thing, thing_id)
-            self._resolved[key] = finish(_validated(thing, thing_id, entry.content, entry.origin))
-        return self._resolved[key]
-
-    def _at(
-        self, thing: str, thing_id: str, backbone_id: str, task_id: str
-    ) -> tuple[Any, str, tuple[Any, ...]]:
-        """The content of a thing at a place, what a message calls it, and what decides it."""
-        entry = self._entry(thing, thing_id)
-        names = {backbone_id, self.backbone(backbone_id).tuned_as or backbone_id}
-        content, holding = entry.at(names, task_id)
-        told = f"{entry.origin}: after overrides" if holding else entry.origin
-        return content, told, (thing, thing_id, *holding)
+    def _at(self, backbone_id: str, task_id: str) -> tuple[set[str], str]:
+        """A place: the names by which overrides know the backbone, and the task."""
+        return {backbone_id, self.backbone(backbone_id).tuned_as or backbone_id}, task_id
 
     def _model(
-        self, thing: str, thing_id: str, content: Any, origin: str, key: tuple[Any, ...]
+        self,
+        thing: str,
+        thing_id: str,
+        at: tuple[set[str], str] | None = None,
+        entry: Entry | None = None,
     ) -> Any:
-        """The thing, validated once for each set of overrides."""
-        if key not in self._resolved:
-            self._resolved[key] = _validated(thing, thing_id, content, origin)
-        return self._resolved[key]
+        """A thing at a place, or as a given entry has it; validated once for each content."""
+        if entry is None:
+            entry = self._checked_entry(thing, thing_id)
+            entry = entry.at(*at) if at else entry
+        key = (thing, thing_id, json.dumps(entry.content, sort_keys=True))
+        if key not in self._models:
+            self._models[key] = _validated(thing, thing_id, entry)
+        return self._models[key]
 
-    def _entry(self, thing: str, thing_id: str) -> Entry:
+    def _checked_entry(self, thing: str, thing_id: str) -> Entry:
         """One thing as its file has it, checked alone and with each of its overrides."""
-        entry = self._folder.entry(thing, thing_id)
+        entry = self.entry(thing, thing_id)
         if (thing, thing_id) not in self._checked:
-            _validated(thing, thing_id, entry.content, entry.origin)
+            _validated(thing, thing_id, entry)
             self._check_variation(thing_id, entry.content)
-            for index in range(len(entry.overrides)):
+            for index, (_, change) in enumerate(entry.overrides):
                 # Laid on once, whatever the suite: a name that does not exist is told at once.
-                content = entry.with_override(index, entry.content)
-                origin = f"{entry.origin}: overrides.{index}"
-                model = _model_of(thing, content, origin)
-                check_keys(model, with_phases(content, origin), origin=origin, id=thing_id)
-                self._check_variation(thing_id, content)
+                changed = entry.changed([change], f"overrides.{index}")
+                _validated(thing, thing_id, changed, rules=False)
+                self._check_variation(thing_id, changed.content)
             self._checked.add((thing, thing_id))
         return entry
 
@@ -306,13 +275,12 @@ class Catalogue:
         """Check the keys that a method varies in its ticket."""
         mask = content.get("mask")
         if isinstance(mask, Mapping) and isinstance(mask.get("vary"), Mapping):
-            entry = self._entry("ticket", mask["ticket"])
-            asked = TicketMask(kind="ticket", ticket=mask["ticket"], vary=dict(mask["vary"]))
-            varied, origin = self._varied(thing_id, asked, entry.content)
-            check_keys(_model_of("ticket", varied, origin), varied, origin=origin, id=thing_id)
+            ticket = self._checked_entry("ticket", mask["ticket"]).content
+            varied = self._varied(thing_id, mask["ticket"], mask["vary"], ticket)
+            _validated("ticket", thing_id, varied, rules=False)
 
     def _refuse(self, thing: str, thing_id: str, message: str) -> NoReturn:
-        raise ConfigError(f"{self._folder.entry(thing, thing_id).origin}: {message}")
+        raise ConfigError(f"{self.entry(thing, thing_id).origin}: {message}")
 
     def _served(self, source: Any, thing_id: str, room: str) -> Any:
         """A source, or where the mirror keeps it.
@@ -342,21 +310,19 @@ _FAMILIES: dict[str, tuple[str, Mapping[str, type[Settings]]]] = {
 }
 
 
-def _model_of(thing: str, content: Any, origin: str) -> type[Settings]:
-    """The class of a thing; a ticket's origin and a support's recipe choose theirs."""
+def _validated(thing: str, thing_id: str, entry: Entry, *, rules: bool = True) -> Any:
+    """The thing, of its class; a ticket's origin and a support's recipe choose theirs."""
+    origin, content = entry.origin, with_phases(entry.content, entry.origin)
     if thing in _MODELS:
-        return _MODELS[thing]
-    key, classes = _FAMILIES[thing]
-    default = next(iter(classes))
-    given = content.get(key, default) if isinstance(content, Mapping) else default
-    if given not in classes:
-        raise ConfigError(refusal(origin, key, given, classes))
-    return classes[given]
-
-
-def _validated(thing: str, thing_id: str, content: Any, origin: str) -> Any:
-    model = _model_of(thing, content, origin)
-    return validated(model, with_phases(content, origin), origin=origin, id=thing_id)
+        model = _MODELS[thing]
+    else:
+        key, classes = _FAMILIES[thing]
+        default = next(iter(classes))
+        given = content.get(key, default) if isinstance(content, Mapping) else default
+        if given not in classes:
+            raise ConfigError(refusal(origin, key, given, classes))
+        model = classes[given]
+    return validated(model, content, origin=origin, rules=rules, id=thing_id)
 
 
 def _product(asked: SuiteFile) -> Iterator[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from sparsetune.config.backbone import Architecture
@@ -65,8 +65,12 @@ class UpdateSettings(Settings):
             raise TypeError(f"update {key}: both {other.__qualname__} and {cls.__qualname__}")
 
     @classmethod
-    def of(cls, raw: Any) -> "UpdateSettings":
+    def of(cls, raw: Any, info: ValidationInfo | None = None) -> "UpdateSettings":
         """Validate settings by the class of their kind and type.
+
+        Args:
+            raw: a mapping, or settings.
+            info: of the validation that this one is a part of.
 
         Raises:
             PydanticCustomError: they break the class's schema, or no class is known.
@@ -85,7 +89,7 @@ class UpdateSettings(Settings):
             raise none_of("type", given, types)
         model = cls.known[kind, given]
         try:
-            return model.model_validate(raw)
+            return model.model_validate(raw, context=info.context if info else None)
         except ValidationError as error:  # told here: the method knows the base alone
             key, _, told = violation(model, error).partition(": ")
             raise broken("" if key == "top level" else key, told) from None

@@ -86,46 +86,31 @@ def suite_content(given: str) -> tuple[Any, str]:
         return read_yaml(Path(given)), given
 
 
-def validated(model: type[Model], content: Any, *, origin: object, **resolved: Any) -> Model:
+def validated(
+    model: type[Model], content: Any, *, origin: object, rules: bool = True, **resolved: Any
+) -> Model:
     """Validate what was read.
 
     Args:
         model: its class.
         content: of a file, or of a part of it.
         origin: what a message calls it.
+        rules: whether the rules between keys must hold; not where the content is half of what
+            will be.
         resolved: fields that a file may not have.
 
     Raises:
         ConfigError: the first violation in one line, with the key.
     """
+    if isinstance(content, Mapping):
+        for key in model.not_written & content.keys():
+            allowed = ", ".join(model.keys_allowed())
+            raise ConfigError(f"{origin}: top level: unknown key {key!r}; allowed: {allowed}")
+        content = {**content, **resolved}
     try:
-        return model.model_validate(_completed(model, content, resolved, origin))
+        return model.model_validate(content, context={"rules": rules})
     except ValidationError as error:
         raise ConfigError(f"{origin}: {violation(model, error)}") from None
-
-
-def check_keys(model: type[Settings], content: Any, *, origin: object, **resolved: Any) -> None:
-    """Likewise, but leave the rules between keys alone: the content is half of what will be.
-
-    Raises:
-        ConfigError: the first violation that is no broken rule.
-    """
-    try:
-        model.model_validate(_completed(model, content, resolved, origin))
-    except ValidationError as error:
-        if any(one["type"] != "rule" for one in error.errors(include_url=False)):
-            raise ConfigError(f"{origin}: {violation(model, error)}") from None
-
-
-def _completed(
-    model: type[Settings], content: Any, resolved: Mapping[str, Any], origin: object
-) -> Any:
-    if not isinstance(content, Mapping):
-        return content
-    for key in model.not_written & content.keys():
-        allowed = ", ".join(model.keys_allowed())
-        raise ConfigError(f"{origin}: top level: unknown key {key!r}; allowed: {allowed}")
-    return {**content, **resolved}
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
