@@ -1,22 +1,26 @@
-"""How a file of a published layout is found and opened: plain, gzip, or parquet shards.
+"""Files of a published layout: found, opened and read as rows, whatever form they have.
 
-Every fault is a one-line DataError that names the file and the row. What the columns mean is told
-by the layouts' own modules.
+A file is plain, gzip, or parquet shards. Every fault is a one-line DataError that names the file
+and the place in it. What the columns mean is told by the layouts' own modules.
 """
 
+import contextlib
+import csv
 import gzip
+import io
 import itertools
 import json
+import math
 import re
 import tempfile
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsetune.config.load import Task
 from sparsetune.data.examples import GenerationExample, Split
-from sparsetune.errors import DataError, first_line
+from sparsetune.errors import DataError, first_line, shown
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 # Files of the hub's own parquet conversion, which lie in a folder for each split.
@@ -64,35 +68,8 @@ def find_files(directory: Path, names: Sequence[str], shards: str | None = None)
     )
 
 
-def read_text(path: Path) -> str:
-    """Text of a plain or gzip file: strict UTF-8, byte order mark removed, line ends untouched.
-
-    Args:
-        path: a name that ends in ``.gz`` is unpacked.
-
-    Returns:
-        The whole text, not blank.
-
-    Raises:
-        DataError: unreadable, damaged gzip, not UTF-8 (row and byte offset are named), or empty.
-    """
-    data = _read_bytes(path)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        bad = data[error.start : error.start + 1].hex()
-        raise DataError(
-            f"{path}: row {row}: byte 0x{bad} at offset {error.start} is not valid UTF-8"
-        ) from None
-    text = text.removeprefix("\ufeff")
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty; it must hold at least one example")
-    return text
-
-
 def read_lines(path: Path) -> list[str]:
-    r"""Lines of a text file, split on ``\n`` only, one trailing ``\r`` of each removed.
+    r"""Lines of a plain or gzip file, split on ``\n`` only, one trailing ``\r`` of each removed.
 
     Published sentences hold Unicode line separators, so ``str.splitlines`` would cut rows.
 
@@ -100,22 +77,22 @@ def read_lines(path: Path) -> list[str]:
         At least one line; the empty piece after the last line end is left out.
 
     Raises:
-        DataError: as :func:`read_text`.
+        DataError: unreadable, damaged gzip, not UTF-8 (row and byte offset are named), or blank.
     """
-    lines = read_text(path).split("\n")
+    lines = _text(path).split("\n")
     if lines[-1] == "":
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
 
 
-def read_json_file(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """Value of a plain or gzip JSON file.
 
     Raises:
-        DataError: as :func:`read_text`, or not JSON (row and column are named).
+        DataError: as :func:`read_lines`, or not JSON (row and column are named).
     """
     try:
-        return json.loads(read_text(path))
+        return json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: row {error.lineno}: not JSON at column {error.colno}: {error.msg}"
@@ -124,52 +101,117 @@ def read_json_file(path: Path) -> Any:
         raise DataError(f"{path}: not JSON that can be read: {first_line(error)}") from None
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Values of a file with JSON on each line, and the numbers of their rows, from 1.
+def read_rows(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    header: Sequence[str] = (),
+    last_counts: bool = False,
+    damaged_allowed: int = 0,
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Rows of a table: TSV without quoting, CSV, JSON lines, a JSON list, or parquet.
 
-    Raises:
-        DataError: as :func:`read_text`, or a row is not JSON.
-    """
-    for row, line in enumerate(read_lines(path), start=1):
-        try:
-            yield row, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: row {row}: not JSON: {error}") from None
-
-
-def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Rows of one parquet file, through ``datasets``, and their numbers from 1.
+    Parquet is read through ``datasets``; the others by Python's own readers, since ``datasets``
+    5.2 fills up a CSV row that is too short, shifts the columns of one that is too long, and makes
+    a date of a JSON text that looks like one, all without a word.
 
     Args:
-        path: one shard.
+        path: its ending tells the form; all but parquet may be gzip.
         columns: names of the columns wanted.
+        header: column names of a TSV without a header line.
+        last_counts: whether the last of the columns that share a name is meant; else two are
+            refused. Of TSV and CSV, likewise for the next.
+        damaged_allowed: so many rows with another number of columns are left out.
 
     Yields:
-        Row number, and the named columns in the given order; at least one row.
+        Place (``row n`` from 1; lines in TSV and CSV, the header's included), and the columns'
+        values: texts in TSV and CSV, otherwise whatever is stored.
 
     Raises:
-        DataError: unreadable, empty, or a column is missing.
+        DataError: as :func:`read_lines`; a column or a row is missing, or a row is damaged.
     """
-    # The library takes a second to import, and most jobs of this stage do not need it.
-    import datasets
-    import pyarrow
+    form = path.name.removesuffix(".gz").rpartition(".")[2]
+    if form == "parquet":
+        rows = _parquet(path, columns)
+    elif form in ("json", "jsonl"):
+        rows = _objects(path, _json_lines(path) if form == "jsonl" else _json_list(path), columns)
+    else:
+        lines = _csv(path) if form == "csv" else _tsv(path)
+        names = header or next(lines)[1]
+        places = [_place(path, names, name, last_counts=last_counts) for name in columns]
+        rows = _cells(path, lines, names, places, damaged_allowed)
+    for row, values in rows:
+        yield f"row {row}", values
 
-    datasets.disable_progress_bars()
+
+@contextlib.contextmanager
+def placed(path: Path, where: str) -> Iterator[None]:
+    """Say where a bad value stands: ValueErrors of the block become DataErrors.
+
+    Args:
+        path: the file.
+        where: the place in it, and the name of the value if it has one.
+    """
     try:
-        # It copies what it reads; nobody needs the copy after this.
-        with tempfile.TemporaryDirectory() as scratch:
-            table = datasets.Dataset.from_parquet(str(path), cache_dir=scratch, keep_in_memory=True)
-    except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError) as e:
-        reason = first_line(e.__cause__ or e)
-        raise DataError(f"{path}: not a readable parquet file: {reason}") from None
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        there = ", ".join(table.column_names)
-        raise DataError(f"{path}: missing column {missing[0]!r}; the columns are: {there}")
-    if not len(table):
-        raise DataError(f"{path}: the file is empty; it must hold at least one example")
-    rows = zip(*(table.data.column(name).to_pylist() for name in columns), strict=True)
-    yield from enumerate(rows, start=1)
+        yield
+    except ValueError as error:
+        raise DataError(f"{path}: {where}: {error}") from None
+
+
+def text_of(value: Any, name: str, *, filled: bool = False) -> str:
+    """Check that a value is a text.
+
+    Args:
+        value: as read.
+        name: of the value.
+        filled: refuse a blank one too, and strip the others.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, str) or (filled and not value.strip()):
+        raise ValueError(
+            f"{name}: received {shown(value)}, need a text{' that is not empty' * filled}"
+        )
+    return value.strip() if filled else value
+
+
+def class_of(value: Any, numbers: Mapping[str, int]) -> int:
+    """Find the number of a class.
+
+    Args:
+        value: as read: text or integer.
+        numbers: by what stands for a class.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    found = numbers.get(str(value)) if isinstance(value, str | int) else None
+    if found is None:
+        hidden = " (hidden by the publisher: the split cannot be used)" if value == -1 else ""
+        raise ValueError(f"received {shown(value)}{hidden}; allowed: {', '.join(numbers)}")
+    return found
+
+
+def score_of(value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """Check that a value is a finite number.
+
+    Args:
+        value: as read: text or number.
+        low: least that is allowed.
+        high: most that is allowed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score) or not low <= score <= high:
+        need = f"number in [{low:g}, {high:g}]" if math.isfinite(low) else "finite number"
+        raise ValueError(f"received {shown(value)}, need a {need}")
+    return score
 
 
 def group_references(
@@ -211,7 +253,23 @@ def group_references(
     ]
 
 
-def _read_bytes(path: Path) -> bytes:
+def _text(path: Path) -> str:
+    """Text of a plain or gzip file: strict UTF-8, byte order mark removed, line ends untouched."""
+    data = _bytes(path)
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        bad = data[error.start : error.start + 1].hex()
+        raise DataError(
+            f"{path}: row {row}: byte 0x{bad} at offset {error.start} is not valid UTF-8"
+        ) from None
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty; it must hold at least one example")
+    return text
+
+
+def _bytes(path: Path) -> bytes:
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rb") as file:
@@ -223,6 +281,109 @@ def _read_bytes(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    for row, line in enumerate(read_lines(path), start=1):
+        try:
+            yield row, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: row {row}: not JSON: {error}") from None
+
+
+def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
+    values = read_json(path)
+    if not isinstance(values, list) or not values:
+        raise DataError(f"{path}: received {shown(values)}, need a list with objects")
+    return enumerate(values, start=1)
+
+
+def _objects(
+    path: Path, values: Iterator[tuple[int, Any]], columns: Sequence[str]
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    for row, value in values:
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: row {row}: received {shown(value)}, need an object")
+        for name in columns:
+            if name not in value:
+                raise DataError(
+                    f"{path}: row {row}: missing column {name!r}; it has: {_listed(value)}"
+                )
+        yield row, tuple(value[name] for name in columns)
+
+
+def _tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for row, line in enumerate(read_lines(path), start=1):
+        yield row, line.split("\t")
+
+
+def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{path}: row {reader.line_num}: not CSV: {error}") from None
+
+
+def _place(path: Path, header: Sequence[str], name: str, *, last_counts: bool) -> int:
+    count = header.count(name)
+    if count == 0 or (count > 1 and not last_counts):
+        fault = "twice or more" if count else "not"
+        raise DataError(
+            f"{path}: row 1: column {name!r} is {fault} in the header; it has: {_listed(header)}"
+        )
+    return max(place for place, other in enumerate(header) if other == name)
+
+
+def _cells(
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    header: Sequence[str],
+    places: Sequence[int],
+    damaged_allowed: int,
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    row = 0
+    for row, cells in rows:
+        if len(cells) == len(header):
+            yield row, tuple(cells[place] for place in places)
+        elif damaged_allowed:
+            damaged_allowed -= 1
+        else:
+            raise DataError(
+                f"{path}: row {row}: received {len(cells)} columns, need {len(header)} "
+                f"({_listed(header)}); the row begins {shown(''.join(cells[:1])[:40])}"
+            )
+    if not row:
+        raise DataError(f"{path}: the file has a header but no examples")
+
+
+def _listed(names: Iterable[str]) -> str:
+    # A name that was read may hold a line break, and a message has one line.
+    return ", ".join(repr(name)[1:-1] for name in names)
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    # The library takes a second to import, and most jobs of this stage do not need it.
+    import datasets
+    import pyarrow
+
+    datasets.disable_progress_bars()
+    try:
+        # It copies what it reads; nobody needs the copy after this.
+        with tempfile.TemporaryDirectory() as scratch:
+            table = datasets.Dataset.from_parquet(str(path), cache_dir=scratch, keep_in_memory=True)
+    except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError) as e:
+        reason = first_line(e.__cause__ or e)
+        raise DataError(f"{path}: not a readable parquet file: {reason}") from None
+    for name in columns:
+        if name not in table.column_names:
+            there = _listed(table.column_names)
+            raise DataError(f"{path}: missing column {name!r}; it has: {there}")
+    if not len(table):
+        raise DataError(f"{path}: the file is empty; it must hold at least one example")
+    rows = zip(*(table.data.column(name).to_pylist() for name in columns), strict=True)
+    return enumerate(rows, start=1)
 
 
 def _shards(directory: Path, split: str) -> list[Path]:

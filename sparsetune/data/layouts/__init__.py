@@ -1,18 +1,24 @@
 """Published layouts, one module each: which files hold a split, and what their rows mean.
 
-A module has ``forms`` (split -> accepted file names and name of the parquet split) and ``read``.
+A module has ``forms(task, directory)``: split -> accepted file names and name of the parquet split,
+and ``rows(path, task, split)``: what a file holds, in its order, by kind of task:
+
+* classification, regression: texts (one or two) and label;
+* generation: key, source and references; consecutive rows with one key are one input;
+* span: place, and the question, whose id is empty where none was published.
+
 Nothing here imports torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from sparsetune.config.load import Task
-from sparsetune.data.examples import Example, Split
+from sparsetune.data.examples import Example, SpanExample, Split, TextExample
 from sparsetune.data.layouts import dart, e2e, glue, squad, table, webnlg
-from sparsetune.data.published import find_files, stem_of
-from sparsetune.errors import ConfigError, DataError, refusal
+from sparsetune.data.published import find_files, group_references, stem_of
+from sparsetune.errors import ConfigError, DataError, refusal, shown
 
 _LAYOUTS: dict[str, ModuleType] = {
     **dict.fromkeys(glue.LAYOUTS, glue),
@@ -33,13 +39,30 @@ def read_published(directory: Path, task: Task, split: Split) -> Sequence[Exampl
         split: ``train``, or ``evaluation`` = the split that ``task.evaluation_split`` names.
 
     Returns:
-        TextExample, SpanExample or GenerationExample, in file order, at least one.
+        TextExample, SpanExample or GenerationExample, in file order, at least one. A label is an
+        index into ``task.labels``, or a float for regression; of generation, ``train`` has one
+        example a reference, ``evaluation`` one an input.
 
     Raises:
         DataError: naming the file, the row, the value received and the values allowed.
         ConfigError: the layout is unknown.
     """
-    return _layout(task).read(split_files(directory, task, split), task, split)
+    paths, layout, stem = split_files(directory, task, split), _layout(task), stem_of(task, split)
+    rows = (row for path in paths for row in layout.rows(path, task, split))
+    examples: Sequence[Example]
+    if task.kind == "generation":
+        flat = ((key, source, one) for key, source, references in rows for one in references)
+        examples = group_references(flat, split, stem=stem)
+    elif task.kind == "span":
+        examples = _questions(rows, stem)
+    else:
+        examples = [
+            TextExample(f"{stem}-{number}", texts[0], texts[1] if len(texts) == 2 else None, label)
+            for number, (texts, label) in enumerate(rows)
+        ]
+    if not examples:
+        raise DataError(f"{paths[0]}: the {split} split holds no example")
+    return examples
 
 
 def split_files(directory: Path, task: Task, split: Split) -> list[Path]:
@@ -69,3 +92,23 @@ def _layout(task: Task) -> ModuleType:
     if task.layout not in _LAYOUTS:
         raise ConfigError(refusal(f"task {task.id}", "layout", task.layout, sorted(_LAYOUTS)))
     return _LAYOUTS[task.layout]
+
+
+def _questions(rows: Iterable[tuple[str, SpanExample]], stem: str) -> list[SpanExample]:
+    """The questions, each with every answer where it is said to be, and an id of its own."""
+    examples: dict[str, SpanExample] = {}
+    for where, one in rows:
+        name = one.id or f"{stem}-{len(examples)}"
+        if not one.answers:
+            raise DataError(f"{where}: question {name!r} has no answer; need at least 1")
+        for text, start in one.answers:
+            found = one.context[start : start + len(text)] if start >= 0 else ""
+            if not text or found != text:
+                raise DataError(
+                    f"{where}: question {name!r}: answer {shown(text)} is not the context's text "
+                    f"at character {start}, which is {shown(found)}"
+                )
+        if name in examples:
+            raise DataError(f"{where}: question id {name!r} stands there twice")
+        examples[name] = SpanExample(name, one.question, one.context, one.answers)
+    return list(examples.values())

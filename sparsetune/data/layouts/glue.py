@@ -4,7 +4,7 @@ Columns are found by header name; TSV has no quoting. Rows in messages are count
 include the header line. Test files have an index and texts, never a label.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 from sparsetune.config.load import Task
 from sparsetune.data.examples import Split, TextExample
 from sparsetune.data.published import (
+    class_of,
     find_files,
-    read_json_lines,
-    read_lines,
-    read_parquet,
-    stem_of,
+    placed,
+    read_rows,
+    score_of,
+    text_of,
 )
 from sparsetune.errors import DataError, shown
 
@@ -33,8 +34,6 @@ _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")
 _PAIR = ("sentence1", "sentence2")
-_HIDDEN = " (hidden by the publisher: the split cannot be used)"
-_Row = tuple[int, tuple[str, ...], Any]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class GlueLayout:
         hub_texts: the same columns in parquet.
         tests: test files, in the order of GLUE's submission.
         hub_label: name of the label column in parquet.
-        hub_labels: label texts in the order of parquet's numbers; empty = regression.
+        hub_labels: label texts in the order of parquet's numbers.
         header: column names of a TSV without a header line.
         damaged_rows_allowed: rows of ``train.tsv`` that were published with a wrong column count.
         test_index: header name of the index column in test files.
@@ -78,7 +77,7 @@ class GlueLayout:
     tests: tuple[TestPart, ...]
     hub_label: str = "label"
     hub_labels: tuple[str, ...] = _BINARY
-    header: tuple[str, ...] | None = None
+    header: tuple[str, ...] = ()
     damaged_rows_allowed: int = 0
     test_index: str = "index"
 
@@ -114,13 +113,13 @@ LAYOUTS = {
     ),
     "rte": GlueLayout(_PAIR, "label", _PAIR, _test("RTE", 3_000), hub_labels=_ENTAILMENT),
     "sst2": GlueLayout(("sentence",), "label", ("sentence",), _test("SST-2", 1_821)),
-    "stsb": GlueLayout(_PAIR, "score", _PAIR, _test("STS-B", 1_379), hub_labels=()),
+    "stsb": GlueLayout(_PAIR, "score", _PAIR, _test("STS-B", 1_379)),
     "wnli": GlueLayout(_PAIR, "label", _PAIR, _test("WNLI", 146)),
 }  # fmt: skip
 
 
 def forms(task: Task, directory: Path) -> dict[str, tuple[list[str], str]]:
-    """Split -> accepted file names and name of the parquet split."""
+    """Files of each split."""
     del directory
     endings = ("tsv", "jsonl") if task.layout == "mnli" else ("tsv",)
     return {
@@ -128,38 +127,29 @@ def forms(task: Task, directory: Path) -> dict[str, tuple[list[str], str]]:
     }
 
 
-def read(paths: Sequence[Path], task: Task, split: Split) -> list[TextExample]:
-    """Read the examples of one split, in file order.
-
-    Args:
-        paths: files of the split.
-        task: catalogue entry; ``layout``, ``kind``, ``labels``, ``evaluation_split`` are read.
-        split: which half.
-
-    Returns:
-        Texts exactly as published; ``label`` is an index into ``task.labels``, or for
-        regression a float in [0, 5].
-
-    Raises:
-        DataError: a file is damaged, a row has a wrong column count, or a label is not one of the
-            task's.
+def rows(path: Path, task: Task, split: Split) -> Iterator[tuple[list[str], float]]:
+    """Texts exactly as published, and label.
 
     Source:
         Wang et al. 2019, GLUE, arXiv:1804.07461; file layouts of its distribution.
     Differs:
         Nothing; labels hidden by the publisher are an error, not a class.
     """
-    layout, stem = LAYOUTS[task.layout], stem_of(task, split)
-    to_label = _score if task.kind == "regression" else _class_number(task.labels)
-    examples: list[TextExample] = []
-    for path in paths:
-        for row, texts, raw in _rows(path, layout):
-            try:
-                label = to_label(raw)
-            except ValueError as error:
-                raise DataError(f"{path}: row {row}: {layout.label}: {error}") from None
-            examples.append(_example(f"{stem}-{len(examples)}", texts, label))
-    return examples
+    del split
+    layout = LAYOUTS[task.layout]
+    numbers = {label: number for number, label in enumerate(task.labels)}
+    if path.suffix == ".parquet":
+        known = enumerate(layout.hub_labels)
+        numbers = {str(one): numbers[label] for one, label in known if label in numbers}
+    for where, texts, raw in _rows(path, layout):
+        with placed(path, f"{where}: {layout.label}"):
+            if task.kind == "regression":
+                # Parquet stores 32-bit scores; seven digits give back the published decimal.
+                raw = f"{raw:.7g}" if isinstance(raw, float) else raw
+                label = score_of(raw, LOWEST_SCORE, HIGHEST_SCORE)
+            else:
+                label = class_of(raw, numbers)
+        yield texts, label
 
 
 def read_tests(directory: Path, task: Task) -> dict[str, list[TextExample]]:
@@ -184,16 +174,12 @@ def read_tests(directory: Path, task: Task) -> dict[str, list[TextExample]]:
     if task.layout not in LAYOUTS:
         return {}
     layout = LAYOUTS[task.layout]
-    as_test = replace(layout, label=layout.test_index, hub_label="idx", hub_labels=(), header=None)
+    as_test = replace(layout, label=layout.test_index, hub_label="idx", header=())
     return {
         part.stem: _tests(paths, as_test, part.stem)
         for part in layout.tests
         if (paths := _test_files(directory, part))
     }
-
-
-def _example(name: str, texts: tuple[str, ...], label: float | None) -> TextExample:
-    return TextExample(name, texts[0], texts[1] if len(texts) == 2 else None, label)
 
 
 def _test_files(directory: Path, part: TestPart) -> list[Path]:
@@ -207,101 +193,30 @@ def _test_files(directory: Path, part: TestPart) -> list[Path]:
 def _tests(paths: Sequence[Path], layout: GlueLayout, stem: str) -> list[TextExample]:
     examples: list[TextExample] = []
     for path in paths:
-        for row, texts, index in _rows(path, layout):
+        for where, texts, index in _rows(path, layout):
             if str(index) != str(len(examples)):
                 raise DataError(
-                    f"{path}: row {row}: index: received {shown(index)}, need {len(examples)}; a "
+                    f"{path}: {where}: index: received {shown(index)}, need {len(examples)}; a "
                     "submission has one line for each test example, in order"
                 )
-            examples.append(_example(f"{stem}-{index}", texts, None))
+            second = texts[1] if len(texts) == 2 else None
+            examples.append(TextExample(f"{stem}-{index}", texts[0], second, None))
     return examples
 
 
-def _rows(path: Path, layout: GlueLayout) -> Iterator[_Row]:
-    if path.suffix == ".parquet":
-        return _parquet_rows(path, layout)
-    if ".jsonl" in path.suffixes:
-        return _jsonl_rows(path, layout)
-    return _tsv_rows(path, layout)
-
-
-def _tsv_rows(path: Path, layout: GlueLayout) -> Iterator[_Row]:
-    """Row number, texts, and the cell of the label column."""
-    lines = read_lines(path)
-    first = 0 if layout.header else 1
-    header = layout.header or tuple(lines[0].split("\t"))
-    text_columns = [_column(path, header, name) for name in layout.texts]
-    label_column = _column(path, header, layout.label)
-    if len(lines) == first:
-        raise DataError(f"{path}: the file has a header but no examples")
-    damaged_left = layout.damaged_rows_allowed if path.name.startswith("train") else 0
-    for row, line in enumerate(lines[first:], start=first + 1):
-        cells = line.split("\t")
-        if len(cells) == len(header):
-            yield row, tuple(cells[column] for column in text_columns), cells[label_column]
-        elif damaged_left:
-            damaged_left -= 1
-        else:
-            raise DataError(
-                f"{path}: row {row}: received {len(cells)} columns, need {len(header)} "
-                f"({', '.join(header)}); the row begins {shown(line[:40])}"
-            )
-
-
-def _column(path: Path, header: tuple[str, ...], name: str) -> int:
-    if name not in header:
-        raise DataError(
-            f"{path}: row 1: the header lacks column {name!r}; it has: {', '.join(header)}"
-        )
-    return len(header) - 1 - header[::-1].index(name)
-
-
-def _jsonl_rows(path: Path, layout: GlueLayout) -> Iterator[_Row]:
-    for row, value in read_json_lines(path):
-        keys = (*layout.hub_texts, "label")
-        if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in keys):
-            raise DataError(
-                f"{path}: row {row}: received {shown(value)}, need an object with texts "
-                f"{', '.join(keys)}"
-            )
-        yield row, tuple(value[key] for key in layout.hub_texts), value["label"]
-
-
-def _parquet_rows(path: Path, layout: GlueLayout) -> Iterator[_Row]:
-    for row, (*texts, raw) in read_parquet(path, (*layout.hub_texts, layout.hub_label)):
-        if not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{path}: row {row}: received {shown(texts)}, need texts")
-        if isinstance(raw, float) or not layout.hub_labels:
-            # Parquet stores 32-bit scores; seven digits give back the published decimal.
-            yield row, tuple(texts), f"{raw:.7g}" if isinstance(raw, float) else raw
-        elif isinstance(raw, int) and 0 <= raw < len(layout.hub_labels):
-            yield row, tuple(texts), layout.hub_labels[raw]
-        else:
-            allowed = ", ".join(str(number) for number in range(len(layout.hub_labels)))
-            raise DataError(
-                f"{path}: row {row}: label: received {shown(raw)}{_HIDDEN if raw == -1 else ''}; "
-                f"allowed: {allowed}"
-            )
-
-
-def _class_number(labels: tuple[str, ...]) -> Callable[[Any], int]:
-    numbers = {label: number for number, label in enumerate(labels)}
-
-    def convert(raw: Any) -> int:
-        if raw not in numbers:
-            raise ValueError(f"received {shown(raw)}; allowed: {', '.join(labels)}")
-        return numbers[raw]
-
-    return convert
-
-
-def _score(raw: Any) -> float:
-    try:
-        score = float(raw)
-    except (TypeError, ValueError):
-        score = float("nan")
-    if not LOWEST_SCORE <= score <= HIGHEST_SCORE:  # false for NaN as well
-        raise ValueError(
-            f"received {shown(raw)}, need a number in [{LOWEST_SCORE:g}, {HIGHEST_SCORE:g}]"
-        )
-    return score
+def _rows(path: Path, layout: GlueLayout) -> Iterator[tuple[str, list[str], Any]]:
+    """Place, texts, and the value of the label column."""
+    is_tsv = ".tsv" in path.suffixes
+    texts_of = layout.texts if is_tsv else layout.hub_texts
+    if is_tsv:
+        damaged = layout.damaged_rows_allowed if path.name.startswith("train") else 0
+        read = read_rows(
+            path, (*texts_of, layout.label),
+            header=layout.header, last_counts=True, damaged_allowed=damaged,
+        )  # fmt: skip
+    else:
+        read = read_rows(path, (*texts_of, layout.hub_label))
+    for where, (*texts, raw) in read:
+        with placed(path, where):
+            found = list(map(text_of, texts, texts_of))
+        yield where, found, raw

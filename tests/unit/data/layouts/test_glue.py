@@ -232,7 +232,7 @@ def test_a_task_without_test_files_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        (["index\tsentence1", "0\ta"], "row 1: the header lacks column 'sentence2'"),
+        (["index\tsentence1", "0\ta"], "row 1: column 'sentence2' is not in the header"),
         (
             ["index\tsentence1\tsentence2", "1\ta\tb"],
             "row 2: index: received '1', need 0; a",

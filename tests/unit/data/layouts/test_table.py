@@ -10,7 +10,7 @@ from unit.data import tasks
 from sparsetune.config.load import Catalogue
 from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
 from sparsetune.data.layouts import read_published
-from sparsetune.data.layouts.table import _rows
+from sparsetune.data.published import read_rows
 from sparsetune.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -110,7 +110,7 @@ def test_sources_and_references_may_be_lists(tmp_path):
 def test_rows_are_counted_as_an_editor_does(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text('a,b\n"1\n2",3\n4,5\n')
-    assert list(_rows([path], ["b"])) == [(path, 3, ("3",)), (path, 4, ("5",))]
+    assert list(read_rows(path, ["b"])) == [("row 3", ("3",)), ("row 4", ("5",))]
 
 
 @pytest.mark.parametrize(
