@@ -165,7 +165,7 @@ CASES = [
     ("squad", (b'"id": "q2"', b'"id": "q1"'), "qas[1]: question id 'q1' stands there twice"),
     ("squad", (b'"question": "Where?", ', b""), "qas[0]: received {'id': 'q1', 'answers'"),
     ("squad", (b'"qas"', b'"questions"'), ": data[0].paragraphs[0].qas: received None, need a lis"),
-    ("squad", (b'"q1", "question": "Where?"', b'"q1", "question": null'), "question: received None"),
+    ("squad", (b'"q1", "question": "Where?"', b'"q1", "question": null'), ": received None"),
     ("squad", (b'[{"text": "Oslo", "answer_start": 13}]', b"[]"), "'q1' has no answer; need at"),
     ("squad", (b'[{"id": "q1"', b'["q0", {"id": "q1"'), "qas[0]: received 'q0', need id, question"),
     ("squad", b"[]", ": data: received None, need a list"),
