@@ -25,10 +25,10 @@ from sparsetune.records.parts import Part, Where
 
 STAGES: dict[str, int] = {
     "dataset": 2,
-    "backbone": 2,
+    "backbone": 3,
     "support": 3,
-    "ticket": 3,
-    "tune": 4,
+    "ticket": 4,
+    "tune": 5,
     "evaluate": 4,
     "cost": 4,
     "tables": 7,

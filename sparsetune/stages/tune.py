@@ -24,9 +24,9 @@ from sparsetune.stages.support import read_support
 from sparsetune.tracking.client import COMMIT_TAG, NOTE_TAG, RunKey, source_tags
 from sparsetune.tracking.live import LiveRun, TrackingOutcome
 from sparsetune.tracking.views import run_note
+from sparsetune.training.loop import CURVES
 from sparsetune.training.phases import Workplace, peak_memory_bytes, run_phases
 from sparsetune.training.scoring import EpochScoring, curve_of, score_point
-from sparsetune.training.trainer import CURVES
 
 _NOT_IN_PHASES = ("curve", "epoch_scores", "scoring_seconds")
 _NOT_GENERATED = "not scored: decoding the split after every epoch can outlast the training"

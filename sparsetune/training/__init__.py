@@ -1,1 +1,1 @@
-"""The Trainer with its hooks; phases run in order; everything killed resumes."""
+"""The training loop, phases in order, searches and pre-training; everything killed resumes."""

@@ -1,163 +1,126 @@
-"""Checkpoints of a training phase in safetensors and JSON only: no pickle is written or read.
+"""Checkpoints of a training phase: one safetensors file, replaced as a whole.
 
-The Trainer would pickle its optimizer and random states; the mixin here replaces those parts.
-A checkpoint holds what is trained, not the frozen backbone, and counts only when complete.
+It holds what is trained, not the frozen backbone, the optimizer's state and the generators'; its
+metadata hold what is not a tensor, as JSON. There is no pickle.
 """
 
 import json
-import random
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparsetune.records import read_json, replacing, write_json
+from sparsetune.records import replacing
 
-COMPLETE = "complete.json"
-_TRAINED = "trained.safetensors"
-_OPTIMIZER = "optimizer.safetensors"
-_STATE = "state.json"
-_RANDOM = "random.safetensors"
+_FILE = "checkpoint.safetensors"
+_TOLD = "told"
 
 
-def newest_complete(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, or None.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A phase after some of its steps.
 
-    Args:
-        folder: a phase's checkpoint folder; may not exist.
-    """
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def discard_incomplete(folder: Path) -> None:
-    """Delete checkpoints whose writing was cut off."""
-    for path in folder.glob("checkpoint-*"):
-        if not (path / COMPLETE).exists():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-class SafeCheckpoints:
-    """Mixin for ``transformers.Trainer``: what a checkpoint holds, and how it is read back.
-
-    The class it is mixed into supplies what is declared here, the Trainer's own or ours.
+    Attributes:
+        step: optimizer steps made.
+        trained: what is trained, by name.
+        optimizer: the optimizer's ``state_dict``.
+        random: states of the generators, by device.
+        told: the rest, as JSON data.
     """
 
-    args: Any
-    state: Any
-    optimizer: Any
-    lr_scheduler: Any
-    trained_state: Callable[[], dict[str, Tensor]]
-    load_trained_state: Callable[[Mapping[str, Tensor]], None]
-    trained_seconds: Callable[[], float]
-    loss_since_log: Callable[[], tuple[float, int]]
-    refuse_bad_loss: Callable[[], None]
-    loading_seconds: float
-    scores: Any
+    step: int
+    trained: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    random: Mapping[str, Tensor]
+    told: Mapping[str, Any]
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the trained tensors."""
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.contiguous() for name, tensor in self.trained_state().items()}
-        save_file(state, folder / _TRAINED)
+    def write(self, folder: Path) -> None:
+        """Write the checkpoint in place of the one before; a reader sees one of the two, whole.
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.refuse_bad_loss()  # a checkpoint after a NaN would replace the last good one
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        loss, logged_step = self.loss_since_log()
-        write_json(
-            folder / COMPLETE,
-            {
-                "step": self.state.global_step,
-                "seconds": self.trained_seconds(),
-                "loading_seconds": round(self.loading_seconds, 3),
-                "loss_since_log": loss,
-                "logged_step": logged_step,
-                **self.scores.state(),
-            },
-        )
+        Args:
+            folder: of the phase.
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = self.optimizer.state_dict()
-        tensors: dict[str, Tensor] = {}
+        Raises:
+            DiskError: no room.
+        """
+        tensors = {f"trained/{name}": tensor for name, tensor in self.trained.items()}
+        tensors |= {f"random/{name}": tensor for name, tensor in self.random.items()}
         plain: dict[str, Any] = {}
-        for index, values in state["state"].items():
+        for index, values in self.optimizer["state"].items():
             for name, value in values.items():
                 home: dict[str, Any] = tensors if isinstance(value, Tensor) else plain
-                home[f"{index}.{name}"] = value
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()},
-                  Path(output_dir) / _OPTIMIZER)  # fmt: skip
-        content = {
-            "optimizer_groups": state["param_groups"],
-            "optimizer_plain": plain,
-            "scheduler": self.lr_scheduler.state_dict(),
+                home[f"optimizer/{index}.{name}"] = value
+        told = {
+            "step": self.step,
+            "told": self.told,
+            "groups": self.optimizer["param_groups"],
+            "plain": plain,
         }
-        (Path(output_dir) / _STATE).write_text(json.dumps(content))
+        with replacing(folder / _FILE) as partial:
+            save_file(
+                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                partial,
+                metadata={_TOLD: json.dumps(told)},
+            )
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        version, words, gauss = random.getstate()
-        legacy: Any = np.random.get_state()
-        kind, keys, position, has_gauss, cached = legacy
-        tensors = {"torch": torch.random.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["cuda"] = torch.cuda.random.get_rng_state()
-        tensors["numpy"] = torch.from_numpy(keys.astype(np.int64))
-        tensors["python"] = torch.tensor(words, dtype=torch.int64)
-        plain = {"python": [version, gauss], "numpy": [kind, position, has_gauss, cached]}
-        save_file(tensors, Path(output_dir) / _RANDOM, metadata={"plain": json.dumps(plain)})
+    @staticmethod
+    def read(folder: Path) -> "Checkpoint | None":
+        """Read a phase's checkpoint, if there is one; what a killed process half wrote goes.
 
-    def _save_scaler(self, output_dir: str) -> None:
-        """Nothing to save: half precision is bfloat16, which needs no loss scaling."""
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        """Nothing to load; see :meth:`_save_scaler`."""
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.load_trained_state(load_file(Path(resume_from_checkpoint) / _TRAINED))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        content = read_json(Path(checkpoint) / _STATE, what="checkpoint")
+        Args:
+            folder: of the phase; may not exist.
+        """
+        for partial in folder.glob(f".{_FILE}.*.partial"):
+            partial.unlink()
+        tensors = read_state(folder / _FILE)
+        if tensors is None:
+            return None
+        told = _told(folder)
+        parts: dict[str, dict[str, Any]] = {"trained": {}, "random": {}, "optimizer": {}}
+        for name, value in (*tensors.items(), *told["plain"].items()):
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
         state: dict[int, dict[str, Any]] = {}
-        entries = {**load_file(Path(checkpoint) / _OPTIMIZER), **content["optimizer_plain"]}
-        for name, value in entries.items():
+        for name, value in parts["optimizer"].items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(
-            {"state": state, "param_groups": content["optimizer_groups"]}
-        )
-        self.lr_scheduler.load_state_dict(content["scheduler"])
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        tensors, plain = _read_random(Path(checkpoint) / _RANDOM)
-        version, gauss = plain["python"]
-        random.setstate((version, tuple(tensors["python"].tolist()), gauss))
-        kind, position, has_gauss, cached = plain["numpy"]
-        keys = tensors["numpy"].numpy().astype(np.uint32)
-        np.random.set_state((kind, keys, position, has_gauss, cached))
-        torch.random.set_rng_state(tensors["torch"])
-        if torch.cuda.is_available() and "cuda" in tensors:
-            torch.cuda.random.set_rng_state(tensors["cuda"])
+        optimizer = {"state": state, "param_groups": told["groups"]}
+        return Checkpoint(told["step"], parts["trained"], optimizer, parts["random"], told["told"])
 
 
-def _read_random(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import safe_open
+def checkpoint_step(folder: Path) -> int:
+    """Steps that a phase's checkpoint holds; 0 = there is none.
 
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(  # noqa: SIM118
-            file.metadata()["plain"]
-        )
+    Args:
+        folder: of the phase; may not exist.
+    """
+    try:
+        return int(_told(folder)["step"])
+    except (FileNotFoundError, SafetensorError):
+        return 0
+
+
+def random_state(device: str) -> dict[str, Tensor]:
+    """States of the generators that a training on ``device`` draws from: torch's."""
+    states = {"cpu": torch.random.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if device == "cuda" else {})
+
+
+def restore_random_state(states: Mapping[str, Tensor]) -> None:
+    """Put the generators where :func:`random_state` found them."""
+    torch.random.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    with safe_open(folder / _FILE, framework="pt") as file:
+        return json.loads(file.metadata()[_TOLD])
 
 
 def read_state(path: Path) -> dict[str, Tensor] | None:

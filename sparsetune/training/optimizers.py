@@ -1,56 +1,100 @@
-"""Optimizers that the Trainer does not bring along: LAMB, from a library."""
+"""Optimizers and learning rates: AdamW from torch, LAMB and the schedules from libraries."""
 
 import math
+import re
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from sparsetune.config.settings import OptimizerSettings
 from sparsetune.errors import ConfigError
 
 OPTIMIZERS = ("adamw", "lamb")
+_NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 
 
-def optimizer_of(
-    name: str, *, learning_rate: float
-) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """Say which optimizer the Trainer is to build, and with which options.
-
-    Weight decay comes from the Trainer, which spares biases and layer norms.
+def make_optimizer(
+    name: str, model: nn.Module, settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """Make the optimizer of everything in a model that has gradients.
 
     Args:
         name: one of :data:`OPTIMIZERS`.
-        learning_rate: the peak, above 0.
-
-    Returns:
-        Class and options; None for AdamW, the Trainer's own choice.
+        model: parameters with ``requires_grad`` are optimized; biases and the weights of norms do
+            not decay.
+        settings: peak learning rate and weight decay are read.
 
     Raises:
         ConfigError: an unknown name.
 
     Source:
-        LAMB: You et al. 2020, arXiv:1904.00962, algorithm 2, with its norms unbounded.
+        AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. LAMB: You et al. 2020,
+        arXiv:1904.00962, algorithm 2, with its norms unbounded.
     Differs:
-        No bias correction, as in the paper's third version; decay is inside the trust ratio, as
-        printed. Beta 0.9 and 0.999, epsilon 1e-6: the paper's.
+        LAMB has no bias correction, as in the paper's third version; decay is inside the trust
+        ratio, as printed. Beta 0.9 and 0.999, epsilon 1e-6: the paper's.
     """
+    decayed = decayed_parameters(model)
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": settings.weight_decay},
+        {"params": [], "weight_decay": 0.0},
+    ]
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[0 if parameter_name in decayed else 1]["params"].append(parameter)
     if name == "adamw":
-        return None
+        return torch.optim.AdamW(
+            groups, lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+        )
     if name != "lamb":
         raise ConfigError(f"optimizer: received {name!r}; allowed: {', '.join(OPTIMIZERS)}")
-    options = {
-        "lr": learning_rate,
-        "betas": (0.9, 0.999),
-        "eps": 1e-6,
-        "weight_decouple": False,
+    return _lamb()(
+        groups,
+        lr=settings.learning_rate,
+        betas=(0.9, 0.999),
+        eps=1e-6,
+        weight_decouple=False,
         # Without it, the library multiplies the first steps by up to 10.
-        "adam_debias": True,
+        adam_debias=True,
         # Batched kernels keep their state in slices of one tensor, which cannot be saved apart.
-        "foreach": False,
+        foreach=False,
+    )
+
+
+def decayed_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay is for: all but biases and the weights of norms."""
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if not isinstance(module, nn.LayerNorm)
+        for name, _ in module.named_parameters(recurse=False)
+        if not _NOT_DECAYED.search(f"{prefix}.{name}".lstrip(".").lower())
     }
-    return _lamb(), options
 
 
-def _lamb() -> type[torch.optim.Optimizer]:
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int
+) -> LRScheduler:
+    """Make the learning rate of each step: a rise, then the schedule's way down.
+
+    Args:
+        optimizer: its groups' rates are set, now and at every ``step()``.
+        settings: schedule and warm-up are read.
+        steps: over which it goes; training may end sooner.
+    """
+    from transformers import get_scheduler
+
+    return get_scheduler(
+        settings.schedule,
+        optimizer,
+        num_warmup_steps=round(settings.warmup_fraction * steps),
+        num_training_steps=steps,
+    )
+
+
+def _lamb() -> Any:
     # Imported here: every training job would pay for it, and few use it.
     from pytorch_optimizer import Lamb
 

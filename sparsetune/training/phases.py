@@ -25,11 +25,11 @@ from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 from sparsetune.methods.tuned import TunedModel
 from sparsetune.records import read_json, write_json
 from sparsetune.training.checkpoints import read_state, save_state
+from sparsetune.training.loop import CURVES, PhaseJob, run_phase
 from sparsetune.training.losses import step_loss
 from sparsetune.training.plan import lengths_of, make_plan
 from sparsetune.training.scoring import EpochScoring, score_point
 from sparsetune.training.seeding import phase_seed
-from sparsetune.training.trainer import CURVES, PhaseJob, PhaseTrainer, run_phase
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,7 @@ def _train(tuned: TunedModel, smoothing: float, job: PhaseJob) -> dict[str, Any]
     if companion:
         companion.begin(job.plan.steps)
         job = replace(job, extra_loss=companion.loss, after_gradients=companion.after_gradients)
-    trainer = PhaseTrainer(
-        tuned.model, job, trained_state=tuned.state, load_trained_state=tuned.load_state
-    )
-    return run_phase(trainer)
+    return run_phase(tuned.model, job, state=tuned.state, load_state=tuned.load_state)
 
 
 def _prune(

@@ -38,10 +38,10 @@ from sparsetune.randomness import derive
 from sparsetune.records import STAGES, digest_of, read_json, sha256_of, write_json
 from sparsetune.training.checkpoints import read_state, save_state
 from sparsetune.training.initial_models import new_model, start_embeddings
+from sparsetune.training.loop import PhaseJob, run_phase
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan
 from sparsetune.training.search import GATES, TICKET, SearchPlace, search_in_pretraining
 from sparsetune.training.seeding import phase_seed, seed_everything
-from sparsetune.training.trainer import PhaseJob, PhaseTrainer, run_phase
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def _train(
         seed=phase_seed(phase.seed, phase.index, phase.settings.name, "dropout"),
         checkpoint_seconds=place.checkpoint_seconds,
     )
-    result = run_phase(PhaseTrainer(model, job, trained_state=state, load_trained_state=load))
+    result = run_phase(model, job, state=state, load_state=load)
     save_state(state(), done)
     write_json(told, result)
     return result
@@ -330,7 +330,6 @@ def _save(model: PreTrainedModel, work: Path, *, early: bool) -> None:
     if not early:
         model.save_pretrained(folder)
         return
-    model.config.use_cache = True  # the trainer turns it off; a phase taken over does not
     save_whole(model.cpu(), folder)
     for name in (TICKET, GATES):
         shutil.copyfile(work / name, folder / name)

@@ -30,8 +30,8 @@ from sparsetune.earlybert.ticket import (
 from sparsetune.errors import ConfigError
 from sparsetune.randomness import derive
 from sparsetune.records import replacing
+from sparsetune.training.loop import PhaseJob, run_phase
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan, steps_in_epoch
-from sparsetune.training.trainer import PhaseJob, PhaseTrainer, run_phase
 
 TICKET, GATES = "ticket.json", "gates.npz"
 _FEWEST_CHECKS = 20  # in a search that is short beside an epoch, as in pre-training
@@ -158,7 +158,7 @@ def run_search(
                 parameter.copy_(state[name])
         found.load_state(state)
 
-    phase = run_phase(PhaseTrainer(model, job, trained_state=state, load_trained_state=load_state))
+    phase = run_phase(model, job, state=state, load_state=load_state)
     phase.pop("curve")
     stopping = _stopping(found, search, plan)
     end = SearchEnd(

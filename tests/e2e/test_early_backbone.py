@@ -8,6 +8,8 @@ import pytest
 from unit.made_records import measured_of
 from unit.stages.tiny_catalogue import edit
 
+from sparsetune.training.checkpoints import checkpoint_step
+
 DEVICE = ("--device", "cpu", "--threads", "1", "--checkpoint-seconds", "0")
 FILES = ("model.safetensors", "ticket.json", "curve.json", "config.json")
 
@@ -41,8 +43,8 @@ def kill_in(project, name, part):
     process = project.start(*command(name))
     deadline, steps = time.monotonic() + 120, 0
     while steps < 3 and time.monotonic() < deadline:
-        found = project.folder.glob(f"work/{name}/*/{part}/checkpoint-*/complete.json")
-        steps = max((int(path.parent.name.partition("-")[2]) for path in found), default=0)
+        found = project.folder.glob(f"work/{name}/*/{part}")
+        steps = max(map(checkpoint_step, found), default=0)
         try:
             process.wait(timeout=0.01)
         except subprocess.TimeoutExpired:

@@ -9,6 +9,8 @@ from e2e.outages import FullDisk
 from unit.made_records import measured_of
 from unit.stages.tiny_catalogue import small_catalogue
 
+from sparsetune.training.checkpoints import checkpoint_step
+
 EPOCHS = 8.0  # long enough for the disk to fill up in the middle
 STARTED_STEPS = 3
 
@@ -53,8 +55,7 @@ def tune(project, disk):
 
 
 def steps_kept(disk):
-    complete = disk.results.glob("work/*/phase-0/checkpoint-*/complete.json")
-    return max((int(path.parent.name.partition("-")[2]) for path in complete), default=0)
+    return max(map(checkpoint_step, disk.results.glob("work/*/phase-0")), default=0)
 
 
 def test_training_that_runs_out_of_room_goes_on_from_its_checkpoint(project, disk):

@@ -7,6 +7,8 @@ import time
 import pytest
 from unit.made_records import measured_of
 
+from sparsetune.training.checkpoints import checkpoint_step
+
 EPOCHS = 8.0  # long enough to be killed in the middle
 METHODS = ("dsee-unstructured", "dsee-structured-delta")
 SCORED = ("dsee-unstructured",)  # after every epoch
@@ -73,11 +75,10 @@ def kill_in_phase(project, method, name, phase):
     """Start training and kill it, hard, once this phase has written its third checkpoint."""
     process = project.start(*command(method, name))
     deadline = time.monotonic() + 120
-    pattern = f"work/{method}/{name}/*/phase-{phase}/checkpoint-*/complete.json"
+    pattern = f"work/{method}/{name}/*/phase-{phase}"
     steps = 0
     while steps < 3 and time.monotonic() < deadline:
-        written = [int(path.parent.name.partition("-")[2]) for path in project.folder.glob(pattern)]
-        steps = max(written, default=0)
+        steps = max(map(checkpoint_step, project.folder.glob(pattern)), default=0)
         try:
             process.wait(timeout=0.01)
         except subprocess.TimeoutExpired:

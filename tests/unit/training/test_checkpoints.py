@@ -1,42 +1,54 @@
+import json
+
 import pytest
 import torch
+from torch import nn
+from unit.training.tiny_jobs import PHASE, phases_of
 
 from sparsetune.training.checkpoints import (
-    COMPLETE,
-    discard_incomplete,
-    newest_complete,
+    Checkpoint,
+    checkpoint_step,
+    random_state,
     read_state,
+    restore_random_state,
     save_state,
 )
+from sparsetune.training.optimizers import make_optimizer
 
 
-def checkpoint(folder, step, *, complete=True):
-    place = folder / f"checkpoint-{step}"
-    place.mkdir(parents=True)
-    (place / "trained.safetensors").write_bytes(b"")
-    if complete:
-        (place / COMPLETE).write_text("{}")
-    return place
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_a_checkpoint_reads_back_exactly(tmp_path, name):
+    model = nn.Linear(3, 2)
+    optimizer = make_optimizer(name, model, phases_of(PHASE)[0])
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state, trained = optimizer.state_dict(), {"weight": model.weight}
+    told = {"curve": [{"loss": 0.1}], "seconds": 1.5}
+    Checkpoint(3, trained, state, random_state("cpu"), told).write(tmp_path / "phase")
+    Checkpoint(4, trained, state, random_state("cpu"), told).write(tmp_path / "phase")
+    expected = torch.rand(3)
+    found = Checkpoint.read(tmp_path / "phase")
+    assert (found.step, found.told, checkpoint_step(tmp_path / "phase")) == (4, told, 4)
+    assert torch.equal(found.trained["weight"], model.weight)
+    restore_random_state(found.random)
+    assert torch.equal(torch.rand(3), expected)
+    again = make_optimizer(name, model, phases_of(PHASE)[0])
+    again.load_state_dict(found.optimizer)
+    groups = [json.dumps(one["param_groups"]) for one in (again.state_dict(), state)]
+    assert groups[0] == groups[1]
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            other = again.state_dict()["state"][index][key]
+            assert torch.equal(torch.as_tensor(other), torch.as_tensor(value))
+    assert [path.name for path in (tmp_path / "phase").iterdir()] == ["checkpoint.safetensors"]
 
 
-def test_the_newest_is_the_highest_step_not_the_last_name(tmp_path):
-    for step in (9, 10, 100, 20):
-        checkpoint(tmp_path, step)
-    checkpoint(tmp_path, 200, complete=False)
-    assert newest_complete(tmp_path).name == "checkpoint-100"
-
-
-def test_a_folder_without_checkpoints_has_none(tmp_path):
-    assert newest_complete(tmp_path) is None
-    assert newest_complete(tmp_path / "missing") is None
-    discard_incomplete(tmp_path / "missing")
-
-
-def test_only_incomplete_checkpoints_are_deleted(tmp_path):
-    kept, cut = checkpoint(tmp_path, 1), checkpoint(tmp_path, 2, complete=False)
-    discard_incomplete(tmp_path)
-    assert kept.exists()
-    assert not cut.exists()
+def test_a_folder_without_a_checkpoint_has_none(tmp_path):
+    assert Checkpoint.read(tmp_path / "missing") is None
+    assert checkpoint_step(tmp_path / "missing") == 0
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"cut off")
+    assert Checkpoint.read(tmp_path) is None
+    assert checkpoint_step(tmp_path) == 0
 
 
 def test_a_state_reads_back_exactly_and_leaves_no_partial_file(tmp_path):

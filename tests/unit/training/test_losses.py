@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 from unit.tiny import tiny_model
-from unit.training.test_trainer import trainer_of
 from unit.training.tiny_jobs import (
     COLLATE,
     NO_MASK,
@@ -13,12 +12,14 @@ from unit.training.tiny_jobs import (
     phase_job,
     phases_of,
     save_backbone,
+    train,
+    without_dropout,
     workplace,
 )
 
 from sparsetune.methods.kinds.full import FullUpdate
 from sparsetune.methods.tuned import Structure, build
-from sparsetune.training.losses import smoothed_cross_entropy, step_loss
+from sparsetune.training.losses import StepLoss, smoothed_cross_entropy, step_loss
 from sparsetune.training.phases import run_phases
 
 
@@ -55,13 +56,21 @@ def test_the_loss_is_that_of_a_plain_loop(smoothing):
 def test_the_parts_of_a_step_add_up_to_the_mean_over_its_tokens():
     # Batches of 4 and of 17 target tokens: the mean of their means would be another number.
     logits, labels = logits_and_labels()
-    whole = smoothed_cross_entropy(logits, labels, 0.1)
-    items = (labels != -100).sum()
-    parts = [
-        smoothed_cross_entropy(logits[rows], labels[rows], 0.1, items=items)
-        for rows in (slice(0, 1), slice(1, 4))
-    ]
-    torch.testing.assert_close(sum(parts), whole)
+    for next_token in (False, True):
+        loss = StepLoss(0.1, next_token)
+        items, parts = loss.count(labels), (slice(0, 1), slice(1, 4))
+        assert items == sum(loss.count(labels[rows]) for rows in parts)
+        whole = loss(logits, labels, items)
+        torch.testing.assert_close(
+            sum(loss(logits[rows], labels[rows], items) for rows in parts), whole
+        )
+
+
+def test_a_label_that_nothing_predicts_is_not_counted():
+    # The first token of a text has no position before it.
+    labels = torch.tensor([[3, 4, 5, -100], [-100, 4, 5, 6]])
+    assert StepLoss(0.0, next_token=True).count(labels) == 5
+    assert StepLoss(0.0).count(labels) == 6
 
 
 def test_a_generation_without_smoothing_has_the_model_own_loss_to_the_bit():
@@ -70,15 +79,15 @@ def test_a_generation_without_smoothing_has_the_model_own_loss_to_the_bit():
     labels = ids.clone()
     labels[:, :4] = -100  # the prompt
     outputs = model(input_ids=ids, labels=labels)
-    items = (labels != -100).sum()
-    found = step_loss("generation", 0.0)(outputs, labels, num_items_in_batch=items)
+    loss = step_loss("generation", 0.0)
+    found = loss(outputs.logits, labels, loss.count(labels))
     assert torch.equal(found, outputs.loss)
 
 
 def test_only_target_tokens_get_gradients_from_a_smoothed_generation():
     logits = torch.randn(1, 5, 7, requires_grad=True)
     labels = torch.tensor([[-100, -100, 3, 4, -100]])
-    step_loss("generation", 0.1)({"logits": logits}, labels).backward()
+    step_loss("generation", 0.1)(logits, labels, 2).backward()
     touched = logits.grad.abs().sum(-1)[0] > 0  # positions 1 and 2 predict tokens 2 and 3
     assert touched.tolist() == [False, True, True, False, False]
 
@@ -106,12 +115,9 @@ def test_accumulated_batches_train_as_one_large_batch(tmp_path, smoothing):
         sizes = {"batch_size": batch_size, "gradient_accumulation": accumulation, "epochs": 1.0}
         job = phase_job(tmp_path / str(accumulation), data=data, changes=sizes,
                         loss=step_loss("generation", smoothing))  # fmt: skip
-        trainer = trainer_of(job, tiny_model("gpt2", task="lm", scale=1.0))
-        for module in trainer.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        trainer.train()
-        ends.append((trainer.state.log_history[0], trainer.model.lm_head.weight.detach()))
+        model = without_dropout(tiny_model("gpt2", task="lm", scale=1.0))
+        result, _ = train(job, model)
+        ends.append((result["curve"][0], model.lm_head.weight.detach()))
     (one, weights), (many, others) = ends
     assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert many["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
@@ -126,9 +132,8 @@ def test_an_extra_term_counts_once_a_step_beside_a_loss_of_its_own(tmp_path):
             tmp_path / str(bool(extra)), data=answers(12), changes=changes, extra_loss=extra,
             loss=step_loss("generation", 0.1),
         )  # fmt: skip
-        trainer = trainer_of(job, tiny_model("gpt2", task="lm", scale=1.0))
-        trainer.train()
-        losses.append(trainer.state.log_history[0]["loss"])
+        result, _ = train(job, tiny_model("gpt2", task="lm", scale=1.0))
+        losses.append(result["curve"][0]["loss"])
     assert losses[1] - losses[0] == pytest.approx(10.0, abs=1e-3)
 
 
@@ -155,7 +160,7 @@ def test_a_phase_of_a_generation_counts_every_target_token_of_a_step_alike(tmp_p
     found = []
     for batch_size, accumulation in ((12, 1), (2, 6)):
         tuned = build(backbone, Structure("generation", 1, 3, False, FullUpdate(kind="full")), {})
-        tuned.model.apply(lambda module: setattr(module, "p", 0.0))  # no dropout
+        without_dropout(tuned.model)
         sizes = {"batch_size": batch_size, "gradient_accumulation": accumulation}
         found.append(loss_of_phase(tuned, tmp_path / str(accumulation), answers(12), **sizes))
     assert found[1] == pytest.approx(found[0], rel=1e-5)

@@ -15,9 +15,9 @@ from sparsetune.errors import ConfigError
 from sparsetune.randomness import derive
 from sparsetune.records import read_json
 from sparsetune.training import pretraining as module
+from sparsetune.training.checkpoints import Checkpoint
 from sparsetune.training.initial_models import new_model, start_embeddings
 from sparsetune.training.seeding import seed_everything
-from sparsetune.training.trainer import PhaseTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -85,8 +85,8 @@ def test_training_begins_from_the_very_weights_that_the_search_began_from(
 ):
     seen = {}
 
-    def stop(trainer):
-        seen["model"] = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    def stop(model, _job, **_):
+        seen["model"] = {n: p.detach().clone() for n, p in model.named_parameters()}
         raise Interrupted
 
     monkeypatch.setattr(module, "run_phase", stop)
@@ -128,15 +128,15 @@ def outcome(folder):
 def test_killed_anywhere_it_resumes_and_ends_bit_identical(
     tmp_path, monkeypatch, early, phase, step
 ):
-    saved = PhaseTrainer._save_checkpoint
+    saved, part = Checkpoint.write, {"search": "search", "short": "phase-0", "long": "phase-1"}
 
-    def killed(trainer, *arguments):
-        if trainer.job.name == phase and trainer.state.global_step == step:
+    def killed(checkpoint, folder):
+        if folder.name == part[phase] and checkpoint.step == step:
             raise Interrupted
-        saved(trainer, *arguments)
+        saved(checkpoint, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PhaseTrainer, "_save_checkpoint", killed)
+        patch.setattr(Checkpoint, "write", killed)
         with pytest.raises(Interrupted):
             run(tmp_path, tiny_backbone(), checkpoint_seconds=0)
     assert not (tmp_path / "out").exists()
@@ -184,7 +184,7 @@ def test_local_text_is_read_with_a_lent_tokenizer_and_belongs_to_the_checkpoints
 
 
 def test_a_changed_text_does_not_take_up_the_checkpoints_of_the_old_one(tmp_path, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise Interrupted
 
     with monkeypatch.context() as patch:

@@ -1,6 +1,5 @@
 """Scores at the end of each epoch: when, of which model, and what they leave as it was."""
 
-import json
 import time
 from dataclasses import replace
 
@@ -8,23 +7,23 @@ import pytest
 import torch
 from unit.tiny import tiny_model
 from unit.training.test_phases import CASES, run
-from unit.training.test_trainer import train, trainer_of
 from unit.training.tiny_jobs import (
     Interrupted,
     build_tiny,
     features,
+    interrupt,
     phase_job,
     save_backbone,
     stop_at,
+    train,
     workplace,
 )
 
 from sparsetune.errors import DataError, TrainingError
 from sparsetune.evaluation.predict import forward_all
-from sparsetune.training.checkpoints import COMPLETE, newest_complete
+from sparsetune.training.checkpoints import Checkpoint, checkpoint_step
 from sparsetune.training.plan import make_plan
 from sparsetune.training.scoring import EpochScores, EpochScoring, score_point
-from sparsetune.training.trainer import run_phase
 
 pytestmark = pytest.mark.slow
 
@@ -45,22 +44,16 @@ def without_times(result):
     return {k: v for k, v in result.items() if "seconds" not in k and k != "resumed_at_step"}
 
 
-def interrupt(folder, *, scoring=SCORING, **options):
-    with pytest.raises(Interrupted):
-        train(phase_job(folder, checkpoint_seconds=0, scoring=scoring, **options))
-
-
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
     """The result and parameters of a phase, and its state after steps 4 and 8."""
-    states = {}
+    states, model = {}, tiny_model("bert", scale=1.0)
 
     def keep(step):
-        states[step] = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        states[step] = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     job = phase_job(tmp_path_factory.mktemp("scored"), scoring=SCORING, on_step=keep)
-    trainer = trainer_of(job)
-    return run_phase(trainer), dict(trainer.model.named_parameters()), states
+    return *train(job, model), states
 
 
 @pytest.mark.parametrize(
@@ -127,7 +120,7 @@ def test_the_scores_are_those_of_the_weights_at_the_end_of_each_epoch(scored):
 
 @pytest.mark.parametrize("stop", [3, 5, 8])
 def test_an_interrupted_phase_has_the_same_scores(tmp_path, scored, stop):
-    interrupt(tmp_path, on_step=stop_at(stop))
+    interrupt(tmp_path, scoring=SCORING, on_step=stop_at(stop))
     told = []
     watch = {"on_curve": lambda step, values: told.append((step, *values))}
     found, parameters = train(phase_job(tmp_path, scoring=SCORING, **watch))
@@ -143,8 +136,8 @@ def test_a_score_that_was_not_saved_is_taken_again_and_kept_once(tmp_path, score
         if step == 8 and "evaluation_accuracy_fraction" in values:
             raise Interrupted
 
-    interrupt(tmp_path, on_curve=killed)
-    assert newest_complete(tmp_path).name == "checkpoint-7"
+    interrupt(tmp_path, scoring=SCORING, on_curve=killed)
+    assert checkpoint_step(tmp_path) == 7
     found, _ = train(phase_job(tmp_path, scoring=SCORING))
     assert found["epoch_scores"] == scored[0]["epoch_scores"]
 
@@ -159,7 +152,7 @@ def test_the_time_of_scoring_is_not_training_time(tmp_path, monkeypatch):
 
     scoring = EpochScoring("accuracy_fraction", score)
     interrupt(tmp_path, on_step=stop_at(6), scoring=scoring)
-    saved = json.loads((newest_complete(tmp_path) / COMPLETE).read_text())
+    saved = Checkpoint.read(tmp_path).told
     assert saved["scoring_seconds"] == pytest.approx(1000, abs=100)
     result, _ = train(phase_job(tmp_path, scoring=scoring))
     assert result["scoring_seconds"] == pytest.approx(2000, abs=200)

@@ -10,7 +10,7 @@ from sparsetune.config.ticket import SearchSettings
 from sparsetune.earlybert.convergence import relative_distance
 from sparsetune.earlybert.gates import Gates
 from sparsetune.earlybert.ticket import DrawConfig, TicketLabel, draw_masks
-from sparsetune.training.checkpoints import newest_complete
+from sparsetune.training.checkpoints import checkpoint_step
 from sparsetune.training.plan import make_plan
 from sparsetune.training.search import SearchPlace, run_search, steps_between_checks, write_gates
 
@@ -188,7 +188,7 @@ def test_a_converged_search_killed_and_resumed_ends_the_same(tmp_path, stop, mon
             patch.setattr(Gates, "snapshot", _failing_snapshot(3))
         with pytest.raises(Interrupted):
             search(tmp_path / "parts", checkpoint_seconds=0, **EASY)
-    assert newest_complete(tmp_path / "parts").name == f"checkpoint-{stop}"
+    assert checkpoint_step(tmp_path / "parts") == stop
     parts, _ = search(tmp_path / "parts", **EASY)
     assert parts.measured["search"]["resumed_at_step"] == stop
     assert parts.end == whole.end

@@ -4,6 +4,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from unit.tiny import VOCAB, tiny_model
 
 from sparsetune.architectures.loading import load_model
@@ -12,9 +14,9 @@ from sparsetune.data.tokenization import collate
 from sparsetune.dsee.support import model_supports
 from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import Structure, build
+from sparsetune.training.loop import PhaseJob, run_phase
 from sparsetune.training.phases import Workplace
 from sparsetune.training.plan import make_plan
-from sparsetune.training.trainer import PhaseJob
 
 PHASE = {
     "name": "train", "kind": "train", "epochs": 2.0, "learning_rate": 1e-2, "batch_size": 3,
@@ -132,3 +134,34 @@ def build_tiny(backbone, update, *, seed=3, kept=None):
         found = model_supports(dense, ["query", "value"], recipe="random", n_sparse=11, seed=0)
         supports = {key: result.positions for key, result in found.items()}
     return build(backbone, structure, supports)
+
+
+def train(job, model=None):
+    """Run one phase on all parameters of a model: what it measured, and the parameters."""
+    model = model or tiny_model("bert", scale=1.0)
+
+    def load(state):
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(state[name])
+
+    result = run_phase(
+        model,
+        job,
+        state=lambda: {name: p.detach() for name, p in model.named_parameters()},
+        load_state=load,
+    )
+    return result, dict(model.named_parameters())
+
+
+def interrupt(folder, model=None, **options):
+    """Train a phase that is broken off; every step before is saved."""
+    with pytest.raises(Interrupted):
+        train(phase_job(folder, checkpoint_seconds=0, **options), model)
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model

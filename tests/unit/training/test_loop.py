@@ -1,46 +1,32 @@
-import json
+"""One phase: resumed exactly, equal to the Trainer's, told as it goes."""
+
+import dataclasses
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from unit.tiny import tiny_model
-from unit.training.tiny_jobs import COLLATE, Interrupted, features, phase_job, stop_at
+from unit.training.tiny_jobs import (
+    COLLATE,
+    features,
+    interrupt,
+    phase_job,
+    stop_at,
+    train,
+    without_dropout,
+)
 
 from sparsetune.errors import TrainingError
-from sparsetune.training import trainer as module
-from sparsetune.training.checkpoints import COMPLETE, newest_complete
+from sparsetune.training import loop as module
+from sparsetune.training.checkpoints import Checkpoint, checkpoint_step
 from sparsetune.training.seeding import seed_everything
-from sparsetune.training.trainer import PhaseTrainer, run_phase
 
 pytestmark = pytest.mark.slow
 
-PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
-
-
-def trainer_of(job, model=None):
-    model = model or tiny_model("bert", scale=1.0)
-    seed_everything(job.seed)
-
-    def load(state):
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(state[name])
-
-    return PhaseTrainer(
-        model,
-        job,
-        trained_state=lambda: {name: p.detach() for name, p in model.named_parameters()},
-        load_trained_state=load,
-    )
-
-
-def train(job, model=None):
-    trainer = trainer_of(job, model)
-    return run_phase(trainer), dict(trainer.model.named_parameters())
-
 
 def train_in_two_parts(folder, *, stop, **options):
-    with pytest.raises(Interrupted):
-        train(phase_job(folder, checkpoint_seconds=0, on_step=stop_at(stop), **options))
+    interrupt(folder, on_step=stop_at(stop), **options)
     return train(phase_job(folder, **options))
 
 
@@ -75,7 +61,7 @@ def test_an_interrupted_phase_with_lamb_ends_bit_identical_and_differs_from_adam
 def test_dropout_makes_the_random_state_matter(tmp_path, uninterrupted, monkeypatch):
     # The control of the test above: without the random states, resuming ends elsewhere.
     _, expected = uninterrupted
-    monkeypatch.setattr(PhaseTrainer, "_load_rng_state", lambda self, checkpoint: None)
+    monkeypatch.setattr(module, "restore_random_state", lambda states: None)
     _, found = train_in_two_parts(tmp_path, stop=6)
     assert any(not torch.equal(found[name], expected[name]) for name in expected)
 
@@ -91,47 +77,25 @@ def test_a_curve_point_that_spans_the_interruption_is_the_same(tmp_path, monkeyp
 def test_interrupted_twice_is_no_different(tmp_path, uninterrupted):
     _, expected = uninterrupted
     for stop in (3, 6):
-        with pytest.raises(Interrupted):
-            train(phase_job(tmp_path, checkpoint_seconds=0, on_step=stop_at(stop)))
+        interrupt(tmp_path, on_step=stop_at(stop))
     result, found = train(phase_job(tmp_path))
     assert result["resumed_at_step"] == 5
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_no_pickle_is_written(tmp_path):
+def test_one_safetensors_file_is_written(tmp_path):
     train(phase_job(tmp_path / "phase", checkpoint_seconds=0))
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written
-    assert {path.suffix for path in written} == {".safetensors", ".json"}
-    assert not [path for path in written if path.suffix in PICKLES]
+    assert [path.name for path in written] == ["checkpoint.safetensors"]
 
 
-def test_an_incomplete_checkpoint_is_ignored_and_deleted(tmp_path):
-    with pytest.raises(Interrupted):
-        train(phase_job(tmp_path, checkpoint_seconds=0, on_step=stop_at(5)))
-    (tmp_path / "checkpoint-4" / COMPLETE).unlink()
-    (tmp_path / "checkpoint-9").mkdir()
-    assert newest_complete(tmp_path).name == "checkpoint-3"
+def test_a_checkpoint_that_was_cut_off_does_not_hide_the_one_before(tmp_path):
+    interrupt(tmp_path, on_step=stop_at(5))
+    (tmp_path / ".checkpoint.safetensors.1-1.partial").write_bytes(b"half")
     result, _ = train(phase_job(tmp_path))
-    assert result["resumed_at_step"] == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
-
-
-def test_the_optimizer_s_state_survives_exactly(tmp_path):
-    first = trainer_of(phase_job(tmp_path, checkpoint_seconds=0, on_step=stop_at(4)))
-    with pytest.raises(Interrupted):
-        run_phase(first)
-    second = trainer_of(phase_job(tmp_path))
-    second.create_optimizer_and_scheduler(8)
-    checkpoint = newest_complete(tmp_path)
-    second._load_optimizer_and_scheduler(str(checkpoint))
-    second._save_optimizer_and_scheduler(str(tmp_path))
-    saved = (checkpoint / "optimizer.safetensors").read_bytes()
-    assert (tmp_path / "optimizer.safetensors").read_bytes() == saved
-    assert (tmp_path / "state.json").read_text() == (checkpoint / "state.json").read_text()
-    state = second.optimizer.state_dict()["state"]
-    assert {float(one["step"]) for one in state.values()} == {3.0}
-    assert all(one["exp_avg"].abs().sum() > 0 for one in state.values())
+    assert result["resumed_at_step"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -145,11 +109,10 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_checkp
         tmp_path, checkpoint_seconds=0, extra_loss=extra, name="recover",
         on_step=lambda step: steps.update(done=step),
     )  # fmt: skip
-    with pytest.raises(TrainingError, match=r"phase recover: .* step 5; .*checkpoint-4") as caught:
+    with pytest.raises(TrainingError, match=r"phase recover: .* step 5; .* step 4 in ") as caught:
         train(job)
     assert caught.value.exit_code == 3
-    assert newest_complete(tmp_path).name == "checkpoint-4"
-    assert json.loads((tmp_path / "checkpoint-4" / COMPLETE).read_text())["step"] == 4
+    assert checkpoint_step(tmp_path) == 4
 
 
 def test_a_loss_that_is_not_finite_at_the_first_step_says_that_nothing_is_kept(tmp_path):
@@ -161,11 +124,7 @@ def test_a_loss_that_is_not_finite_at_the_first_step_says_that_nothing_is_kept(t
 def test_accumulated_batches_are_averaged(tmp_path):
     # Batches of equal size: the mean over 2 x 4 examples is the mean over 8.
     data = features(8)
-    model = tiny_model("bert")
-    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
-    for part in model.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
+    model = without_dropout(tiny_model("bert"))
     loss = model(**COLLATE(data)).loss
     expected = torch.linalg.vector_norm(
         torch.stack([g.norm() for g in torch.autograd.grad(loss, list(model.parameters()))])
@@ -198,10 +157,9 @@ def test_a_search_has_the_learning_rates_of_the_full_schedule(tmp_path):
 
 
 def test_seconds_before_an_interruption_count(tmp_path):
-    with pytest.raises(Interrupted):
-        train(phase_job(tmp_path, checkpoint_seconds=0, on_step=stop_at(5)))
-    complete = newest_complete(tmp_path) / COMPLETE
-    complete.write_text(json.dumps({**json.loads(complete.read_text()), "seconds": 1000.0}))
+    interrupt(tmp_path, on_step=stop_at(5))
+    found = Checkpoint.read(tmp_path)
+    dataclasses.replace(found, told={**found.told, "seconds": 1000.0}).write(tmp_path)
     result, _ = train(phase_job(tmp_path))
     assert 1000.0 < result["seconds"] < 1100.0
 
@@ -212,12 +170,81 @@ def test_curves_reach_the_watcher_and_are_told_again_after_an_interruption(tmp_p
     def watch(step, values):
         told.append((step, values))
 
-    options = {"on_curve": watch, "checkpoint_seconds": 0}
-    with pytest.raises(Interrupted):
-        train(phase_job(tmp_path, on_step=stop_at(5), **options))
+    interrupt(tmp_path, on_step=stop_at(5), on_curve=watch)
     assert [step for step, _ in told] == [1, 2, 3, 4]
     told.clear()
-    result, _ = train(phase_job(tmp_path, **options))
+    result, _ = train(phase_job(tmp_path, on_curve=watch))
     assert [step for step, _ in told] == list(range(1, 9))
     assert all(set(values) == set(module.CURVES) for _, values in told)
     assert [values["loss"] for _, values in told] == [p["loss"] for p in result["curve"]]
+
+
+class TrainerCurves(TrainerCallback):
+    """What the Trainer says of every step."""
+
+    def __init__(self):
+        self.points = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.points.append({"step": state.global_step, **logs})
+
+
+class PlannedTrainer(Trainer):
+    """The Hugging Face Trainer on the batches of a plan; its loader draws from a generator of its
+    own, so that dropout has all numbers of the global one."""
+
+    plan = None
+
+    def get_train_dataloader(self):
+        return DataLoader(
+            self.train_dataset, batch_sampler=self.plan, collate_fn=self.data_collator,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+
+
+def trainer_curve(job, model, folder):
+    """Losses, norms and rates of every step, and the parameters, as the Trainer has them."""
+    settings = job.settings
+    arguments = TrainingArguments(
+        output_dir=str(folder), max_steps=job.plan.steps, learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule, weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.warmup_fraction * job.plan.steps),
+        max_grad_norm=settings.maximum_gradient_norm, logging_steps=1, use_cpu=True,
+        gradient_accumulation_steps=settings.gradient_accumulation, save_strategy="no",
+        report_to="none", disable_tqdm=True, remove_unused_columns=False,
+        per_device_train_batch_size=settings.batch_size,
+    )  # fmt: skip
+    curves = TrainerCurves()
+    trainer = PlannedTrainer(
+        model, arguments, train_dataset=job.features, data_collator=job.collate,
+        callbacks=[curves],
+    )  # fmt: skip
+    trainer.plan = job.plan
+    trainer.model_accepts_loss_kwargs = False  # a mean over batches, as task heads give it
+    seed_everything(job.seed)
+    trainer.train()
+    return curves.points, dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant", "cosine"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_fifty_steps_are_the_trainer_s(tmp_path, schedule, accumulation):
+    changes = {
+        "epochs": 50 * accumulation / 7, "gradient_accumulation": accumulation,
+        "schedule": schedule, "learning_rate": 2e-3,
+    }  # fmt: skip
+    if accumulation == 2:
+        changes["epochs"] = 12.5
+    job = phase_job(tmp_path / "ours", changes=changes)
+    assert job.plan.steps == 50
+    found, parameters = train(job)
+    expected, their_parameters = trainer_curve(
+        job, tiny_model("bert", scale=1.0), tmp_path / "theirs"
+    )
+    assert [point["step"] for point in expected] == list(range(1, 51))
+    for name in module.CURVES:
+        ours, theirs = ([float(p[name]) for p in points] for points in (found["curve"], expected))
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-9), name  # sums are in float64 here
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(parameter, their_parameters[name], rtol=1e-5, atol=1e-6)
