@@ -3,19 +3,19 @@
 Nothing is judged here; see ``verdicts``.
 """
 
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean as _mean
 from typing import Any
 
 import pandas as pd
 
 from sparsetune.config.claim import Claim
 from sparsetune.records import write_text_atomically
-from sparsetune.reporting.render import ABSENT, Column, page, rendered, table_of, text_column, way
-from sparsetune.reporting.verdicts import VERDICTS, Cell, Judgement, allowed
+from sparsetune.reporting.render import ABSENT, Column, page, rendered, table_of, text_column
+from sparsetune.reporting.verdicts import VERDICTS, Judgement, allowed
 
 _UNTESTED = VERDICTS[-1]
 _SCALES = {
@@ -23,6 +23,13 @@ _SCALES = {
     "real": "real, but other backbones or tasks than the paper's",
     "generated": "small scale: generated tasks or backbones",
 }
+_RELATIONS = {
+    "above": (">", "above", ""),
+    "at-least": ("≥", "at least", "less"),
+    "at-most": ("≤", "at most", "plus"),
+    "within": ("±", "equal to", "give or take"),
+}
+"""How a relation is printed: its sign, in words, and the word before a tolerance."""
 _NOTES = (
     "A claim holds if the whole 95 % interval is on its side, fails if nothing of it is, and is "
     "within noise otherwise. One interval in twenty misses the true value.",
@@ -40,11 +47,11 @@ def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> Non
 
     ``stem`` is in the suite's folder: links lead to its tables.
     """
-    lines = [as_line(one) for one in judgements]
+    lines = pd.DataFrame([as_line(one) for one in judgements], dtype=object)
     texts = {
-        "md": page("claims.md", **_content(suite, judgements, stem.parent, "md")),
-        "html": page("claims.html", **_content(suite, judgements, stem.parent, "html")),
-        "csv": rendered([Column("", (), pd.DataFrame(lines, dtype=object))], "csv"),
+        "md": page("claims.md", **_content(suite, judgements, "md")),
+        "html": page("claims.html", **_content(suite, judgements, "html")),
+        "csv": rendered([Column("", (), lines)], "csv"),
     }
     for suffix, text in texts.items():
         write_text_atomically(stem.with_name(f"{stem.name}.{suffix}"), text)
@@ -52,37 +59,24 @@ def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> Non
 
 def as_line(judgement: Judgement) -> dict[str, Any]:
     """One claim as a flat line: None where there is nothing, differences in the claim's unit."""
-    claim, cells, interval = judgement.claim, judgement.cells, judgement.interval
-    wider = judgement.over_tasks
-    left, right = (
-        statistics.fmean(statistics.fmean(getattr(cell, side)) for cell in cells) if cells else None
-        for side in ("left", "right")
-    )
+    claim, cells = judgement.claim, judgement.cells
+    interval, wider = judgement.interval, judgement.over_tasks
+    ends = ("mean", "low", "high")
     return {
-        "id": claim.id,
-        "claim": claim.says,
-        "source": claim.source,
-        "verdict": judgement.verdict,
-        "reason": judgement.reason,
-        "scale": judgement.scale,
-        "quantity": claim.quantity,
-        "unit": claim.measure.unit,
-        "left": claim.left,
-        "right": claim.right,
-        "relation": claim.relation,
-        "tolerance": claim.tolerance,
-        "left_mean": left,
-        "right_mean": right,
-        "difference_mean": interval and interval.mean,
-        "difference_low": interval and interval.low,
-        "difference_high": interval and interval.high,
+        "id": claim.id, "claim": claim.says, "source": claim.source,
+        "verdict": judgement.verdict, "reason": judgement.reason, "scale": judgement.scale,
+        "quantity": claim.quantity, "unit": claim.measure.unit,
+        "left": claim.left, "right": claim.right,
+        "relation": claim.relation, "tolerance": claim.tolerance,
+        "left_mean": _mean(_mean(cell.left) for cell in cells) if cells else None,
+        "right_mean": _mean(_mean(cell.right) for cell in cells) if cells else None,
+        **{f"difference_{end}": getattr(interval, end, None) for end in ends},
         "interval_over": interval and interval.over,
         "degrees_of_freedom": interval and interval.freedom,
-        "difference_low_over_tasks": wider and wider.low,
-        "difference_high_over_tasks": wider and wider.high,
+        **{f"difference_{end}_over_tasks": getattr(wider, end, None) for end in ends[1:]},
         "places_count": len(cells),
         "pairs_count": sum(len(cell.seeds) for cell in cells),
-    }
+    }  # fmt: skip
 
 
 def as_data(judgement: Judgement) -> dict[str, Any]:
@@ -98,20 +92,22 @@ def counts(judgements: Iterable[Judgement]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def _content(
-    suite: str, judgements: Sequence[Judgement], folder: Path, form: str
-) -> dict[str, Any]:
+def _content(suite: str, judgements: Sequence[Judgement], form: str) -> dict[str, Any]:
     """What the page says, in the terms of its template."""
 
     def table(columns: Sequence[Column]) -> Any:
-        return table_of(columns, folder) if form == "html" else rendered(columns, "md")
+        return table_of(columns) if form == "html" else rendered(columns, "md")
+
+    def named(chosen: Sequence[Judgement]) -> Column:
+        texts, targets = [one.claim.says for one in chosen], [f"#{one.claim.id}" for one in chosen]
+        return _leading("claim", texts, targets, form)
 
     tested = [one for one in judgements if one.verdict != _UNTESTED]
     untested = [one for one in judgements if one.verdict == _UNTESTED]
     return {
         "title": f"Claims of the papers, in suite {suite}",
         "overview": table([
-            _named(tested, form),
+            named(tested),
             text_column("verdict", "", [one.verdict for one in tested], strong=True),
             text_column("measured", "", list(map(measured, tested))),
             text_column("claimed", "", list(map(claimed, tested))),
@@ -121,7 +117,7 @@ def _content(
         "summary": _summary(judgements),
         "notes": _NOTES,
         "untested": untested and table([
-            _named(untested, form),
+            named(untested),
             text_column("why not", "", [one.reason for one in untested]),
             text_column("source", "", [one.claim.source for one in untested]),
         ]),
@@ -129,7 +125,7 @@ def _content(
             {
                 "id": one.claim.id,
                 "told": _told(one),
-                "cells": one.cells and table(_cells(one, folder, form)),
+                "cells": one.cells and table(_cells(one, form)),
                 "left_out": [
                     f"Left out: {', '.join(places)}: {reason}."
                     for reason, places in one.left_out.items()
@@ -151,12 +147,14 @@ def _summary(judgements: Sequence[Judgement]) -> str:
     return f"Of {len(judgements)} claims: {', '.join(told)}.{where}"
 
 
-def _named(judgements: Sequence[Judgement], form: str) -> Column:
-    if form == "md":
-        texts = [f"[{one.claim.says}](#{one.claim.id})" for one in judgements]
-        return Column("claim", texts, left=True)
-    targets = [f"#{one.claim.id}" for one in judgements]
-    return Column("claim", [one.claim.says for one in judgements], left=True, targets=targets)
+def _leading(
+    heading: str, texts: Sequence[str], targets: Sequence[str | None], form: str
+) -> Column:
+    """A column whose cells lead somewhere, if they have a target."""
+    if form == "html":
+        return text_column(heading, "", texts, targets=targets)
+    pairs = zip(texts, targets, strict=True)
+    return text_column(heading, "", [f"[{text}]({to})" if to else text for text, to in pairs])
 
 
 def measured(judgement: Judgement) -> str:
@@ -177,23 +175,18 @@ def measured(judgement: Judgement) -> str:
 
 def claimed(judgement: Judgement) -> str:
     """What the claim demands, in the terms of :func:`measured`."""
-    claim = judgement.claim
-    difference = "difference" if claim.twins else f"{claim.left} less {claim.right}"
-    what = "" if claim.number is not None else f"{difference} "
-    return what + _bound(claim)
-
-
-def _bound(claim: Claim) -> str:
-    low, high = allowed(claim)
+    claim, unit = judgement.claim, judgement.claim.measure.unit
+    what = "difference" if claim.twins else f"{claim.left} less {claim.right}"
     if claim.relation == "within":
-        if claim.number is not None:
-            return f"{_number(claim.number)} ± {_number(claim.tolerance)} {claim.measure.unit}"
-        return f"within ± {_number(claim.tolerance)} {claim.measure.unit}"
-    sign, end = {"above": (">", low), "at-least": ("≥", low), "at-most": ("≤", high)}[
-        claim.relation
-    ]
-    shift, show = (0.0, _signed) if claim.number is None else (claim.number, _number)
-    return f"{sign} {show(end + shift)} {claim.measure.unit}"
+        room = f"± {_number(claim.tolerance)} {unit}"
+        return (
+            f"{what} within {room}" if claim.number is None else f"{_number(claim.number)} {room}"
+        )
+    low, high = allowed(claim)
+    end = high if claim.relation == "at-most" else low
+    if claim.number is None:
+        return f"{what} {_RELATIONS[claim.relation][0]} {_signed(end)} {unit}"
+    return f"{_RELATIONS[claim.relation][0]} {_number(end + claim.number)} {unit}"
 
 
 def _number(value: float) -> str:
@@ -229,12 +222,7 @@ def _statement(claim: Claim) -> str:
     """The expression that is tested, in words."""
     unit = claim.measure.unit
     right = f"`{claim.right}`" if claim.number is None else f"{_number(claim.number)} {unit}"
-    relation, word = {
-        "above": ("above", ""),
-        "at-least": ("at least", "less"),
-        "at-most": ("at most", "plus"),
-        "within": ("equal to", "give or take"),
-    }[claim.relation]
+    _, relation, word = _RELATIONS[claim.relation]
     told = f"{claim.measure.heading}, of `{claim.left}`, {relation} {right}"
     if claim.tolerance:
         told += f" {word} {_number(claim.tolerance)} {unit}, since {claim.because}"
@@ -242,33 +230,20 @@ def _statement(claim: Claim) -> str:
     return told + (f" ({', '.join(twins)})" if twins else "")
 
 
-def _cells(judgement: Judgement, folder: Path, form: str) -> list[Column]:
+def _cells(judgement: Judgement, form: str) -> list[Column]:
     cells, claim = judgement.cells, judgement.claim
-    pages = [
-        folder / "tables" / cell.backbone / f"{cell.task}.{form}" if cell.one_task else None
-        for cell in cells
-    ]
-    other = claim.twins or {}
+    pages = [f"tables/{c.backbone}/{c.task}.{form}" if c.one_task else None for c in cells]
+    twins = claim.twins or {}
     backbones = [
-        ", ".join(filter(None, (one, other.get(one)))) for one in (c.backbone for c in cells)
+        ", ".join(filter(None, (cell.backbone, twins.get(cell.backbone)))) for cell in cells
     ]
-    tasks = [cell.task for cell in cells]
-    if form == "md":
-        tasks = [
-            f"[{task}]({way(target, folder)})" if target else task
-            for task, target in zip(tasks, pages, strict=True)
-        ]
     right = str(claim.right) if claim.number is None else _number(claim.number)
-
-    def mean(heading: str, values: Callable[[Cell], Sequence[float]], show: str) -> Column:
-        return Column(heading, [format(statistics.fmean(values(cell)), show) for cell in cells])
-
     columns = [
-        Column("backbone", backbones, left=True),
-        Column("task", tasks, left=True, targets=pages if form == "html" else ()),
-        mean(claim.left, lambda cell: cell.left, "z.2f"),
-        mean(f"against {right}", lambda cell: cell.right, "z.2f"),
-        mean("difference", lambda cell: cell.differences, "+z.2f"),
+        text_column("backbone", "", backbones),
+        _leading("task", [cell.task for cell in cells], pages, form),
+        Column(claim.left, [f"{_mean(cell.left):z.2f}" for cell in cells]),
+        Column(f"against {right}", [f"{_mean(cell.right):z.2f}" for cell in cells]),
+        Column("difference", [f"{_mean(cell.differences):+z.2f}" for cell in cells]),
         Column("pairs", [str(len(cell.seeds)) for cell in cells]),
     ]
     if any(cell.collapsed for cell in cells):

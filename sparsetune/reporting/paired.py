@@ -15,6 +15,7 @@ from sparsetune.reporting.render import (
     Column,
     markdown,
     number_column,
+    spread_text,
     text_column,
     write_table,
 )
@@ -67,15 +68,26 @@ def write_paired(
     """
     columns = [
         *(
-            text_column(name, name, [one.key[place] for one in comparisons])
-            for place, name in enumerate(KEY)
+            text_column(name, name, [one.key[at] for one in comparisons])
+            for at, name in enumerate(KEY)
         ),
         text_column("metric", "metric", [one.metric for one in comparisons]),
         number_column("seeds", "seeds_count", [len(one.seeds) for one in comparisons]),
         number_column("examples", "examples_count", [one.examples for one in comparisons]),
         *_difference_columns(comparisons, against, level),
-        *_mcnemar_columns(comparisons, against),
     ]
+    for heading, name, part in (
+        (f"only {against} right", "only_reference_right", "only_first"),
+        ("only it right", "only_method_right", "only_second"),
+    ):
+        totals = [
+            sum(getattr(t, part) for t in one.right) if one.right else None for one in comparisons
+        ]
+        columns.append(number_column(heading, name, totals))
+    by_seed = [[test.p_value for test in one.right] for one in comparisons]
+    texts = [", ".join(map(_p_value, values)) or ABSENT for values in by_seed]
+    kept = [";".join(map(str, values)) or None for values in by_seed]
+    columns.append(Column("McNemar p by seed", texts, {"mcnemar_p_values": kept}))
     notes = [*_notes(comparisons, against, resamples), *left_out]
     return write_table(directory / "paired", f"Against {against}, paired", columns, notes)
 
@@ -88,13 +100,18 @@ def comparison_text(comparisons: Sequence[Comparison], *, level: float, resample
     """
     first = comparisons[0]
     (backbone, task, method), against = first.key, first.against
-    sides = [
-        Column(name, [_score(one, place) for one in comparisons])
-        for place, name in enumerate((against, method))
-    ]
     columns = [
         text_column("metric", "metric", [one.metric for one in comparisons]),
-        *sides,
+        *(
+            Column(
+                name,
+                [
+                    spread_text(one.scores[at], None, scale_of(one.metric).text)
+                    for one in comparisons
+                ],
+            )
+            for at, name in enumerate((against, method))
+        ),
         *_difference_columns(comparisons, against, level),
     ]
     seeds = ", ".join(str(seed) for seed in first.seeds)
@@ -113,40 +130,26 @@ def comparison_text(comparisons: Sequence[Comparison], *, level: float, resample
 def _difference_columns(
     comparisons: Sequence[Comparison], against: str, level: float
 ) -> list[Column]:
-    def values(name: str) -> list[float | None]:
-        return [getattr(one.difference, name, None) for one in comparisons]
+    found = {
+        name: [getattr(one.difference, name, None) for one in comparisons]
+        for name in ("value", "low", "high", "p_value")
+    }
+    scales = [scale_of(one.metric) for one in comparisons]
 
     def texts(form: str, *names: str) -> list[str]:
-        scales = [scale_of(one.metric) for one in comparisons]
+        parts = zip(*(found[name] for name in names), strict=True)
         return [
-            form.format(*(scale.text(getattr(one.difference, name), signed=True) for name in names))
-            if one.difference
+            form.format(*(scale.text(value, signed=True) for value in values))
+            if values[0] is not None
             else ABSENT
-            for scale, one in zip(scales, comparisons, strict=True)
+            for scale, values in zip(scales, parts, strict=True)
         ]
 
-    ends = {"difference_low": values("low"), "difference_high": values("high")}
+    ends = {"difference_low": found["low"], "difference_high": found["high"]}
     return [
-        Column(f"Δ {against}", texts("{}", "value"), {"difference": values("value")}),
+        Column(f"Δ {against}", texts("{}", "value"), {"difference": found["value"]}),
         Column(f"{100 * level:g} % interval", texts("[{}, {}]", "low", "high"), ends),
-        number_column("p", "p_value", values("p_value"), _p_value),
-    ]
-
-
-def _mcnemar_columns(comparisons: Sequence[Comparison], against: str) -> list[Column]:
-    def total(name: str) -> list[int | None]:
-        return [
-            sum(getattr(test, name) for test in one.right) if one.right else None
-            for one in comparisons
-        ]
-
-    by_seed = [[test.p_value for test in one.right] for one in comparisons]
-    texts = [", ".join(map(_p_value, values)) or ABSENT for values in by_seed]
-    kept = [";".join(map(str, values)) or None for values in by_seed]
-    return [
-        number_column(f"only {against} right", "only_reference_right", total("only_first")),
-        number_column("only it right", "only_method_right", total("only_second")),
-        Column("McNemar p by seed", texts, {"mcnemar_p_values": kept}),
+        number_column("p", "p_value", found["p_value"], _p_value),
     ]
 
 
@@ -164,11 +167,6 @@ def _notes(comparisons: Sequence[Comparison], against: str, resamples: int) -> l
             "their examples, so their counts are no independent sample."
         )
     return [*notes, "No p is corrected for how many comparisons are made."]
-
-
-def _score(one: Comparison, place: int) -> str:
-    value = one.scores[place]
-    return ABSENT if value is None else scale_of(one.metric).text(value)
 
 
 def _p_value(value: float) -> str:

@@ -5,7 +5,7 @@ A cell that is not known stays unknown, and one that was not run stays empty.
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,21 @@ import pandas as pd
 from sparsetune.config.metric import scale_of
 from sparsetune.config.table import PublishedTable, TableColumn, TableRow
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.load import Finished, Key
+from sparsetune.reporting.load import Finished, Key, deviation_of
 from sparsetune.reporting.render import (
     ABSENT,
     Column,
-    RunLink,
     number_column,
+    spread_text,
     text_column,
     write_table,
 )
 from sparsetune.reporting.savings import saved_inference, saved_shares, trained_shares
 
-_UNKNOWN = "not known"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Our value for one cell of a paper's table.
-
-    Attributes:
-        mean: in percent.
-        deviation: sample standard deviation over seeds, None below two seeds or for a mean of
-            tasks.
-        seeds: how many runs are behind it (behind each task, for a mean of tasks).
-    """
-
-    mean: float
-    deviation: float | None
-    seeds: int
+Groups = Mapping[Key, pd.DataFrame]
+_Value = tuple[float, float | None, int]
+"""Mean, in percent; sample standard deviation over seeds, None for one or for a mean of tasks; and
+how many runs are behind it (behind each task, for a mean of tasks)."""
 
 
 def write_published(table: PublishedTable, suite: Finished, stem: Path) -> list[Path]:
@@ -56,54 +43,43 @@ def write_published(table: PublishedTable, suite: Finished, stem: Path) -> list[
     columns = [text_column("", "row", [row.label for row in table.rows])]
     for number, column in enumerate(table.columns):
         published = [row.published[number] for row in table.rows]
-        ours = [_ours(groups, row, column) for row in table.rows]
-        columns += _columns_of(column, published, ours)
+        columns += _columns(column, published, [_ours(groups, row, column) for row in table.rows])
     notes = [
         f"Published: {table.source}. Ours: mean ± sample standard deviation over seeds (how "
         f"many seeds), {ABSENT} = not run. Percent; differences in points.",
         *table.notes,
     ]
-    runs = [_links(groups, row, table.columns) for row in table.rows]
+    # A row has several tasks.
+    tasks = dict.fromkeys(task for column in table.columns for task in column.tasks)
+    runs = [
+        [
+            replace(link, label=f"{task} {link.label}")
+            for task in tasks
+            if (row.backbone, task, row.method) in groups
+            for link in groups[row.backbone, task, row.method]["link"]
+        ]
+        for row in table.rows
+    ]
     return write_table(stem, table.title, columns, notes, runs=runs)
 
 
-def _links(
-    groups: Mapping[Key, pd.DataFrame], row: TableRow, columns: Sequence[TableColumn]
-) -> list[RunLink]:
-    """The runs behind a row, which has several tasks."""
-    tasks = dict.fromkeys(task for column in columns for task in column.tasks)
-    keys = [(row.backbone, task, row.method) for task in tasks]
-    return [
-        replace(link, label=f"{key[1]} {link.label}")
-        for key in keys
-        if key in groups
-        for link in groups[key]["link"]
-    ]
-
-
-def _ours(groups: Mapping[Key, pd.DataFrame], row: TableRow, column: TableColumn) -> Cell | None:
-    cells = []
-    for task in column.tasks:
-        found = _values(groups, (row.backbone, task, row.method), row, column.value)
-        values = [value for value in found or () if value is not None]
-        if found is None or len(values) < len(found):
-            return None
-        cells.append(values)
-    seeds = min(map(len, cells))
-    deviation = statistics.stdev(cells[0]) if len(cells) == 1 and seeds > 1 else None
-    mean = statistics.fmean(statistics.fmean(values) for values in cells)
-    return Cell(mean, deviation, seeds)
-
-
-def _values(
-    groups: Mapping[Key, pd.DataFrame], key: Key, row: TableRow, value: str
-) -> Sequence[float | None] | None:
-    """One value a seed (one in all for a change), None where what it is measured from is not."""
-    runs, reference = groups.get(key), groups.get((*key[:2], REFERENCE_METHOD))
-    if value == "change":
-        reference = groups.get((row.against or "", *key[1:]))
-    if runs is None or (reference is None and value not in ("score", "saved-inference-macs")):
+def _ours(groups: Groups, row: TableRow, column: TableColumn) -> _Value | None:
+    tasks = [_values(groups, row, task, column.value) for task in column.tasks]
+    if any(not found or None in found for found in tasks):
         return None
+    deviation = deviation_of(tasks[0]) if len(tasks) == 1 else None
+    return statistics.fmean(map(statistics.fmean, tasks)), deviation, min(map(len, tasks))
+
+
+def _values(groups: Groups, row: TableRow, task: str, value: str) -> Sequence[Any]:
+    """One value a seed (one in all for a change); none where it cannot be measured."""
+    runs = groups.get((row.backbone, task, row.method))
+    other = (
+        (row.against or "", row.method) if value == "change" else (row.backbone, REFERENCE_METHOD)
+    )
+    reference = groups.get((other[0], task, other[1]))
+    if runs is None or (reference is None and value not in ("score", "saved-inference-macs")):
+        return []
     match value:
         case "score":
             return _scores(runs)
@@ -114,16 +90,15 @@ def _values(
         case "trained-share":
             shares = trained_shares(runs, reference)
         case _:
-            if key[2] == REFERENCE_METHOD:
-                return None
-            shares = saved_shares(runs, reference, "seconds")
+            own = row.method != REFERENCE_METHOD
+            shares = saved_shares(runs, reference, "seconds") if own else []
     return [100 * share for share in shares]
 
 
-def _change(scores: Sequence[Any], before: Sequence[Any]) -> list[float] | None:
+def _change(scores: Sequence[Any], before: Sequence[Any]) -> list[float]:
     """Change of the mean relative to the mean before; undefined unless that is positive."""
     if None in scores or None in before or statistics.fmean(before) <= 0:
-        return None
+        return []
     return [100 * (statistics.fmean(scores) / statistics.fmean(before) - 1)]
 
 
@@ -132,29 +107,24 @@ def _scores(runs: pd.DataFrame) -> list[float | None]:
     return [None if score is None else factor * score for score in runs["score"]]
 
 
-def _columns_of(
-    column: TableColumn, published: Sequence[Any], ours: Sequence[Cell | None]
+def _columns(
+    column: TableColumn, published: Sequence[Any], ours: Sequence[_Value | None]
 ) -> tuple[Column, Column, Column]:
     # A share of a percent or less needs more digits than a score.
     heading, digits = column.heading, 2 if column.value == "trained-share" else 1
-
-    def text(cell: Cell) -> str:
-        spread = "" if cell.deviation is None else f" ± {cell.deviation:.{digits}f}"
-        return f"{cell.mean:z.{digits}f}{spread} ({cell.seeds})"
-
+    name, show = heading.lower().replace(" ", "_"), f"{{:z.{digits}f}}".format
+    texts = [f"{spread_text(*one[:2], show)} ({one[2]})" if one else ABSENT for one in ours]
+    ends = ("mean_percent", "sd_points", "seeds_count")
+    parts = zip(*(one or (None, None, None) for one in ours), strict=True)
+    fields = {f"{name}_{end}": list(part) for end, part in zip(ends, parts, strict=True)}
     differences = [
-        cell.mean - value if cell and isinstance(value, int | float) else None
-        for cell, value in zip(ours, published, strict=True)
+        one[0] - value if one and isinstance(value, int | float) else None
+        for one, value in zip(ours, published, strict=True)
     ]
-    name = heading.lower().replace(" ", "_")
-    own = {"mean_percent": "mean", "sd_points": "deviation", "seeds_count": "seeds"}
-    fields = {
-        f"{name}_{end}": [getattr(cell, of, None) for cell in ours] for end, of in own.items()
-    }
-    printed = [_UNKNOWN if value is None else f"{value}" for value in published]
+    printed = ["not known" if value is None else f"{value}" for value in published]
     return (
         Column(f"{heading} published", printed, {f"{name}_published_percent": published}),
-        Column("ours", [text(cell) if cell else ABSENT for cell in ours], fields),
+        Column("ours", texts, fields),
         number_column(
             "difference", f"{name}_difference_points", differences, f"{{:+z.{digits}f}}".format
         ),

@@ -5,11 +5,11 @@ The same columns always give the same bytes. What the columns hold is not decide
 
 import functools
 import html
-import itertools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from sparsetune.records import write_text_atomically
 from sparsetune.reporting.contents import TABLE_FORMS
 
 ABSENT = "-"
-_SHOWN_DIGITS = 8
 _TEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -38,8 +37,9 @@ class Column:
         fields: name -> values for the CSV, at full precision; None = nothing there.
         left: aligned to the left.
         strong: set in bold in HTML.
-        targets: where a cell leads to in HTML, one per row: a file, or ``#id`` on the same page;
-            None = nowhere. Empty = no cell leads anywhere.
+        targets: where a cell leads to in HTML, one per row, relative to the page; None = nowhere.
+            Empty = no cell leads anywhere.
+        markup: whether the texts are HTML already.
     """
 
     heading: str
@@ -47,7 +47,16 @@ class Column:
     fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     left: bool = False
     strong: bool = False
-    targets: Sequence[Path | str | None] = ()
+    targets: Sequence[str | None] = ()
+    markup: bool = False
+
+    def html(self) -> list[str]:
+        """The cells as HTML."""
+        cells = list(self.texts if self.markup else map(html.escape, self.texts))
+        for row, target in enumerate(self.targets):
+            if target is not None:
+                cells[row] = f'<a href="{html.escape(target)}">{cells[row]}</a>'
+        return [f"<b>{cell}</b>" for cell in cells] if self.strong else cells
 
 
 @dataclass(frozen=True)
@@ -65,39 +74,37 @@ class RunLink:
     mlflow_run_id: str | None = None
 
 
-def text_column(heading: str, name: str, texts: Sequence[str], *, strong: bool = False) -> Column:
-    """A left-aligned column whose texts are also its CSV field."""
-    return Column(heading, texts, {name: texts}, left=True, strong=strong)
+def text_column(heading: str, name: str, texts: Sequence[str], **options: Any) -> Column:
+    """A left-aligned column whose texts are also its CSV field, unless the name is empty."""
+    return Column(heading, texts, {name: texts} if name else {}, left=True, **options)
 
 
 def number_column(
-    heading: str, name: str, values: Sequence[Any], show: Callable[[Any], str] = str
+    heading: str, name: str, values: Iterable[Any], show: Callable[[Any], str] = str
 ) -> Column:
     """A right-aligned column: values in the CSV, ``show`` of them in print; None is absent."""
-    texts = [ABSENT if value is None else show(value) for value in values]
-    return Column(heading, texts, {name: list(values)})
+    kept = list(values)
+    return Column(heading, [spread_text(value, None, show) for value in kept], {name: kept})
 
 
-def percent(value: float | None) -> str:
+def spread_text(mean: Any, deviation: Any, show: Callable[[Any], str]) -> str:
+    """A mean, with its standard deviation where there is one; absent if the mean is None."""
+    if mean is None:
+        return ABSENT
+    return show(mean) if deviation is None else f"{show(mean)} ± {show(deviation)}"
+
+
+def percent(value: float) -> str:
     """A fraction as a percentage with one decimal."""
-    return ABSENT if value is None else f"{100 * value:z.1f}"
+    return f"{100 * value:z.1f}"
 
 
-def rendered(
-    columns: Sequence[Column],
-    form: str,
-    *,
-    folder: Path = Path(),
-    runs: Sequence[Sequence[RunLink]] = (),
-) -> str:
+def rendered(columns: Sequence[Column], form: str) -> str:
     """A table in one of its forms, without title and footnotes.
 
     Args:
-        columns: equally long.
+        columns: at least one; equally long.
         form: one of :data:`sparsetune.reporting.contents.TABLE_FORMS`.
-        folder: of the page on which the table stands; HTML links are relative to it.
-        runs: behind each row, as a last column in HTML; rows at the end may be without. Empty =
-            no row has any.
 
     Returns:
         The table's text, which ends with a newline. ``csv`` has the fields, all other forms the
@@ -112,25 +119,20 @@ def rendered(
     if form == "csv":
         fields = {name: values for column in columns for name, values in column.fields.items()}
         return pd.DataFrame(fields, dtype=object).to_csv(index=False, lineterminator="\n")
-    headings = [column.heading for column in columns]
-    cells = [[column.texts[row] for column in columns] for row in range(_length(columns))]
+    escapes: Mapping[str, Callable[[str], str]] = {"md": _barless, "tex": _tex, "html": html.escape}
+    escape = escapes[form]
+    cells = [c.html() if form == "html" else list(map(escape, c.texts)) for c in columns]
+    # Headings may be alike, so they are no keys.
+    printed = pd.DataFrame(dict(enumerate(cells)), dtype=object)
+    printed = printed.set_axis([escape(column.heading) for column in columns], axis=1)
     if form == "md":
-        printed = pd.DataFrame(cells, columns=headings).map(_barless).rename(columns=_barless)
-        sides = ["left" if column.left else "right" for column in columns] if cells else None
+        sides = ["left" if column.left else "right" for column in columns] if cells[0] else None
         return printed.to_markdown(index=False, disable_numparse=True, colalign=sides) + "\n"
     if form == "tex":
-        printed = pd.DataFrame(cells, columns=headings).map(_tex).rename(columns=_tex)
         aligned = "".join("l" if column.left else "r" for column in columns)
         return printed.to_latex(index=False, escape=False, column_format=aligned)
-    linked = [[_linked(column, row, folder) for column in columns] for row in range(len(cells))]
-    if any(runs):
-        headings = [*headings, "runs (MLflow run)"]
-        behind = [*runs, *[()] * (len(cells) - len(runs))]
-        for line, links in zip(linked, behind, strict=True):
-            line.append("<br>".join(_run(link, folder) for link in links))
-    page = pd.DataFrame(linked, columns=list(map(html.escape, headings)))
     with pd.option_context("display.max_colwidth", None):
-        return page.to_html(index=False, escape=False, border=0, justify="unset") + "\n"
+        return printed.to_html(index=False, escape=False, border=0, justify="unset") + "\n"
 
 
 def write_table(
@@ -146,7 +148,7 @@ def write_table(
     Args:
         stem: path without its suffix.
         title: heading.
-        columns: equally long.
+        columns: at least one; equally long.
         notes: footnotes; not in the CSV.
         runs: behind each row; rows at the end may be without. Empty = no row has any. HTML has
             them beside the row, Markdown below the table if the first columns, those of text,
@@ -155,20 +157,19 @@ def write_table(
     Returns:
         The files, in the order of :data:`sparsetune.reporting.contents.TABLE_FORMS`.
     """
+    ways = [[(link, _way(link.record, stem.parent)) for link in links] for links in runs]
+    shown = list(columns)
+    if any(ways):
+        behind = ["<br>".join(starmap(_run, links)) for links in ways]
+        behind += [""] * (len(columns[0].texts) - len(behind))
+        shown.append(Column("runs (MLflow run)", behind, left=True, markup=True))
     footnotes = [rf"\par\noindent{{\footnotesize {_tex(note)}}}" for note in notes]
+    latex = [f"% {title}; needs \\usepackage{{booktabs}}", rendered(columns, "tex"), *footnotes, ""]
     texts = {
-        "md": markdown(title, columns, notes) + _run_lines(stem.parent, columns, runs),
+        "md": markdown(title, columns, notes) + _run_lines(columns, ways),
         "csv": rendered(columns, "csv"),
-        "tex": "\n".join(
-            [f"% {title}; needs \\usepackage{{booktabs}}", rendered(columns, "tex"), *footnotes, ""]
-        ),
-        "html": page(
-            "table.html",
-            title=title,
-            table=table_of(columns, stem.parent, runs=runs),
-            notes=notes,
-            name=stem.name,
-        ),
+        "tex": "\n".join(latex),
+        "html": page("table.html", title=title, table=table_of(shown), notes=notes, name=stem.name),
     }
     paths = [stem.with_name(f"{stem.name}.{form}") for form in TABLE_FORMS]
     for path, form in zip(paths, TABLE_FORMS, strict=True):
@@ -182,14 +183,10 @@ def markdown(title: str, columns: Sequence[Column], notes: Sequence[str]) -> str
     return "\n".join([f"# {title}", "", rendered(columns, "md"), *footnotes, ""])
 
 
-def table_of(
-    columns: Sequence[Column], folder: Path, *, runs: Sequence[Sequence[RunLink]] = ()
-) -> dict[str, Any]:
-    """A table for the template of a page in ``folder``: its HTML, and its left-aligned columns."""
+def table_of(columns: Sequence[Column]) -> dict[str, Any]:
+    """A table for the template of a page: its HTML, and which columns are left-aligned."""
     left = [place for place, column in enumerate(columns, start=1) if column.left]
-    if any(runs):
-        left.append(len(columns) + 1)
-    return {"html": rendered(columns, "html", folder=folder, runs=runs), "left": left}
+    return {"html": rendered(columns, "html"), "left": left}
 
 
 def page(template: str, **content: Any) -> str:
@@ -198,14 +195,6 @@ def page(template: str, **content: Any) -> str:
     ``template`` is a file in ``reporting/templates``; plain texts are escaped in HTML.
     """
     return _environment().get_template(template).render(**content)
-
-
-def way(target: Path, folder: Path) -> str:
-    """The way from a folder where a link stands to a file, with slashes.
-
-    Relative, so that a results folder can be moved and looked at elsewhere.
-    """
-    return Path(os.path.relpath(target.absolute(), folder.absolute())).as_posix()
 
 
 @functools.cache
@@ -227,10 +216,6 @@ def _with_code(text: str) -> str:
     return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(text))
 
 
-def _length(columns: Sequence[Column]) -> int:
-    return len(columns[0].texts) if columns else 0
-
-
 def _barless(text: str) -> str:
     return text.replace("|", r"\|")
 
@@ -242,33 +227,29 @@ def _tex(text: str) -> str:
     return text.translate(_TEX)
 
 
-def _linked(column: Column, row: int, folder: Path) -> str:
-    text = html.escape(column.texts[row])
-    target = column.targets[row] if column.targets else None
-    if target is not None:
-        href = target if isinstance(target, str) else way(target, folder)
-        text = f'<a href="{html.escape(href)}">{text}</a>'
-    return f"<b>{text}</b>" if column.strong else text
+def _way(target: Path, folder: Path) -> str:
+    """The way from a folder to a file, relative: results can be moved and looked at elsewhere."""
+    return Path(os.path.relpath(target.absolute(), folder.absolute())).as_posix()
 
 
-def _run(link: RunLink, folder: Path) -> str:
-    text = f'<a href="{html.escape(way(link.record, folder))}">{html.escape(link.label)}</a>'
+def _run(link: RunLink, way: str) -> str:
+    text = f'<a href="{html.escape(way)}">{html.escape(link.label)}</a>'
     if link.mlflow_run_id is None:
         return text
     run_id = html.escape(link.mlflow_run_id)
-    return f'{text} <code title="MLflow run {run_id}">{run_id[:_SHOWN_DIGITS]}</code>'
+    return f'{text} <code title="MLflow run {run_id}">{run_id[:8]}</code>'
 
 
-def _run_lines(folder: Path, columns: Sequence[Column], runs: Sequence[Sequence[RunLink]]) -> str:
+def _run_lines(columns: Sequence[Column], ways: Sequence[Sequence[tuple[RunLink, str]]]) -> str:
     """Links to the runs, below the table: within, they would make its cells unreadable."""
-    naming = itertools.takewhile(lambda column: column.left, columns)
-    named = zip(*(column.texts[: len(runs)] for column in naming), strict=True)
+    naming = takewhile(lambda column: column.left, columns)
+    named = zip(*(column.texts[: len(ways)] for column in naming), strict=True)
     names = [", ".join(texts) for texts in named]
-    if not any(runs) or len(set(names)) < len(runs):
+    if not any(ways) or len(set(names)) < len(ways):
         return ""
     lines = [
-        f"- {name}: " + ", ".join(f"[{link.label}]({way(link.record, folder)})" for link in links)
-        for name, links in zip(names, runs, strict=True)
+        f"- {name}: " + ", ".join(f"[{link.label}]({way})" for link, way in links)
+        for name, links in zip(names, ways, strict=True)
         if links
     ]
     return "\n".join(["", "Runs:", "", *lines, ""])

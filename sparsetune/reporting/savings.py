@@ -1,12 +1,12 @@
 """What training costs beside the dense run's, and where the difference comes from.
 
 In multiply-adds (exact, the same on every machine) or in seconds. ``runs`` are always lines of
-:class:`sparsetune.reporting.load.Finished`.
+:class:`sparsetune.reporting.load.Finished`, of one method.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -18,20 +18,33 @@ Unit = Literal["macs", "seconds"]
 
 @dataclass(frozen=True)
 class Effort:
-    """What one run's training took, in one unit (MACs or seconds).
+    """What training took, in one unit: numbers of one run, or columns of several runs.
 
     Attributes:
         search: before training, 0 without a search.
-        training: of all training phases together.
+        training: of all training phases together; seconds without making batches.
         examples: sequences that the training phases saw, epochs counted.
     """
 
-    search: float
-    training: float
-    examples: int
+    search: Any
+    training: Any
+    examples: Any
+
+    @classmethod
+    def of(cls, runs: pd.DataFrame, unit: Unit) -> "Effort":
+        """What each run took."""
+        return cls(runs[f"search_{unit}"], runs[f"training_{unit}"], runs["examples_seen"])
+
+    @classmethod
+    def mean(cls, runs: pd.DataFrame, unit: Unit) -> "Effort":
+        """Mean over the seeds, in whole examples."""
+        own, count = cls.of(runs, unit), len(runs)
+        return cls(
+            sum(own.search) / count, sum(own.training) / count, round(sum(own.examples) / count)
+        )
 
     @property
-    def total(self) -> float:
+    def total(self) -> Any:
         """Search and training."""
         return self.search + self.training
 
@@ -47,10 +60,10 @@ class Saving:
         search: 0 or negative.
     """
 
-    whole: float
-    fewer_examples: float
-    cheaper_examples: float
-    search: float
+    whole: Any
+    fewer_examples: Any
+    cheaper_examples: Any
+    search: Any
 
 
 def saving(effort: Effort, reference: Effort) -> Saving:
@@ -82,31 +95,14 @@ def saving(effort: Effort, reference: Effort) -> Saving:
     )
 
 
-def efforts(runs: pd.DataFrame, unit: Unit) -> list[Effort]:
-    """What training took, run by run; seconds without making batches."""
-    columns = (runs[f"search_{unit}"], runs[f"training_{unit}"], runs["examples_seen"])
-    return [Effort(*one) for one in zip(*columns, strict=True)]
-
-
-def mean_effort(runs: pd.DataFrame, unit: Unit) -> Effort:
-    """Mean over the seeds of one method."""
-    found, count = efforts(runs, unit), len(runs)
-    search, training, examples = (
-        sum(getattr(one, name) for one in found) / count
-        for name in ("search", "training", "examples")
-    )
-    return Effort(search, training, round(examples))
-
-
 def saved_shares(runs: pd.DataFrame, reference: pd.DataFrame, unit: Unit) -> list[float]:
     """What each run's training saves against the mean of the dense runs, as a fraction."""
-    dense = mean_effort(reference, unit)
-    return [saving(one, dense).whole for one in efforts(runs, unit)]
+    return list(saving(Effort.of(runs, unit), Effort.mean(reference, unit)).whole)
 
 
 def savings_of(groups: Mapping[Key, pd.DataFrame], unit: Unit) -> dict[Key, Saving]:
     """What each method's mean saves; methods without a dense run, and dense runs, are left out."""
-    means = {key: mean_effort(group, unit) for key, group in groups.items()}
+    means = {key: Effort.mean(group, unit) for key, group in groups.items()}
     return {
         key: saving(mean, means[*key[:2], REFERENCE_METHOD])
         for key, mean in means.items()

@@ -6,15 +6,15 @@ replaces. Every ``write_...`` returns the files it wrote, each table's in the or
 :data:`sparsetune.reporting.contents.TABLE_FORMS`.
 """
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sparsetune.config.metric import lower_is_better, scale_of
+from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.records.parts import EpochScore
 from sparsetune.reporting.contents import REFERENCE_METHOD
@@ -22,22 +22,19 @@ from sparsetune.reporting.load import (
     KEY,
     Finished,
     Key,
-    RunRow,
-    common_notes,
     deviation_of,
-    devices_of,
-    finished,
+    is_generated,
     mean_of,
 )
 from sparsetune.reporting.render import (
-    ABSENT,
     Column,
     number_column,
     percent,
+    spread_text,
     text_column,
     write_table,
 )
-from sparsetune.reporting.savings import Unit, mean_effort, saved_shares, savings_of
+from sparsetune.reporting.savings import Effort, Unit, saved_shares, savings_of
 
 _NOT_RUN = "not run"
 _SCORES_NOTE = "Scores are percentages, mean ± sample standard deviation over seeds"
@@ -96,11 +93,60 @@ _NUMBERS = {
 """What a reader wants first of a run -> how a table calls it, in the order to show."""
 
 Groups = Mapping[Key, pd.DataFrame]
-RunId = tuple[str, str, str, int]
-"""(backbone, task, method, seed)."""
-Headline = Mapping[str, float]
-"""``score_percent``, ``macs_effective_percent``, ``parameters_trained`` and ``time_saved_percent``
-of a run, or those of them that it has; percentages have two decimals."""
+_Mean = tuple[str, str, Callable[[Any], str]]
+"""Heading, column of the frame (``name in the CSV=column`` where they differ), and how to print."""
+
+
+def macs_text(value: float) -> str:
+    """A number of MACs with three digits and a unit.
+
+    Example:
+        >>> macs_text(11_174_000_000), macs_text(512)
+        ('11.2 G', '512')
+    """
+    rounded = float(f"{value:.3g}")
+    for size, letter in _UNITS:
+        if rounded >= size:
+            return f"{rounded / size:.3g} {letter}"
+    return f"{rounded:.3g}"
+
+
+def _times(factor: float) -> Callable[[float], str]:
+    return lambda value: f"{factor * value:.1f}"
+
+
+_TIMINGS: Sequence[_Mean] = (
+    ("train s", "train_seconds", _times(1)),
+    ("start-up s", "start_up_seconds", _times(1)),
+    ("evaluate s", "evaluate_seconds", _times(1)),
+    ("examples/s", "examples_per_second", _times(1)),
+    ("peak memory MB", "peak_memory_bytes", _times(1e-6)),
+    ("latency ms", "latency_seconds_batch_1", _times(1e3)),
+    ("sequences/s", "sequences_per_second_batch_64", _times(1)),
+    ("inference memory MB", "inference_peak_memory_bytes", _times(1e-6)),
+)
+_COSTS: Sequence[_Mean] = (
+    ("trained", "parameters_trained", _COUNT),
+    ("with head", "parameters_trained_with_head", _COUNT),
+    ("stored bytes", "stored_bytes", _COUNT),
+    ("dense MACs", "macs_dense_per_example=macs_dense", macs_text),
+    ("executed %", "macs_executed_share", percent),
+    ("effective %", "macs_effective_share", percent),
+    ("padding %", "macs_executed_padding_share", percent),
+    ("dense at 128", "macs_dense_at_128_tokens", macs_text),
+    ("executed % at 128", "macs_executed_share_at_128_tokens", percent),
+    ("effective % at 128", "macs_effective_share_at_128_tokens", percent),
+    ("search MACs", "macs_search=search_macs", macs_text),
+    ("training MACs", "macs_training=training_macs", macs_text),
+    ("whole life MACs", "macs_whole_life", macs_text),
+)
+_TASK_COSTS: Sequence[_Mean] = (
+    ("trained parameters", "parameters_trained", _COUNT),
+    ("stored bytes", "stored_bytes", _COUNT),
+    ("effective MACs %", "macs_effective_share_of_dense", percent),
+    ("executed MACs %", "macs_executed_share_of_dense", percent),
+    ("sparsity %", "sparsity", percent),
+)
 
 
 def write_task_table(suite: Finished, directory: Path, *, backbone: str, task: str) -> list[Path]:
@@ -112,34 +158,30 @@ def write_task_table(suite: Finished, directory: Path, *, backbone: str, task: s
         DataError: no run of this task, or runs of it with different primary metrics.
     """
     suite = suite.only(backbone, task)
-    groups, refused = suite.groups, [method for *_, method in suite.refusals]
-    if not groups:
+    if not suite.groups:
         raise DataError(f"{backbone}/{task}: no finished run")
     primary = _one_metric(suite.runs)
     others = sorted({name for metrics in suite.runs["metrics"] for name in metrics} - {primary})
+    groups = {**suite.groups, **dict.fromkeys(suite.refusals, suite.runs.iloc[:0])}
     columns = [
         text_column("method", "method", [method for *_, method in groups]),
         _score_column(groups, primary),
         *_best_epoch_columns(groups, primary),
         _difference_column(groups, primary),
         *(_score_column(groups, metric) for metric in others),
-        number_column("seeds", "seeds_count", list(map(len, groups.values()))),
-        _mean_column(groups, "trained parameters", "parameters_trained", _COUNT),
-        _mean_column(groups, "stored bytes", "stored_bytes", _COUNT),
-        _mean_column(groups, "effective MACs %", "macs_effective_share_of_dense", percent),
-        _mean_column(groups, "executed MACs %", "macs_executed_share_of_dense", percent),
-        _mean_column(groups, "sparsity %", "sparsity", percent),
-        _collapsed_column(groups),
+        number_column("seeds", "seeds_count", [len(one) or None for one in groups.values()]),
+        *_mean_columns(groups, _TASK_COSTS),
+        _flag_column(groups),
     ]
     notes = [
-        f"{_SCORES_NOTE}{_interval_note(groups)}; Δ {REFERENCE_METHOD} is in points. MACs are % "
-        "of the dense model's for one example: effective leaves zeros out, executed does not.",
+        f"{_SCORES_NOTE}{_interval_note(suite.groups)}; Δ {REFERENCE_METHOD} is in points. MACs "
+        "are % of the dense model's for one example: effective leaves zeros out, executed does "
+        "not.",
         *_scale_notes([primary, *others]),
         *_scored_notes(suite.runs),
         *_undefined_notes(suite.runs, [primary, *others]),
-        *common_notes(suite),
+        *_common_notes(suite),
     ]
-    columns = [_with_refused(column, refused) for column in columns]
     return _written(suite, directory / task, f"{backbone} on {task}", columns, notes)
 
 
@@ -155,50 +197,39 @@ def write_headline(suite: Finished, directory: Path) -> list[Path]:
     methods = list(dict.fromkeys(method for *_, method in (*suite.order, *suite.refusals)))
     columns = [text_column("method", "method", methods)]
     for pair in dict.fromkeys(key[:2] for key in groups):
-        metric = _one_metric(suite.only(*pair).runs)
-        own = [groups.get((*pair, method)) for method in methods]
-        refused = [(*pair, method) in suite.refusals for method in methods]
+        scale = scale_of(_one_metric(suite.only(*pair).runs))
+        own = {method: groups.get((*pair, method), runs.iloc[:0]) for method in methods}
+        means = [mean_of(group["score"]) for group in own.values()]
         texts = [
-            (_NOT_RUN if why else ABSENT)
-            if group is None
-            else _score_text(group["score"], metric) + (" *" if any(group["collapsed"]) else "")
-            for group, why in zip(own, refused, strict=True)
+            _NOT_RUN
+            if (*pair, method) in suite.refusals and group.empty
+            else spread_text(mean, deviation_of(group["score"]), scale.text)
+            + (" *" if any(group["collapsed"]) else "")
+            for mean, (method, group) in zip(means, own.items(), strict=True)
         ]
-        means = [None if group is None else mean_of(group["score"]) for group in own]
-        page = directory / pair[0] / f"{pair[1]}.html"
-        targets = [None if group is None else page for group in own]
-        heading = f"{' '.join(pair)} ({scale_of(metric).heading})"
+        page = f"{pair[0]}/{pair[1]}.html"
+        targets = [None if group.empty else page for group in own.values()]
+        heading = f"{' '.join(pair)} ({scale.heading})"
         columns.append(Column(heading, texts, {"/".join(pair): means}, targets=targets))
     seeds = sorted(set(runs["seed"]))
     notes = [f"{_SCORES_NOTE} (n = {len(seeds)}: {', '.join(map(str, seeds))})."]
     if any(runs["collapsed"]):
         notes.append("A star marks a method with a run that gave every example the same answer.")
-    notes.extend(common_notes(suite))
+    notes += _common_notes(suite)
     return write_table(directory / "headline", "Primary metric", columns, notes)
 
 
 def write_timings(suite: Finished, directory: Path) -> list[Path]:
     """Write ``timings``: how long the runs took, on what; a repeated suite differs here."""
     groups = suite.groups
-
-    def timing(heading: str, name: str, factor: float = 1.0) -> Column:
-        return _mean_column(groups, heading, name, lambda value: f"{factor * value:.1f}")
-
     threads = [sorted(set(group["threads"]) - {None}) for group in groups.values()]
     columns = [
         *_name_columns(groups),
-        timing("train s", "train_seconds"),
-        timing("start-up s", "start_up_seconds"),
-        timing("evaluate s", "evaluate_seconds"),
-        timing("examples/s", "examples_per_second"),
-        timing("peak memory MB", "peak_memory_bytes", 1e-6),
-        timing("latency ms", "latency_seconds_batch_1", 1e3),
-        timing("sequences/s", "sequences_per_second_batch_64"),
-        timing("inference memory MB", "inference_peak_memory_bytes", 1e-6),
+        *_mean_columns(groups, _TIMINGS),
         text_column("threads", "threads", [", ".join(map(str, counts)) for counts in threads]),
-        text_column("device", "device", [", ".join(devices_of(one)) for one in groups.values()]),
+        text_column("device", "device", [", ".join(_devices(one)) for one in groups.values()]),
     ]
-    notes = [*_TIMING_NOTES, *common_notes(suite)]
+    notes = [*_TIMING_NOTES, *_common_notes(suite)]
     return _written(suite, directory / "timings", "Timings", columns, notes)
 
 
@@ -207,38 +238,19 @@ def write_costs(suite: Finished, directory: Path) -> list[Path]:
 
     ``costs`` has parameters and multiply-adds, ``costs-by-module`` where the multiply-adds are.
     """
-    groups, notes = suite.groups, common_notes(suite)
-
-    def column(heading: str, name: str, show: Callable[[Any], str], of: str = "") -> Column:
-        return _mean_column(groups, heading, name, show, of)
-
-    columns = [
-        *_name_columns(groups),
-        column("trained", "parameters_trained", _COUNT),
-        column("with head", "parameters_trained_with_head", _COUNT),
-        column("stored bytes", "stored_bytes", _COUNT),
-        column("dense MACs", "macs_dense_per_example", macs_text, "macs_dense"),
-        column("executed %", "macs_executed_share", percent),
-        column("effective %", "macs_effective_share", percent),
-        column("padding %", "macs_executed_padding_share", percent),
-        column("dense at 128", "macs_dense_at_128_tokens", macs_text),
-        column("executed % at 128", "macs_executed_share_at_128_tokens", percent),
-        column("effective % at 128", "macs_effective_share_at_128_tokens", percent),
-        column("search MACs", "macs_search", macs_text, "search_macs"),
-        column("training MACs", "macs_training", macs_text, "training_macs"),
-        column("whole life MACs", "macs_whole_life", macs_text),
-    ]
+    names, notes = _name_columns(suite.groups), _common_notes(suite)
     examples = suite.runs["whole_life_inference_examples"].max()
     life = (
         f"A whole life is search, training and {examples:,.0f} effective forward passes, at mean "
         "lengths; training runs dense kernels, padding not counted."
     )
-    told = [_UNIT_NOTE, _LENGTH_NOTE, life, *notes]
     by_module = (
         f"{_UNIT_NOTE} Effective MACs of one sequence of the run's mean length, in % of the dense "
         "model's: by operator, then by module; either adds up to the effective MACs."
     )
-    parts = [*_name_columns(groups), *_share_columns(suite)]
+    columns = [*names, *_mean_columns(suite.groups, _COSTS)]
+    told = [_UNIT_NOTE, _LENGTH_NOTE, life, *notes]
+    parts = [*names, *_share_columns(suite)]
     title = "Multiply-adds by operator and by module"
     return [
         *_written(suite, directory / "costs", "Costs", columns, told),
@@ -250,14 +262,13 @@ def write_savings(suite: Finished, directory: Path) -> list[Path]:
     """Write what training saves, in MACs (``savings``) and in seconds (``savings-time``)."""
     groups, written = suite.groups, []
     for unit, (name, title, heading, scale, note) in _SAVINGS.items():
-        means = [mean_effort(group, unit) for group in groups.values()]
+        means = [Effort.mean(group, unit) for group in groups.values()]
         saved = savings_of(groups, unit)
         columns = _name_columns(groups)[:-1]
         for part in ("search", "training"):
-            values = [getattr(mean, part) / scale for mean in means]
-            texts = [f"{value:.2f}" for value in values]
-            fields = {f"{part}_{unit}": [getattr(mean, part) for mean in means]}
-            columns.append(Column(f"{part} {heading}", texts, fields))
+            values = [getattr(mean, part) for mean in means]
+            texts = [f"{value / scale:.2f}" for value in values]
+            columns.append(Column(f"{part} {heading}", texts, {f"{part}_{unit}": values}))
         for told, part in (
             ("saved %", "whole"), ("fewer examples", "fewer_examples"),
             ("cheaper examples", "cheaper_examples"), ("search", "search"),
@@ -268,89 +279,57 @@ def write_savings(suite: Finished, directory: Path) -> list[Path]:
     return written
 
 
-def headlines(rows: Iterable[RunRow]) -> dict[RunId, Headline]:
+def headlines(suite: Finished) -> pd.DataFrame:
     """The numbers that a reader wants first of each run, for lists of runs.
 
-    Args:
-        rows: from :func:`sparsetune.reporting.load.collect`, all runs of their tasks.
-
     Returns:
-        Of each run the primary metric, effective MACs of the dense model's for one example,
-        trained parameters, and time saved (of the dense runs' mean seconds, search included,
-        negative if it took longer; dense runs have none).
+        A line a run, its index backbone, task, method and seed: the primary metric, effective MACs
+        of the dense model's for one example, trained parameters, and time saved (of the dense runs'
+        mean seconds, search included, negative if it took longer; dense runs have none).
+        Percentages have two decimals; NaN is undefined.
     """
-    known = list(rows)
-    groups = finished(known, [row.key for row in known]).groups
-    told: dict[RunId, Headline] = {}
-    for key, runs in groups.items():
-        dense = groups.get((*key[:2], REFERENCE_METHOD))
-        saved: Sequence[float | None] = [None] * len(runs)
+    runs, saved = suite.runs, pd.Series(None, suite.runs.index, dtype=float)
+    for key, group in suite.groups.items():
+        dense = suite.groups.get((*key[:2], REFERENCE_METHOD))
         if dense is not None and key[2] != REFERENCE_METHOD:
-            saved = saved_shares(runs, dense, "seconds")
-        for run, part in zip(runs.itertuples(), saved, strict=True):
-            fractions = (run.score, run.macs_effective_share_of_dense, part)
-            names = (name for name in _NUMBERS if name.endswith("percent"))
-            told[*key, run.seed] = {"parameters_trained": float(run.parameters_trained)} | {
-                name: round(100 * value, 2)
-                for name, value in zip(names, fractions, strict=True)
-                if value is not None
-            }
-    return told
+            saved[group.index] = saved_shares(group, dense, "seconds")
+    parts = (runs["score"], runs["macs_effective_share_of_dense"], saved)
+    score, macs, time = ((100 * part.astype(float)).round(2) for part in parts)
+    numbers = (score, macs, runs["parameters_trained"].astype(float), time)
+    found = dict(zip(_NUMBERS, numbers, strict=True))
+    return pd.DataFrame(found).set_index(pd.MultiIndex.from_frame(runs[[*KEY, "seed"]]))
 
 
-def spread(of_seeds: Sequence[Headline]) -> dict[str, float]:
-    """Mean, sample standard deviation and count of one method's numbers, at least one seed's.
+def spread(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Mean, sample standard deviation and count of each method's numbers over its seeds.
+
+    Args:
+        numbers: lines of :func:`headlines`.
 
     Returns:
-        ``<name>_mean`` for every name that a seed has, ``<name>_sd`` where two or more have it,
-        and ``seeds_count``.
-
-    Example:
-        >>> spread([{"score_percent": 80.0}, {"score_percent": 82.0}])
-        {'score_percent_mean': 81.0, 'score_percent_sd': 1.41, 'seeds_count': 2.0}
+        A line a method, with two decimals: ``<name>_mean``, ``<name>_sd`` (None where fewer than
+        two seeds have the number) and ``seeds_count``.
     """
-    told: dict[str, float] = {}
-    for name in _NUMBERS:
-        values = [numbers[name] for numbers in of_seeds if name in numbers]
-        if values:
-            told[f"{name}_mean"] = round(statistics.fmean(values), 2)
-        if len(values) > 1:
-            told[f"{name}_sd"] = round(statistics.stdev(values), 2)
-    return {**told, "seeds_count": float(len(of_seeds))}
+    methods = numbers.groupby(level="method", sort=False)
+    found = methods.agg(["mean", "std"]).round(2)
+    found.columns = [f"{name}_{'mean' if end == 'mean' else 'sd'}" for name, end in found.columns]
+    found["seeds_count"] = methods.size().astype(float)
+    return found.astype(object).where(found.notna(), None)
 
 
-def columns_of(methods: Mapping[str, Mapping[str, float]]) -> list[Column]:
-    """A table of method id -> :func:`spread`, with one line per method."""
-
-    def text(name: str, told: Mapping[str, float]) -> str:
-        mean, deviation = told.get(f"{name}_mean"), told.get(f"{name}_sd")
+def columns_of(spreads: pd.DataFrame) -> list[Column]:
+    """A table of :func:`spread`, with one line per method."""
+    columns = [text_column("method", "method", list(spreads.index))]
+    for name, heading in _NUMBERS.items():
+        own = spreads[[f"{name}_mean", f"{name}_sd"]]
         show = "{:z.1f}".format if name.endswith("percent") else _COUNT
         # A count that is the same for all seeds needs no spread.
-        varies = deviation is not None and (deviation or show is not _COUNT)
-        return ABSENT if mean is None else show(mean) + (f" ± {show(deviation)}" if varies else "")
-
-    spreads = list(methods.values())
-    columns = [text_column("method", "method", list(methods))]
-    for name, heading in _NUMBERS.items():
-        ends = [f"{name}_{end}" for end in ("mean", "sd")]
-        fields = {end: [told.get(end) for told in spreads] for end in ends}
-        columns.append(Column(heading, [text(name, told) for told in spreads], fields))
-    counts = [int(told["seeds_count"]) for told in spreads]
-    return [*columns, number_column("seeds", "seeds_count", counts)]
-
-
-def macs_text(value: float) -> str:
-    """A number of MACs with three digits and a unit.
-
-    Example:
-        >>> macs_text(11_174_000_000), macs_text(512)
-        ('11.2 G', '512')
-    """
-    rounded = float(f"{value:.3g}")
-    for size, letter in _UNITS:
-        if rounded >= size:
-            return f"{rounded / size:.3g} {letter}"
-    return f"{rounded:.3g}"
+        texts = [
+            spread_text(mean, None if show is _COUNT and not deviation else deviation, show)
+            for mean, deviation in own.itertuples(index=False)
+        ]
+        columns.append(Column(heading, texts, {end: list(own[end]) for end in own}))
+    return [*columns, number_column("seeds", "seeds_count", map(int, spreads["seeds_count"]))]
 
 
 def best_epoch(epochs: Sequence[EpochScore], metric: str) -> tuple[float, float] | None:
@@ -375,14 +354,16 @@ def _written(
 def _name_columns(groups: Groups) -> list[Column]:
     """Backbone, task and method, of which each row is, and how many seeds it has."""
     names = [text_column(name, name, [key[at] for key in groups]) for at, name in enumerate(KEY)]
-    return [*names, number_column("seeds", "seeds_count", list(map(len, groups.values())))]
+    return [*names, number_column("seeds", "seeds_count", map(len, groups.values()))]
 
 
-def _mean_column(
-    groups: Groups, heading: str, name: str, show: Callable[[Any], str], of: str = ""
-) -> Column:
-    means = [mean_of(group[of or name]) for group in groups.values()]
-    return number_column(heading, name, means, show)
+def _mean_columns(groups: Groups, wanted: Sequence[_Mean]) -> list[Column]:
+    columns = []
+    for heading, names, show in wanted:
+        name, _, of = names.partition("=")
+        means = [mean_of(group[of or name]) for group in groups.values()]
+        columns.append(number_column(heading, name, means, show))
+    return columns
 
 
 def _one_metric(runs: pd.DataFrame) -> str:
@@ -400,13 +381,6 @@ def _scores(group: pd.DataFrame, metric: str) -> list[float | None]:
     return [metrics.get(metric) for metrics in group["metrics"]]
 
 
-def _score_text(values: Iterable[float | None], metric: str) -> str:
-    found, scale = list(values), scale_of(metric)
-    mean, deviation = mean_of(found), deviation_of(found)
-    text = ABSENT if mean is None else scale.text(mean)
-    return text if deviation is None else f"{text} ± {scale.text(deviation)}"
-
-
 def _interval(group: pd.DataFrame, metric: str) -> Sequence[float | None] | None:
     """Bootstrap interval of a single run's score; several seeds have a deviation instead."""
     return group["intervals"].iloc[0].get(metric) if len(group) == 1 else None
@@ -421,19 +395,22 @@ def _interval_note(groups: Groups) -> str:
 
 
 def _score_column(groups: Groups, metric: str) -> Column:
-    scale, texts = scale_of(metric), []
-    scores = [_scores(group, metric) for group in groups.values()]
-    ends = [_interval(group, metric) or (None, None) for group in groups.values()]
-    for values, (low, high) in zip(scores, ends, strict=True):
+    scale, texts, lines = scale_of(metric), [], []
+    for group in groups.values():
+        values = _scores(group, metric)
+        mean, deviation = mean_of(values), deviation_of(values)
+        low, high = _interval(group, metric) or (None, None)
         told = "" if low is None or high is None else f" [{scale.text(low)}, {scale.text(high)}]"
-        texts.append(_score_text(values, metric) + told)
-    fields = {
-        f"{metric}_mean": list(map(mean_of, scores)),
-        f"{metric}_sd": list(map(deviation_of, scores)),
-        f"{metric}_low": [low for low, _ in ends],
-        f"{metric}_high": [high for _, high in ends],
-    }
-    return Column(scale.heading, texts, fields)
+        texts.append(spread_text(mean, deviation, scale.text) + told)
+        lines.append((mean, deviation, low, high))
+    return Column(scale.heading, texts, _fields(metric, ("mean", "sd", "low", "high"), lines))
+
+
+def _fields(
+    stem: str, ends: Sequence[str], lines: Sequence[Sequence[Any]]
+) -> dict[str, Sequence[Any]]:
+    """Fields for the CSV, from lines of their values."""
+    return {f"{stem}_{end}": [line[place] for line in lines] for place, end in enumerate(ends)}
 
 
 def _best_epoch_columns(groups: Groups, metric: str) -> list[Column]:
@@ -443,16 +420,14 @@ def _best_epoch_columns(groups: Groups, metric: str) -> list[Column]:
     texts, lines = [], []
     for group in groups.values():
         best = [best_epoch(epochs, metric) for epochs in group["epoch_scores"]]
-        epochs, values = [], []
-        if all(best):
-            epochs, values = [f"{one[0]:g}" for one in best if one], [one[1] for one in best if one]
-        mean, deviation = (mean_of(values) if values else None), deviation_of(values)
-        lines.append((mean, deviation, ";".join(epochs)))
+        found = [] if None in best else [one for one in best if one]
+        epochs, values = [f"{one[0]:g}" for one in found], [one[1] for one in found]
+        mean, deviation = mean_of(values), deviation_of(values)
         shown = ", ".join(epochs if len(set(epochs)) > 1 else epochs[:1])
-        several = "" if deviation is None else f" ± {percent(deviation)}"
-        texts.append(f"{percent(mean)}{several} ({shown})" if values else ABSENT)
-    names = (f"{metric}_best_epoch_mean", f"{metric}_best_epoch_sd", "best_epochs")
-    return [Column("best epoch", texts, dict(zip(names, zip(*lines, strict=True), strict=True)))]
+        texts.append(spread_text(mean, deviation, percent) + (f" ({shown})" if found else ""))
+        lines.append((mean, deviation, ";".join(epochs)))
+    fields = _fields(f"{metric}_best_epoch", ("mean", "sd"), lines)
+    return [Column("best epoch", texts, {**fields, "best_epochs": [line[2] for line in lines]})]
 
 
 def _difference_column(groups: Groups, metric: str) -> Column:
@@ -470,29 +445,64 @@ def _difference_column(groups: Groups, metric: str) -> Column:
     )
 
 
-def _collapsed_column(groups: Groups) -> Column:
-    counts = [sum(group["collapsed"]) for group in groups.values()]
+def _flag_column(groups: Groups) -> Column:
+    counts = [None if group.empty else sum(group["collapsed"]) for group in groups.values()]
     texts = [
-        "" if not n else "collapsed" if n == len(group) else f"collapsed {n}/{len(group)}"
+        _NOT_RUN if n is None
+        else "" if not n else "collapsed" if n == len(group) else f"collapsed {n}/{len(group)}"
         for n, group in zip(counts, groups.values(), strict=True)
-    ]
+    ]  # fmt: skip
     return Column("flag", texts, {"collapsed_count": counts}, left=True)
 
 
 def _share_columns(suite: Finished) -> list[Column]:
     """Effective MACs by operator and by module, over the dense model's."""
-    runs = suite.runs
+    runs, columns = suite.runs, []
     there = {name for run in runs["macs_by_module"] for name, macs in run.items() if macs}
     operators = dict.fromkeys(name for run in runs["macs_by_operator"] for name in run)
     chosen = [("macs_by_operator", name) for name in operators]
     chosen += [("macs_by_module", name) for name in _MODULES if name in there]
-    columns = []
     for kind, name in chosen:
-        shares = runs[kind].map(lambda of, name=name: of[name]) / runs["macs_dense_per_example"]
-        means = shares.groupby([runs[part] for part in KEY], sort=False).agg(mean_of)
+        means = [
+            mean_of(group[kind].map(itemgetter(name)) / group["macs_dense_per_example"])
+            for group in suite.groups.values()
+        ]
         heading = f"{name.replace('_', ' ')} %"
-        columns.append(number_column(heading, f"{name}_share", list(means), percent))
+        columns.append(number_column(heading, f"{name}_share", means, percent))
     return columns
+
+
+def _devices(runs: pd.DataFrame) -> list[str]:
+    """Names of the devices that runs were trained and evaluated on, sorted."""
+    # The cost stage only counts, so where it ran does not matter.
+    return sorted({name for names in runs["devices"] for name in names})
+
+
+def _common_notes(suite: Finished) -> list[str]:
+    """Footnotes about what is absent, unlike the rest, or not to be compared with others."""
+    groups, notes = suite.groups, []
+    names = {key: "/".join(key) for key in [*suite.order, *groups]}
+    if is_generated(key[1] for key in groups):
+        notes.append(
+            f"Tasks called {GENERATED_PREFIX}... are generated and small: they are not the "
+            "published benchmarks, and their scores compare with nobody else's."
+        )
+    if absent := [names[key] for key in suite.order if key not in groups]:
+        notes.append(f"Not run: {', '.join(absent)}.")
+    told = [f"{key[2]} on {key[0]}: not run: {why}." for key, why in suite.refusals.items()]
+    notes.extend(dict.fromkeys(told))
+    seeds = set(suite.runs["seed"])
+    gaps = {key: sorted(seeds - set(group["seed"])) for key, group in groups.items()}
+    missing = [f"{names[key]} ({', '.join(map(str, gap))})" for key, gap in gaps.items() if gap]
+    if missing:
+        notes.append(f"Missing seeds: {', '.join(missing)}.")
+    if dirty := [names[key] for key, group in groups.items() if any(group["dirty"])]:
+        which = "all of them" if len(dirty) == len(groups) else ", ".join(dirty)
+        notes.append(f"Run from a work tree with uncommitted changes: {which}.")
+    devices = _devices(suite.runs)
+    if len(devices) > 1:
+        notes.append(f"Run on different devices: {', '.join(devices)}.")
+    return notes
 
 
 def _scale_notes(metrics: Sequence[str]) -> list[str]:
@@ -530,15 +540,3 @@ def _undefined_notes(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
             unexplained += [f"{heading} of {method}" for method in methods]
     first = [f"Undefined for at least one seed: {', '.join(unexplained)}."] if unexplained else []
     return first + explained
-
-
-def _with_refused(column: Column, methods: Sequence[str]) -> Column:
-    """Add a line for each refused method: its name, no numbers, and the flag."""
-    told = {"method": list(methods), "flag": [_NOT_RUN] * len(methods)}
-    texts = [*column.texts, *told.get(column.heading, [ABSENT] * len(methods))]
-    empty = [None] * len(methods)
-    fields = {
-        name: [*values, *(methods if name == "method" else empty)]
-        for name, values in column.fields.items()
-    }
-    return replace(column, texts=texts, fields=fields)

@@ -8,15 +8,20 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sparsetune.errors import DataError
 from sparsetune.records import read_json
 from sparsetune.reporting.render import Column, number_column, percent, text_column, write_table
 
 _UNITS = ("heads", "neurons")
+_CHANCES = tuple(f"{unit}_chance_fraction" for unit in _UNITS)
+_NAMES = ("backbone", "compared", "tickets")
 _IDENTITY = ("backbone", "task", "recipe")
 # What differs -> the origins of tickets that are compared so: drawn tickets do not look at the
 # task, and those of whole layers neither at the seed.
@@ -51,9 +56,6 @@ class KeptUnits:
     origin: str
     heads: np.ndarray
     neurons: np.ndarray
-
-
-_Pair = tuple[KeptUnits, KeptUnits]
 
 
 def read_kept(path: Path) -> KeptUnits:
@@ -109,20 +111,27 @@ def write_tickets(tickets: Iterable[Path], directory: Path) -> list[Path]:
     Raises:
         DataError: as :func:`read_kept`.
     """
-    found = [read_kept(path) for path in tickets]
-    pairs = {
-        name: pairs
-        for backbone in dict.fromkeys(ticket.backbone for ticket in found)
-        for name, pairs in _pairs([one for one in found if one.backbone == backbone]).items()
-    }
+    pairs = pd.DataFrame(
+        _pairs([read_kept(path) for path in tickets]), columns=[*_NAMES, *_UNITS, *_CHANCES]
+    )
+    groups = dict(iter(pairs.groupby(list(_NAMES), sort=False)))
     columns = [
-        text_column(heading, heading, [name[place] for name in pairs])
-        for place, heading in enumerate(("backbone", "compared", "tickets"))
+        text_column(name, name, [label[place] for label in groups])
+        for place, name in enumerate(_NAMES)
     ]
-    columns.append(number_column("pairs", "pairs_count", list(map(len, pairs.values()))))
-    for unit in _UNITS:
-        columns += _columns(unit, pairs.values())
-    notes = _NOTES if pairs else ("No two tickets of this suite can be compared.",)
+    columns.append(number_column("pairs", "pairs_count", map(len, groups.values())))
+    for unit, by_chance in zip(_UNITS, _CHANCES, strict=True):
+        means, lowest, highest = (
+            [pick(group[unit]) for group in groups.values()]
+            for pick in (statistics.fmean, min, max)
+        )
+        common = f"{unit}_common_fraction"
+        ends = {f"{common}_lowest": lowest, f"{common}_highest": highest}
+        texts = list(map(percent, means))
+        columns.append(Column(f"{unit} in common %", texts, {f"{common}_mean": means, **ends}))
+        chances = [statistics.fmean(group[by_chance]) for group in groups.values()]
+        columns.append(number_column("chance %", by_chance, chances, percent))
+    notes = _NOTES if groups else ("No two tickets of this suite can be compared.",)
     return write_table(directory / "tickets", "Tickets in common", columns, notes)
 
 
@@ -133,37 +142,23 @@ def _mask(kept: Sequence[Sequence[int]], width: int, layers: Sequence[int] | Non
     return mask
 
 
-def _pairs(own: Sequence[KeptUnits]) -> dict[tuple[str, str, str], list[_Pair]]:
-    """(backbone, what differs, recipes) -> the pairs of tickets that differ in it alone."""
-    recipes = list(dict.fromkeys(ticket.recipe for ticket in own))
-    found: dict[tuple[int, ...], list[_Pair]] = {}
-    for one, other in combinations(own, 2):
-        differing = [name for name in _ORIGINS if getattr(one, name) != getattr(other, name)]
-        if len(differing) == 1 and {one.origin, other.origin} <= _ORIGINS[differing[0]]:
-            places = sorted({recipes.index(one.recipe), recipes.index(other.recipe)})
-            found.setdefault((list(_ORIGINS).index(differing[0]), *places), []).append((one, other))
-    named = {}
-    for kind, *places in sorted(found):
-        names = ", ".join(recipes[place] for place in places)
-        named[own[0].backbone, f"{list(_ORIGINS)[kind]}s", names] = found[kind, *places]
-    return named
-
-
-def _columns(unit: str, pairs: Iterable[Sequence[_Pair]]) -> tuple[Column, Column]:
-    """What the pairs of each line have in common, and would have by chance."""
-    found = [
-        np.array([share_in_common(getattr(one, unit), getattr(other, unit)) for one, other in of])
-        for of in pairs
-    ]
-    shares, chances = ([list(of[:, place]) for of in found] for place in (0, 1))
-    means = list(map(statistics.fmean, shares))
-    fields = {
-        f"{unit}_common_fraction_mean": means,
-        f"{unit}_common_fraction_lowest": list(map(min, shares)),
-        f"{unit}_common_fraction_highest": list(map(max, shares)),
-    }
-    chance = list(map(statistics.fmean, chances))
-    return (
-        Column(f"{unit} in common %", list(map(percent, means)), fields),
-        number_column("chance %", f"{unit}_chance_fraction", chance, percent),
+def _pairs(tickets: Sequence[KeptUnits]) -> list[tuple[Any, ...]]:
+    """Pairs that differ in one thing alone, as lines of the frame, in the order to print."""
+    backbones, recipes = (
+        list(dict.fromkeys(getattr(ticket, name) for ticket in tickets))
+        for name in ("backbone", "recipe")
     )
+    found = []
+    for one, other in combinations(tickets, 2):
+        differing = [name for name in _ORIGINS if getattr(one, name) != getattr(other, name)]
+        if one.backbone != other.backbone or len(differing) != 1:
+            continue
+        kind = differing[0]
+        if {one.origin, other.origin} <= _ORIGINS[kind]:
+            places = sorted({recipes.index(one.recipe), recipes.index(other.recipe)})
+            order = (backbones.index(one.backbone), list(_ORIGINS).index(kind), places)
+            shares = [share_in_common(getattr(one, unit), getattr(other, unit)) for unit in _UNITS]
+            names = ", ".join(recipes[place] for place in places)
+            own, chance = zip(*shares, strict=True)
+            found.append((order, (one.backbone, f"{kind}s", names, *own, *chance)))
+    return [line for _, line in sorted(found, key=itemgetter(0))]

@@ -33,16 +33,17 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
     """
     # Here and not above: they need pandas, and the workflow imports this module for names only.
     from sparsetune.reporting.claims import as_data, counts, write_claims
-    from sparsetune.reporting.load import collect, finished
+    from sparsetune.reporting.load import collect
     from sparsetune.reporting.tickets import read_kept
     from sparsetune.reporting.verdicts import Evidence, judge
 
     clock = Clock()
     file = catalogue.root / CLAIMS_FILE
     claims = read_claims(file, catalogue)
-    rows = collect(path for run in suite.runs for path in record_paths(results, run))
+    records = (path for run in suite.runs for path in record_paths(results, run))
+    done = collect(records, [run.key for run in suite.runs])
     evidence = Evidence(
-        groups=finished(rows, [run.key for run in suite.runs]).groups,
+        groups=done.groups,
         architectures={run.backbone.id: run.backbone.architecture for run in suite.runs},
         tickets=[read_kept(path) for path in _asked_about(claims, suite, results)],
         pretraining_macs=_pretraining_macs(suite, resources),
@@ -56,7 +57,7 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
         measured={
             "verdicts": counts(judgements),
             "claims": [as_data(one) for one in judgements],
-            "runs_count": len(rows),
+            "runs_count": len(done.runs),
         },
         where=clock.where(),
     )

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sparsetune.config.settings import ID
 from sparsetune.errors import ConfigError
@@ -20,7 +21,7 @@ from sparsetune.evaluation.statistics import (
     paired_difference,
     resampled,
 )
-from sparsetune.reporting.load import Key, RunRow, collect, group_runs
+from sparsetune.reporting.load import Finished, collect
 from sparsetune.reporting.paired import Comparison, comparison_text
 
 
@@ -46,28 +47,26 @@ def compare_methods(results: Path, group: str, *, methods: tuple[str, str]) -> s
         raise ConfigError(f"--method: received {methods[1]!r}; allowed: another than --against")
     place = results / "runs" / group
     folders = [folder for method in methods for folder in _seed_folders(place, method)]
-    keys = [(backbone, task, method) for method in methods]
-    first, second = group_runs(collect(folders), keys).values()
-    if not (seeds := _seeds(first) & _seeds(second)):
+    groups = collect(folders).groups
+    sides = [groups[backbone, task, method] for method in methods]
+    if not (seeds := set(sides[0]["seed"]) & set(sides[1]["seed"])):
         told = ", ".join(
-            f"{method}: {sorted(_seeds(rows))}"
-            for method, rows in zip(methods, (first, second), strict=True)
+            f"{method}: {list(side['seed'])}" for method, side in zip(methods, sides, strict=True)
         )
         raise ConfigError(f"{place}: no seed in common; {told}")
-    metrics = [name for name in first[0].metrics if name in second[0].metrics]
-    sides = [[_Run(row) for row in rows if row.seed in seeds] for rows in (first, second)]
-    made = _compared(sides[0], sides[1], metrics)
+    first, second = (
+        [_Run(row) for row in side.itertuples() if row.seed in seeds] for side in sides
+    )
+    metrics = [name for name in first[0].row.metrics if name in second[0].row.metrics]
+    made = _compared(first, second, metrics)
     return comparison_text(made, level=DEFAULT.level, resamples=DEFAULT.resamples)
 
 
-def headline_comparisons(
-    rows: Sequence[RunRow], *, order: Sequence[Key], against: str
-) -> tuple[list[Comparison], list[str]]:
+def headline_comparisons(suite: Finished, *, against: str) -> tuple[list[Comparison], list[str]]:
     """Compare every method of a suite with one of them, by each task's primary metric.
 
     Args:
-        rows: from :func:`sparsetune.reporting.load.collect`.
-        order: (backbone, task, method) of the whole suite, in the order to print.
+        suite: finished runs.
         against: the method that the others are compared with.
 
     Returns:
@@ -76,25 +75,24 @@ def headline_comparisons(
     Raises:
         DataError: predictions are missing or damaged, or two methods have other examples.
     """
-    groups = group_runs(rows, order)
     made: list[Comparison] = []
     alone: list[str] = []
     dense: dict[Path, _Run] = {}
-    for key, rows_of in groups.items():
-        reference = groups.get((*key[:2], against), [])
+    for key, runs in suite.groups.items():
         if key[2] == against:
             continue
-        seeds = _seeds(reference) & _seeds(rows_of)
-        if not seeds:
+        reference = suite.groups.get((*key[:2], against), runs.iloc[:0])
+        chosen = reference[reference["seed"].isin(runs["seed"])]
+        if chosen.empty:
             alone.append("/".join(key))
             continue
         # The reference's answers are kept for the other methods of their task, no longer.
-        chosen = [row for row in reference if row.seed in seeds]
-        kept = {folder: run for folder, run in dense.items() if run.row.key == chosen[0].key}
-        dense = kept | {row.folder: _Run(row) for row in chosen if row.folder not in kept}
-        first = [dense[row.folder] for row in chosen]
-        second = [_Run(row) for row in rows_of if row.seed in seeds]
-        made += _compared(first, second, [rows_of[0].headline_metric])
+        kept = {row.folder: dense.get(row.folder) or _Run(row) for row in chosen.itertuples()}
+        dense = {
+            f: run for f, run in dense.items() if (run.row.backbone, run.row.task) == key[:2]
+        } | kept
+        second = [_Run(row) for row in runs[runs["seed"].isin(chosen["seed"])].itertuples()]
+        made += _compared(list(kept.values()), second, [runs["metric"].iloc[0]])
     told = f"No run of {against} with the same seed: {', '.join(alone)}."
     return made, [told] if alone else []
 
@@ -102,10 +100,9 @@ def headline_comparisons(
 class _Run:
     """A run with its answers, read once, and scored on the resamples once by each metric."""
 
-    def __init__(self, row: RunRow) -> None:
-        count = row.evaluate.measured.n_examples
-        self.row = row
-        self.answers = read_predictions(row.folder / NAME, count=count)
+    def __init__(self, row: Any) -> None:
+        self.row = row  # of the frame
+        self.answers = read_predictions(row.folder / NAME, count=row.n_examples)
         self._resampled: dict[str, Resampled] = {}
 
     def resampled(self, metric: str) -> Resampled:
@@ -133,22 +130,18 @@ def _seed_folders(place: Path, method: str) -> list[Path]:
     return sorted((place / method).glob("seed-*"))
 
 
-def _seeds(rows: Sequence[RunRow]) -> set[int]:
-    return {row.seed for row in rows}
-
-
 def _compared(
     first: Sequence[_Run], second: Sequence[_Run], metrics: Sequence[str]
 ) -> list[Comparison]:
     """One comparison per metric, over all pairs of runs."""
-    examples = first[0].answers
+    examples, row = first[0].answers, second[0].row
     for run in (*first, *second):
         require_same_examples(examples, run.answers)
     pairs = list(zip(first, second, strict=True))
     right = [(one.right, other.right) for one, other in pairs]
     return [
         Comparison(
-            key=second[0].row.key,
+            key=(row.backbone, row.task, row.method),
             against=first[0].row.method,
             metric=metric,
             seeds=tuple(run.row.seed for run in second),
@@ -165,5 +158,4 @@ def _compared(
 
 def _mean_score(runs: Sequence[_Run], metric: str) -> float | None:
     values = [run.row.metrics[metric] for run in runs]
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None
+    return None if None in values else statistics.fmean(values)

@@ -38,11 +38,11 @@ def make_figures(suite: Suite, *, results: Path, output: Path) -> None:
     """
     # Here and not above, since the workflow asks this module for names only.
     from sparsetune.reporting import figures
-    from sparsetune.reporting.load import collect, finished
+    from sparsetune.reporting.load import collect
     from sparsetune.reporting.page import write_interactive
 
-    rows = collect(path for run in suite.runs for path in record_paths(results, run))
-    done = finished(rows, [run.key for run in suite.runs])
+    records = (path for run in suite.runs for path in record_paths(results, run))
+    done = collect(records, [run.key for run in suite.runs])
     if _has_reference(suite):
         title = f"Suite {suite.id}: what methods reach and what they cost"
         write_interactive(done, output / INTERACTIVE, title=title)

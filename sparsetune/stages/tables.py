@@ -28,7 +28,7 @@ def make_tables(
     # Here and not above: they need pandas, and the workflow imports this module for names only.
     from sparsetune.evaluation.statistics import DEFAULT
     from sparsetune.reporting import tables
-    from sparsetune.reporting.load import collect, finished
+    from sparsetune.reporting.load import collect
     from sparsetune.reporting.paired import write_paired
     from sparsetune.reporting.published import write_published
     from sparsetune.reporting.tickets import write_tickets
@@ -38,16 +38,15 @@ def make_tables(
     if group not in (None, *known):
         raise ConfigError(refusal("--group", suite.id, group, known))
     chosen = [run for run in suite.runs if group in (None, f"{run.backbone.id}/{run.task.id}")]
-    rows = collect(path for run in chosen for path in record_paths(results, run))
-    order = [run.key for run in chosen]
+    records = (path for run in chosen for path in record_paths(results, run))
     refusals = {(one.backbone, one.task, one.method): one.reason for one in suite.refusals}
-    done = finished(rows, order, refusals)
+    done = collect(records, [run.key for run in chosen], refusals)
     if group is not None:
         backbone, task = group.split("/")
         tables.write_task_table(done, output / backbone, backbone=backbone, task=task)
         return
     tables.write_headline(done, output)
-    compared, left_out = headline_comparisons(rows, order=done.order, against=REFERENCE_METHOD)
+    compared, left_out = headline_comparisons(done, against=REFERENCE_METHOD)
     write_paired(
         compared, output, against=REFERENCE_METHOD, left_out=left_out, level=DEFAULT.level,
         resamples=DEFAULT.resamples,

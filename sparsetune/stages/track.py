@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from sparsetune.config.metric import scale_of
 from sparsetune.config.suite import RunSpec, Suite
@@ -21,9 +24,9 @@ from sparsetune.records import (
     sha256_of,
     write_record,
 )
-from sparsetune.reporting.load import RunRow, collect
+from sparsetune.reporting.load import Finished, RunId, collect
 from sparsetune.reporting.render import markdown, rendered
-from sparsetune.reporting.tables import Headline, RunId, columns_of, headlines, spread
+from sparsetune.reporting.tables import columns_of, headlines, spread
 from sparsetune.stages.tables import record_paths
 from sparsetune.tracking import views
 from sparsetune.tracking.client import RunKey, one_line, prepare
@@ -83,8 +86,7 @@ def track_suite(
     clock = Clock()
     clock.ready()
     folder = results / suite.id
-    rows = {(*row.key, row.seed): row for row in _rows(suite, folder)}
-    numbers = headlines(rows.values())
+    rows, numbers = _known(suite, folder)
     tasks = {run.task.id: run.task for run in suite.runs}
     data = {name: _task_data(task, resources / "datasets") for name, task in tasks.items()}
     entries = _Entries(suite, folder, resources, rows, numbers, data).all()
@@ -119,17 +121,21 @@ def _methods(suite: Suite) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys(run.key for run in suite.runs))
 
 
-def _rows(suite: Suite, folder: Path) -> list[RunRow]:
-    rows = []
+def _known(suite: Suite, folder: Path) -> tuple[dict[RunId, Any], pd.DataFrame]:
+    """The finished runs, and their numbers as :func:`headlines` tells them."""
+    found = []
     for run in suite.runs:
         # A run that does not fit together is published without headline; ``tables`` refuses it
         # by name.
         with suppress(SparsetuneError):
-            (row,) = collect(record_paths(folder, run))
-            headlines([row])
-            scale_of(row.headline_metric)
-            rows.append(row)
-    return rows
+            one = collect(record_paths(folder, run))
+            scale_of(one.runs["metric"].iloc[0])
+            found.append(one.runs)
+    if not found:
+        return {}, pd.DataFrame()
+    runs = pd.concat(found, ignore_index=True)
+    rows = {(run.backbone, run.task, run.method, run.seed): run for run in runs.itertuples()}
+    return rows, headlines(Finished(runs, _methods(suite), {}))
 
 
 @dataclass(frozen=True)
@@ -165,8 +171,8 @@ class _Entries:
     suite: Suite
     folder: Path
     resources: Path
-    rows: Mapping[RunId, RunRow]
-    numbers: Mapping[RunId, Headline]
+    rows: Mapping[RunId, Any]
+    numbers: pd.DataFrame
     data: Mapping[str, _TaskData | None]
 
     def all(self) -> list[Entry]:
@@ -190,10 +196,10 @@ class _Entries:
             records,
             history,
             (*records, place / "predictions.parquet", history),
-            headline=self.numbers.get((*run.key, run.seed), {}),
-            tags={"metric": scale_of(row.headline_metric).heading} if row else {},
+            headline=dict(self.numbers.loc[(*run.key, run.seed)].dropna()) if row else {},
+            tags={"metric": scale_of(row.metric).heading} if row else {},
             note=views.run_note(run, place),
-            data=self._data(run, row.tune.inputs if row else {}),
+            data=self._data(run, row.inputs if row else {}),
         )
 
     def _backbone(self, run: RunSpec) -> Entry:
@@ -235,22 +241,19 @@ class _Entries:
         return data.splits if data and data.record_sha256 in inputs.values() else ()
 
 
-def _parent(suite: Suite, group: tuple[str, str], numbers: Mapping[RunId, Headline]) -> Summary:
+def _parent(suite: Suite, group: tuple[str, str], numbers: pd.DataFrame) -> Summary:
     runs = [run for run in suite.runs if run.key[:2] == group]
-    methods: dict[str, list[Headline]] = {}
-    for run in runs:
-        if (*run.key, run.seed) in numbers:
-            methods.setdefault(run.method.id, []).append(numbers[*run.key, run.seed])
-    spreads = {method: spread(of_seeds) for method, of_seeds in methods.items()}
-    if not spreads:
+    own = numbers[[run_id[:2] == group for run_id in numbers.index]]
+    if own.empty:
         return Summary(note=views.group_note(runs, ""))
-    columns, title = columns_of(spreads), " on ".join(group)
+    spreads, title = spread(own), " on ".join(group)
+    columns = columns_of(spreads)
     return Summary(
         metrics={
-            f"{name}/{method}": told[name]
-            for name in dict.fromkeys(name for told in spreads.values() for name in told)
-            for method, told in spreads.items()
-            if name in told
+            f"{name}/{method}": value
+            for name in spreads
+            for method, value in spreads[name].items()
+            if value is not None
         },
         note=views.group_note(runs, rendered(columns, "md")),
         texts={"methods.md": markdown(title, columns, []), "methods.csv": rendered(columns, "csv")},

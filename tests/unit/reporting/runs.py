@@ -6,7 +6,7 @@ import json
 
 from unit.made_records import MACS, made_record
 
-from sparsetune.reporting.load import collect, finished
+from sparsetune.reporting.load import collect
 
 LENGTHS = [
     {"split": split, "padding": padding, "sequences": 400, "tokens_mean": 17.0, **MACS}
@@ -58,7 +58,7 @@ def changing(stage, **values):
 def suite_of(folders, order=("full", "lora"), refusals=None):
     """The finished runs beside what was asked for: keys, or methods on one backbone and task."""
     keys = [key if isinstance(key, tuple) else ("mini-bert", "mini-sst2", key) for key in order]
-    return finished(collect(folders) if folders else [], keys, refusals)
+    return collect(folders, keys, refusals)
 
 
 def lines_of(paths):

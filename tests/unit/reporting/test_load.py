@@ -6,17 +6,17 @@ from unit.reporting.runs import changing, scoring, suite_of, write_run
 
 from sparsetune.errors import DataError
 from sparsetune.reporting import load
-from sparsetune.reporting.load import collect, group_runs, mean_of
+from sparsetune.reporting.load import collect, mean_of
 
 
 def test_records_of_a_run_are_joined_and_runs_sorted(tmp_path):
     late = write_run(tmp_path, "lora", seed=10)
     early = write_run(tmp_path, "lora", seed=2)
     dense = write_run(tmp_path, "full", seed=0)
-    rows = collect([late / "cost.json", early / "tune.json", early / "evaluate.json", dense])
-    assert [(row.method, row.seed) for row in rows] == [("full", 0), ("lora", 2), ("lora", 10)]
-    assert rows[0].cost.measured.parameters_trained == 12_345
-    assert rows[0].headline_metric == "accuracy_fraction"
+    runs = collect([late / "cost.json", early / "tune.json", early / "evaluate.json", dense]).runs
+    found = list(zip(runs["method"], runs["seed"], strict=True))
+    assert found == [("full", 0), ("lora", 2), ("lora", 10)]
+    assert (runs["parameters_trained"][0], runs["metric"][0]) == (12_345, "accuracy_fraction")
 
 
 def test_each_record_is_read_once_however_many_runs(tmp_path, monkeypatch):
@@ -91,13 +91,12 @@ def test_a_record_without_a_value_is_named(tmp_path):
 
 def test_groups_follow_the_given_order_and_sort_seeds(tmp_path):
     folders = [write_run(tmp_path, "lora", seed=seed) for seed in (3, 1)]
-    rows = collect([*folders, write_run(tmp_path, "full")])
-    order = [("mini-bert", "mini-sst2", method) for method in ("lora", "full", "dsee")]
-    groups = group_runs(rows[::-1], order)
-    found = [(key[2], [row.seed for row in group]) for key, group in groups.items()]
+    folders.append(write_run(tmp_path, "full"))
+    groups = suite_of(folders, ("lora", "full", "dsee")).groups
+    found = [(key[2], list(group["seed"])) for key, group in groups.items()]
     assert found == [("lora", [1, 3]), ("full", [0])]
     with pytest.raises(DataError, match="mini-bert/mini-sst2/full is not in the suite"):
-        group_runs(rows, order[:1])
+        suite_of(folders, ("lora",))
 
 
 def test_the_frame_keeps_counts_whole_and_what_is_undefined_none(tmp_path):
@@ -109,7 +108,6 @@ def test_the_frame_keeps_counts_whole_and_what_is_undefined_none(tmp_path):
     assert list(runs["method"]) == ["full", "lora"]
     assert list(runs["score"]) == [0.8, None]
     assert runs["stored_bytes"].iloc[0] == 2**60 + 1
-    assert list(suite_of([]).groups) == []
 
 
 def test_a_part_of_a_suite_has_its_own_order_and_refusals(tmp_path):
@@ -124,7 +122,7 @@ def test_a_part_of_a_suite_has_its_own_order_and_refusals(tmp_path):
 def test_mean_is_exact_where_all_agree_and_undefined_with_a_gap():
     assert mean_of([2**60 + 1] * 3) == 2**60 + 1
     assert mean_of([1, 2]) == 1.5
-    assert mean_of([1, None]) is None
+    assert mean_of([1, None]) is mean_of([]) is None
 
 
 def test_reporting_imports_no_torch():

@@ -1,5 +1,4 @@
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from unit.reporting.runs import suite_of, write_run
@@ -11,7 +10,6 @@ from sparsetune.reporting.render import (
     number_column,
     rendered,
     text_column,
-    way,
     write_table,
 )
 from sparsetune.reporting.tables import write_headline, write_task_table
@@ -97,8 +95,7 @@ def test_markdown_leads_to_runs_by_the_text_that_names_their_rows(tmp_path, colu
     assert found == [f"- {name}: [seed 1](evaluate.json)" for name in names]
 
 
-def test_the_way_is_relative_and_within_a_page_too():
-    assert way(Path("r/runs/x.json"), Path("r/tables/bert")) == "../../runs/x.json"
+def test_a_cell_may_lead_somewhere_within_its_page():
     columns = [Column("a", ["b"], targets=["#b"], strong=True)]
     assert '<b><a href="#b">b</a></b>' in rendered(columns, "html")
 

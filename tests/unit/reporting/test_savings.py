@@ -1,6 +1,6 @@
-import statistics
 from dataclasses import asdict
 
+import pandas as pd
 import pytest
 from unit.reporting.runs import cells_of, lines_of, scoring, suite_of, write_run
 
@@ -68,8 +68,9 @@ def taking(seconds, *, search=0.0, score=0.8):
     return edit
 
 
-def headline(rows, method, seed=0):
-    return headlines(rows)["mini-bert", "mini-sst2", method, seed]
+def headline(runs, method):
+    numbers = headlines(collect(runs)).loc["mini-bert", "mini-sst2", method, 0]
+    return dict(numbers.dropna())
 
 
 def test_headline_worked_by_hand(tmp_path):
@@ -78,44 +79,51 @@ def test_headline_worked_by_hand(tmp_path):
         write_run(tmp_path, seed=1, edit=taking(13.0)),
         write_run(tmp_path, "lora", edit=taking(6.0, search=2.0, score=0.81239)),
     ]
-    rows = collect(runs)
     # The reference takes 8 and 12 seconds without loading, 10 in the mean; the run 5 + 2.
-    assert headline(rows, "lora") == {
+    assert headline(runs, "lora") == {
         "score_percent": 81.24,
         "macs_effective_percent": 62.5,
         "parameters_trained": 50.0,
         "time_saved_percent": 30.0,
     }
-    assert "time_saved_percent" not in headline(rows, "full")
+    assert "time_saved_percent" not in headline(runs, "full")
 
 
 def test_time_saved_is_that_of_the_savings_table(tmp_path):
     runs = [write_run(tmp_path, edit=taking(7.7))]
     runs += [write_run(tmp_path, "lora", seed=s, edit=taking(5.1 + s, search=0.3)) for s in (0, 1)]
-    rows = collect(runs)
     printed = lines_of(write_savings(suite_of(runs), tmp_path)[4:])[1]
-    mean = spread([headline(rows, "lora", seed) for seed in (0, 1)])["time_saved_percent_mean"]
+    mean = spread(headlines(collect(runs)))["time_saved_percent_mean"]["lora"]
     assert mean == pytest.approx(100 * float(printed["saved_whole_fraction"]), abs=0.01)
 
 
 def test_undefined_score_and_missing_reference_leave_gaps(tmp_path):
-    rows = collect([write_run(tmp_path, "lora", edit=taking(6.0, score=None))])
-    assert set(headline(rows, "lora")) == {"macs_effective_percent", "parameters_trained"}
+    runs = [write_run(tmp_path, "lora", edit=taking(6.0, score=None))]
+    assert set(headline(runs, "lora")) == {"macs_effective_percent", "parameters_trained"}
+
+
+def numbers(**columns):
+    """Lines of two seeds of one method, as :func:`headlines` tells them."""
+    index = [("mini-bert", "mini-sst2", "lora", seed) for seed in range(2)]
+    names = ["backbone", "task", "method", "seed"]
+    columns["time_saved_percent"] = [None, None]
+    return pd.DataFrame(columns, pd.MultiIndex.from_tuples(index, names=names), dtype=float)
+
+
+SAME = {"score_percent": [80.0, 82.0], "macs_effective_percent": [75.0] * 2,
+        "parameters_trained": [12345.0] * 2}  # fmt: skip
 
 
 def test_spread_is_mean_and_sample_deviation():
-    values = [80.0, 82.5, 81.0]
-    told = spread([{"score_percent": value} for value in values])
-    assert told["score_percent_mean"] == round(statistics.fmean(values), 2)
-    assert told["score_percent_sd"] == round(statistics.stdev(values), 2)
-    assert told["seeds_count"] == 3
-    assert "score_percent_sd" not in spread([{"score_percent": 80.0}])
+    told = spread(numbers(**SAME)).loc["lora"]
+    # 2 / sqrt(2); two decimals.
+    assert (told["score_percent_mean"], told["score_percent_sd"]) == (81.0, 1.41)
+    assert (told["seeds_count"], told["time_saved_percent_mean"]) == (2, None)
+    alone = spread(numbers(**{**SAME, "score_percent": [80.0, None]})).loc["lora"]
+    assert (alone["score_percent_mean"], alone["score_percent_sd"]) == (80.0, None)
 
 
 def test_table_shows_spread_where_seeds_differ():
-    seeds = [
-        {"score_percent": 80.0, "macs_effective_percent": 75.0, "parameters_trained": 12345.0},
-        {"score_percent": 82.0, "macs_effective_percent": 75.0, "parameters_trained": 12345.0},
-    ]
-    line = rendered(columns_of({"lora": spread(seeds)}), "md").splitlines()[-1]
+    columns = columns_of(spread(numbers(**SAME)))
+    line = rendered(columns, "md").splitlines()[-1]
     assert cells_of(line) == ["lora", "81.0 ± 1.4", "75.0 ± 0.0", "12,345", "-", "2"]

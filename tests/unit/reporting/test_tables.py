@@ -139,7 +139,7 @@ def test_task_without_runs_and_mixed_metrics_are_refused(tmp_path):
     with pytest.raises(DataError, match="primary metric is 'f1_fraction'"):
         task_table(folders, tmp_path)
     with pytest.raises(DataError, match="mini-bert/mini-sst2: no finished run"):
-        task_table([], tmp_path)
+        task_table([write_run(tmp_path, task="rte")], tmp_path, [("mini-bert", "rte", "full")])
     with pytest.raises(DataError, match="is not in the suite"):
         suite_of(folders, METHODS[1:])
 

@@ -94,7 +94,7 @@ def test_table_has_a_line_per_method_and_names_what_it_leaves_out(tmp_path):
     folders = [write(tmp_path, "full", 9), write(tmp_path, "lora", 4)]
     folders.append(write(tmp_path, "ia3", 4, seed=2))
     order = [(*KEYS[0][:2], method) for method in ("full", "lora", "ia3")]
-    made, left_out = headline_comparisons(collect(folders), order=order, against="full")
+    made, left_out = headline_comparisons(collect(folders, order), against="full")
     assert left_out == ["No run of full with the same seed: mini-bert/mini-sst2/ia3."]
     paths = write_paired(made, tmp_path, against="full", left_out=left_out, **DRAWN)
     with paths[1].open() as file:
@@ -122,7 +122,7 @@ def test_texts_without_right_answers_have_no_mcnemar(tmp_path):
 
 def test_suite_without_comparisons_still_has_its_table(tmp_path):
     folders = [write(tmp_path, "full", 9)]
-    made, left_out = headline_comparisons(collect(folders), order=KEYS[:1], against="full")
+    made, left_out = headline_comparisons(collect(folders, KEYS[:1]), against="full")
     assert (made, left_out) == ([], [])
     paths = write_paired(made, tmp_path, against="full", left_out=left_out, **DRAWN)
     assert "Against full, paired" in paths[0].read_text()
@@ -141,8 +141,8 @@ def test_every_run_is_read_and_resampled_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
         compare_job, "resampled", lambda *told: scored.append(told[1]) or resampler(*told)
     )
-    rows = collect(sorted(tmp_path.glob("runs/*/*/*/*")))
     order = [("mini-bert", "mini-sst2", method) for method in methods]
-    made, left_out = headline_comparisons(rows, order=order, against="full")
+    suite = collect(sorted(tmp_path.glob("runs/*/*/*/*")), order)
+    made, left_out = headline_comparisons(suite, against="full")
     assert ([one.key[2] for one in made], left_out) == (methods[1:], [])
     assert len(read) == len(set(read)) == len(scored) == 8
