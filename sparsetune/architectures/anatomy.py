@@ -121,6 +121,13 @@ class Anatomy:
         """Return the module of a layer that splits projections into heads."""
         return self._model.get_submodule(self._layer_path(layer, self.family.attention))
 
+    def activation(self, layer: int) -> Any:
+        """Return what a layer applies to each of its neurons; None if the family tells none."""
+        if self.family.activation is None:
+            return None
+        path, _, name = self._layer_path(layer, self.family.activation).rpartition(".")
+        return getattr(self._model.get_submodule(path), name)
+
     def heads(self, layer: int) -> int:
         """Count the attention heads a layer has now."""
         return self.site(layer, "query").shape[0] // self.head_size

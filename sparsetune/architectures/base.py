@@ -37,6 +37,9 @@ class Family:
         new_weights: beginnings of further names that a pre-trained checkpoint may lack.
         language_head: beginnings of the names of a language model's head.
         stored_in_by_out: True if weights are stored in x out (``Conv1D``).
+        activation: path in a layer of what alone stands between ``ffn_in`` and ``ffn_out``, a
+            function of each neuron by itself; None = something else does, and widths are never
+            rounded.
         keeps_layers: says of a config why no layer can be removed; None = they can.
     """
 
@@ -52,6 +55,7 @@ class Family:
     new_weights: tuple[str, ...]
     language_head: tuple[str, ...]
     stored_in_by_out: bool = False
+    activation: str | None = None
     keeps_layers: Callable[[Any], str | None] = lambda config: None
 
 
@@ -194,20 +198,31 @@ def check_plain(site: Site) -> None:
         site: where it is.
 
     Raises:
-        ModelError: if its module is not exactly ``nn.Linear`` or ``Conv1D``, or has gates.
+        ModelError: if its module is not exactly ``nn.Linear`` or ``Conv1D``, or has gates or
+            copies of its weights.
     """
-    from transformers.pytorch_utils import Conv1D
-
     kind = type(site.module)
-    if kind not in (nn.Linear, Conv1D):
+    if not is_matrix(site.module):
         # With its module: PEFT's layers are called Linear too.
         raise ModelError(
             f"{site.path} is wrapped already: a {kind.__module__}.{kind.__name__}, needed: "
             "nn.Linear or Conv1D; removal comes first, then one attachment"
         )
-    # torch has no public way to ask; replacing or shrinking the module would break them silently.
-    if site.module._forward_pre_hooks or "forward" in vars(site.module):
+    if is_hooked(site.module):
         raise ModelError(f"{site.path} has gates or other hooks on its input; detach them first")
+
+
+def is_matrix(module: nn.Module) -> bool:
+    """Tell whether a module is exactly ``nn.Linear`` or ``Conv1D``, not one derived from them."""
+    from transformers.pytorch_utils import Conv1D
+
+    return type(module) in (nn.Linear, Conv1D)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether something stands before a module's forward pass, or in its place."""
+    # torch has no public way to ask; replacing or shrinking the module would break it silently.
+    return bool(module._forward_pre_hooks) or "forward" in vars(module)
 
 
 def _note_width(module: nn.Module, name: str, width: int) -> None:

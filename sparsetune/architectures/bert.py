@@ -34,6 +34,7 @@ BERT = Family(
     resize_attention=_resize,
     task_head=("classifier", "qa_outputs"),
     new_weights=("bert.pooler.",),
+    activation="intermediate.intermediate_act_fn",
     language_head=("cls.predictions.",),
 )
 ROBERTA = replace(

@@ -44,5 +44,6 @@ GPT2 = Family(
     new_weights=(),
     language_head=("lm_head.",),
     stored_in_by_out=True,
+    activation="mlp.act",
     keeps_layers=_keeps_layers,
 )

@@ -4,7 +4,8 @@ The file is of the one save format (``pruning.checkpoint``): trained parameters,
 and packed masks, never the frozen backbone; its manifest says how to rebuild the model around them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.base import Kind
+from sparsetune.architectures.copies import WeightCopies
 from sparsetune.architectures.loading import load_model
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.dsee.support import restrict_support
@@ -81,6 +83,30 @@ class TunedModel:
     masks: dict[str, Tensor] = field(default_factory=dict)
     _gates: list[RemovableHandle] = field(default_factory=list, repr=False)
     companion: Companion | None = None
+    _copies: WeightCopies | None = field(default=None, repr=False)
+
+    @contextmanager
+    def computing(self, device: str, *, trains: bool) -> Iterator[None]:
+        """Multiply by copies of the weights that suit a device, in whatever runs in this context.
+
+        On CUDA these have feed-forward widths rounded up and, of weights that do not train, 16
+        bits (see :class:`sparsetune.architectures.copies.WeightCopies`); the parameters are the
+        same in the context and outside it. On the CPU nothing changes.
+
+        Args:
+            device: ``cpu`` or ``cuda``.
+            trains: False = no weight changes in the context, so all copies are made once.
+        """
+        if device != "cuda":
+            yield
+            return
+        self._copies = WeightCopies(self.model, hold="frozen" if trains else "everything")
+        self._copies.attach()
+        try:
+            yield
+        finally:
+            self._copies.detach()
+            self._copies = None
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters that train, by name."""
@@ -109,7 +135,12 @@ class TunedModel:
         """
         if self.structure.kept_heads is not None or self.masks:
             raise ModelError("heads can be removed once, and before weights are masked")
+        copies = self._copies
+        if copies:
+            copies.detach()
         remove(self.model, kept_heads)
+        if copies:
+            copies.attach()
         anatomy = Anatomy.of(self.model)
         self.structure = replace(
             self.structure,

@@ -46,9 +46,10 @@ def evaluate(
     tuned = load_tuned(run / "model.safetensors", backbone)
     weights = multiplied_weights(tuned.model, tuned.structure.update)
     context.ready()
-    predicted = split.predict(tuned.model, device)
-    peak = peak_memory_bytes(device)
-    speed = measure_speed(split, tuned.model, device)
+    with tuned.computing(device, trains=False):
+        predicted = split.predict(tuned.model, device)
+        peak = peak_memory_bytes(device)
+        speed = measure_speed(split, tuned.model, device)
     examples, references = len(split.examples), split.references
     scores, notes = assess(spec.task.metrics, predicted.values, references)
     limit = spec.limits.train_examples

@@ -89,14 +89,15 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
     on_curve = live.log if live else _unwatched
     workplace = Workplace(folder, device, spec.seed, context.checkpoint_seconds, on_curve, scoring)
     try:
-        results = run_phases(
-            tuned,
-            spec.method.phases,
-            features=features,
-            collate=collate,
-            mask=spec.method.mask,
-            workplace=workplace,
-        )
+        with tuned.computing(device, trains=True):
+            results = run_phases(
+                tuned,
+                spec.method.phases,
+                features=features,
+                collate=collate,
+                mask=spec.method.mask,
+                workplace=workplace,
+            )
     except BaseException:
         if live:
             live.finish("FAILED")

@@ -14,6 +14,7 @@ import sparsetune
 from sparsetune.architectures import anatomy, loading
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS, Family
+from sparsetune.architectures.copies import WeightCopies
 from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import remove
@@ -137,6 +138,7 @@ def test_one_description_makes_a_new_family_work_everywhere(monkeypatch, tmp_pat
     with torch.no_grad():
         Anatomy.of(model).site(0, "attention_output").weight_view()[:, 2:4] = 0.0
     before = output_of(model, tiny_batch())
+    assert WeightCopies(model).rounded == []  # it does not tell where its activation is
     remove(model, [[0, 2, 3], [0, 1, 2, 3]], [range(12), range(12)])
     torch.testing.assert_close(output_of(model, tiny_batch()), before)
     assert Gates(DistilBertForSequenceClassification(config)).heads.shape == (2, 4)

@@ -149,6 +149,55 @@ def test_a_run_that_lost_heads_is_a_smaller_model_from_its_file_on(backbones, tm
         assert torch.equal(site.weight_view(), dense.weight_view()[rows])
 
 
+def stepped_with(tuned, steps):
+    """Train some steps with dropout off; ``computing`` or not is the caller's affair."""
+    trained = list(tuned.trained_parameters().values())
+    optimizer = torch.optim.SGD(trained, lr=0.05, weight_decay=0.1)
+    for _ in range(steps):
+        tuned.model(**tiny_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_copies_for_a_gpu_leave_a_run_as_it_is(backbones, tmp_path, case):
+    plain, computing = (trained_like(backbones["bert"], case) for _ in range(2))
+    sizes = {name: p.shape for name, p in plain.model.named_parameters()}
+    with computing.computing("cuda", trains=True):  # of CPU tensors: the name only chooses
+        stepped_with(computing, 1)
+        middle = {name: one.clone() for name, one in computing.state().items()}
+        stepped_with(computing, 2)
+        assert {name: p.shape for name, p in computing.model.named_parameters()} == sizes
+        computing.save(tmp_path / "inside" / "model.safetensors")
+    computing.save(tmp_path / "outside" / "model.safetensors")
+    inside, outside = ((tmp_path / f / "model.safetensors").read_bytes()
+                       for f in ("inside", "outside"))  # fmt: skip
+    assert inside == outside
+    stepped_with(plain, 3)
+    expected = plain.trained_values()
+    for name, value in computing.trained_values().items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4)
+    with plain.computing("cuda", trains=True):  # going on from a state, bit for bit
+        plain.load_state(middle)
+        stepped_with(plain, 2)
+    assert all(torch.equal(plain.state()[name], one) for name, one in computing.state().items())
+    loaded = load_tuned(tmp_path / "inside" / "model.safetensors", backbones["bert"])
+    expected = logits(loaded)
+    with loaded.computing("cuda", trains=False):
+        torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(logits(loaded), expected)
+
+
+def test_heads_are_removed_in_the_middle_of_computing(backbones):
+    tuned, plain = (build_tiny(backbones["bert"], "dsee") for _ in range(2))
+    kept = [[0, 1, 2], [1, 2, 3]]
+    with tuned.computing("cuda", trains=True):
+        logits(tuned)
+        tuned.remove_heads(kept)
+        plain.remove_heads(kept)
+        torch.testing.assert_close(logits(tuned), logits(plain), atol=1e-5, rtol=1e-5)
+
+
 def test_a_run_without_sparse_entries_travels_too(backbones, tmp_path):
     supports = dict.fromkeys(build_tiny(backbones["bert"], "dsee").supports, torch.empty(0).long())
     structure = Structure("classification", 3, 0, False, update_of(UPDATES["dsee"]))
