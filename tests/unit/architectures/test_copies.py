@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from unit.tiny import KINDS, adapted, attach, tiny_batch, tiny_model
+from unit.training.tiny_jobs import PHASE, phases_of
 
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.copies import WeightCopies
@@ -10,7 +11,7 @@ from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ModelError
 from sparsetune.pruning.masks import apply_masks_, gate_gradients, mask_n_of_m
 from sparsetune.pruning.structured import remove
-from sparsetune.training.optimizers import optimizer_of
+from sparsetune.training.optimizers import make_optimizer
 
 LABELS = torch.tensor([0, 1, 2])
 HEADS, NEURONS = [[0, 2, 3], [1, 2]], [list(range(30)), list(range(5, 40))]
@@ -73,13 +74,12 @@ def test_zero_neurons_are_there_and_pass_exactly_zero(kind):
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_training_and_its_state_are_those_of_the_plain_model(kind, name):
-    found = optimizer_of(name, learning_rate=1e-3)
-    make, options = found or (torch.optim.AdamW, {"lr": 1e-3})
+    (settings,) = phases_of({**PHASE, "learning_rate": 1e-3, "weight_decay": 0.1})
     plain, rounded = ticket(kind).double(), ticket(kind).double()
     WeightCopies(rounded).attach()
     states = []
     for model in (plain, rounded):
-        optimizer = make(model.parameters(), weight_decay=0.1, **options)
+        optimizer = make_optimizer(name, model, settings)
         for _ in range(4):
             model(**tiny_batch(), labels=LABELS).loss.backward()
             optimizer.step()
