@@ -20,8 +20,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from sparsetune.config.backbone import BackboneSource, HubText, SyntheticCorpus, TextFiles
-from sparsetune.data.hub import HubRepository
-from sparsetune.data.sources import matching_files, text_files
+from sparsetune.data.sources import corpus_files, matching_files, text_files
 from sparsetune.data.synthetic.tasks import write_corpus
 from sparsetune.data.tokenization import IGNORED_LABEL
 from sparsetune.errors import ConfigError, DataError, first_line, refusal
@@ -64,12 +63,8 @@ def gather_corpus(source: BackboneSource, destination: Path, *, lock_file: Path)
         with replacing(destination) as partial:
             write_corpus(partial, seed=source.seed, documents=documents)
     elif isinstance(source, HubText):
-        name, patterns = source.repository, source.files
-        advice = f"with these files in PATH/datasets/{name.rpartition('/')[2]}/"
-        hub = HubRepository(name, "dataset", f"use a mirror: --config mirror=PATH {advice}")
-        revision = hub.commit_of(source.revision, lock_file)
-        folder = hub.snapshot(revision, patterns)
-        files = matching_files(patterns, folder, f"{name}@{revision[:12]}/")
+        folder, origin, revision = corpus_files(source).bring(lock_file)
+        files = matching_files(source.files, folder, f"{origin}/")
         listed["files"] = {str(path.relative_to(folder)): sha256_of(path) for path in files}
         documents = _write(destination, files, source.documents)
     elif isinstance(source, TextFiles):

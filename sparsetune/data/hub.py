@@ -12,7 +12,7 @@ import fcntl
 import fnmatch
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,50 +35,69 @@ class NothingArrivesError(DataError):
 
 
 @dataclass(frozen=True)
-class HubRepository:
-    """A repository of the hub.
+class HubFiles:
+    """Files of a repository of the hub, and the folder of a mirror that stands in for them.
 
     Attributes:
-        name: ``owner/name``.
-        kind: what it holds.
-        advice: ends the message when there is no network.
+        place: the mirror's folder: ``datasets/<task>`` or ``backbones/<id>``.
+        kind: what the repository holds.
+        repository: ``owner/name``.
+        revision: 40 hex digits, or a branch.
+        patterns: of the files' paths, as the shell's, where ``*`` also matches ``/``.
+        prefix: folder in the repository that a mirror leaves out; ends in ``/``, or empty.
     """
 
-    name: str
+    place: str
     kind: Literal["dataset", "model"]
-    advice: str
+    repository: str
+    revision: str
+    patterns: tuple[str, ...]
+    prefix: str = ""
 
-    def commit_of(self, revision: str, lock_file: Path, *, keep: bool = True) -> str:
-        """Say which commit a revision stands for; a branch is looked up once and then kept.
+    def bring(self, lock_file: Path) -> tuple[Path, str, str]:
+        """Bring the files to this machine.
 
         Args:
-            revision: 40 hex digits, or a branch.
+            lock_file: YAML file that keeps the commits of branches.
+
+        Returns:
+            Their folder, how messages call it, and their commit.
+
+        Raises:
+            DataError: as :meth:`commit` and :meth:`snapshot`.
+        """
+        commit = self.commit(lock_file)
+        return self.snapshot(commit) / self.prefix, f"{self.repository}@{commit[:12]}", commit
+
+    def commit(self, lock_file: Path, *, keep: bool = True) -> str:
+        """Say which commit the revision stands for; a branch is looked up once and then kept.
+
+        Args:
             lock_file: YAML file that keeps the commits of branches.
             keep: write what was looked up.
 
         Raises:
             DataError: no network, no such repository or revision, or a damaged lock file.
         """
-        if _COMMIT.fullmatch(revision):
-            return revision
-        section, key = f"{self.kind}s", f"{self.name}@{revision}"
+        if _COMMIT.fullmatch(self.revision):
+            return self.revision
+        section, key = f"{self.kind}s", f"{self.repository}@{self.revision}"
         if not keep:
-            return _locked_commit(lock_file, section, key) or self._resolved(revision)
+            return _locked_commit(lock_file, section, key) or self._resolved()
         with _exclusive(lock_file):
             commit = _locked_commit(lock_file, section, key)
             if commit is None:
-                commit = self._resolved(revision)
+                commit = self._resolved()
                 locked = _read_lock(lock_file)
                 locked.setdefault(section, {})[key] = commit
                 _write_lock(lock_file, locked)
         return commit
 
-    def snapshot(self, commit: str, patterns: Sequence[str]) -> Path:
+    def snapshot(self, commit: str) -> Path:
         """Bring files to the library's cache; what is all there needs no network.
 
         Args:
             commit: 40 hex digits.
-            patterns: of the files wanted, as the shell's, where ``*`` also matches ``/``.
 
         Returns:
             The folder of the commit, with the files at their own paths.
@@ -86,54 +105,49 @@ class HubRepository:
         Raises:
             DataError: no network, no room, refused, or no file has such a name.
         """
-        folder = Path(self._download(commit, patterns))
-        if not matching(folder, patterns):
-            wanted = " or ".join(patterns)
-            raise DataError(f"hub source {self.name}@{commit[:12]}: has no file {wanted}")
+        folder = Path(self._download(commit))
+        if not self.below(folder):
+            wanted = " or ".join(self.patterns)
+            raise DataError(f"hub source {self.repository}@{commit[:12]}: has no file {wanted}")
         return folder
 
-    def planned(self, commit: str, patterns: Sequence[str]) -> list[tuple[str, int, bool]]:
-        """Say what :meth:`snapshot` would bring; nothing is downloaded.
+    def below(self, folder: Path) -> list[str]:
+        """Name those of the files, with ``/``, that are there in a folder of :meth:`snapshot`."""
+        there = (
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        )
+        wanted = self.patterns
+        return sorted(name for name in there if any(fnmatch.fnmatchcase(name, p) for p in wanted))
 
-        Args:
-            commit: as there.
-            patterns: as there.
-
-        Returns:
-            Path, bytes, and whether it would be downloaded, of each file.
-
-        Raises:
-            DataError: as there.
-        """
-        planned = self._download(commit, patterns, dry_run=True)
+    def planned(self, commit: str) -> list[tuple[str, int, bool]]:
+        """List path, bytes, and whether it would be downloaded, of what a snapshot would bring."""
+        planned = self._download(commit, dry_run=True)
         return sorted((file.filename, file.file_size, file.will_download) for file in planned)
 
-    def _download(self, commit: str, patterns: Sequence[str], *, dry_run: bool = False) -> Any:
+    def _download(self, commit: str, *, dry_run: bool = False) -> Any:
         import huggingface_hub
         from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()
         with self._told():
             return huggingface_hub.snapshot_download(
-                self.name, repo_type=self.kind, revision=commit,
-                allow_patterns=list(patterns), dry_run=dry_run,
+                self.repository, repo_type=self.kind, revision=commit,
+                allow_patterns=list(self.patterns), dry_run=dry_run,
             )  # fmt: skip
 
-    def _resolved(self, branch: str) -> str:
+    def _resolved(self) -> str:
         import huggingface_hub
 
+        hub, name = huggingface_hub.HfApi(), self.repository
         with self._told():
-            info = huggingface_hub.HfApi().repo_info(
-                self.name, repo_type=self.kind, revision=branch
-            )
-        return str(info.sha)
+            return str(hub.repo_info(name, repo_type=self.kind, revision=self.revision).sha)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Tell what the library raises in one line."""
         from huggingface_hub import errors
 
-        what = f"hub source {self.name}"
+        what = f"hub source {self.repository}"
         try:
             yield
         except errors.HFValidationError as problem:
@@ -160,16 +174,14 @@ class HubRepository:
             elif isinstance(refusal, errors.HfHubHTTPError):
                 raise DataError(f"{what}: the hub refused: {first_line(refusal)}") from None
             else:
-                told = f"no network for {what}: {first_line(problem)}; {self.advice}"
+                told = (
+                    f"no network for {what}: {first_line(problem)}; run sparsetune mirror where "
+                    "there is one, and use the mirror: --config mirror=PATH with the files in "
+                    f"PATH/{self.place}/"
+                )
             raise NothingArrivesError(told) from None
         except ValueError as problem:  # a path that leads out of the folder
             raise DataError(f"{what}: {first_line(problem)}") from None
-
-
-def matching(folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Name the files below a folder, with ``/``, that fit one of the patterns of a snapshot."""
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in files if any(fnmatch.fnmatchcase(name, one) for one in patterns))
 
 
 def _locked_commit(lock_file: Path, section: str, key: str) -> str | None:

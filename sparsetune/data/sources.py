@@ -12,40 +12,64 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsetune.config.backbone import BackboneSource, HubSource, MirrorSource, TextFiles
+from sparsetune.config.backbone import (
+    BackboneSource,
+    HubSource,
+    HubText,
+    MirrorSource,
+    TextFiles,
+)
 from sparsetune.config.load import Backbone, Task
-from sparsetune.data.hub import HubRepository
+from sparsetune.data.hub import HubFiles
 from sparsetune.errors import DataError, ModelError
 from sparsetune.records import read_json, sha256_of, write_json
 
 ORIGIN = "mirror.json"
 """What a mirror's folder was filled with; folders that somebody filled by hand have none."""
-DATA_ENDINGS = ("parquet", "tsv", "csv", "json", "jsonl", "gz")
-TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+_DATA_ENDINGS = ("parquet", "tsv", "csv", "json", "jsonl", "gz")
+_TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 BACKBONE_PATTERNS = (
     "config.json",
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
-    *TOKENIZER_PATTERNS,
+    *_TOKENIZER_PATTERNS,
 )
 """Files of a backbone, on the hub and in a mirror."""
 
 
-def hub_place(source: HubSource, layout: str) -> tuple[str, list[str]]:
-    """Say where a task's files are in its hub repository.
+def task_files(task: Task, source: HubSource) -> HubFiles:
+    """Say where a task's files are on the hub and in a mirror.
 
     Args:
+        task: catalogue entry; ``id`` and ``layout`` are read.
         source: of the task.
-        layout: of the task.
-
-    Returns:
-        The folder with its ``/`` (empty for the top), and patterns of the files' paths.
     """
     usual = {"squad": "plain_text", "table": ""}
-    subset = source.subset or usual.get(layout, layout)
+    subset = source.subset or usual.get(task.layout, task.layout)
     prefix = f"{subset}/" if subset else ""
-    return prefix, [f"{prefix}*.{ending}" for ending in DATA_ENDINGS]
+    patterns = tuple(f"{prefix}*.{ending}" for ending in _DATA_ENDINGS)
+    place = f"datasets/{task.id}"
+    return HubFiles(place, "dataset", source.repository, source.revision, patterns, prefix)
+
+
+def corpus_files(source: HubText) -> HubFiles:
+    """Say where the files of a corpus are on the hub and in a mirror."""
+    place = f"datasets/{source.repository.rpartition('/')[2]}"
+    return HubFiles(place, "dataset", source.repository, source.revision, tuple(source.files))
+
+
+def backbone_files(
+    name: str, source: HubSource, patterns: tuple[str, ...] = BACKBONE_PATTERNS
+) -> HubFiles:
+    """Say where a backbone's files are on the hub and in a mirror.
+
+    Args:
+        name: the backbone's id.
+        source: of the backbone.
+        patterns: of the files wanted.
+    """
+    return HubFiles(f"backbones/{name}", "model", source.repository, source.revision, patterns)
 
 
 def published_files(
@@ -66,14 +90,8 @@ def published_files(
         DataError: the hub is not reachable, or a file of the mirror is damaged.
     """
     if isinstance(source, MirrorSource):
-        folder = Path(source.path)
-        return folder, str(folder), mirrored_commit(folder)
-    prefix, patterns = hub_place(source, task.layout)
-    name = source.repository
-    advice = f"with the published files in PATH/datasets/{task.id}/"
-    repository = HubRepository(name, "dataset", f"use a mirror: --config mirror=PATH {advice}")
-    commit = repository.commit_of(source.revision, lock_file)
-    return repository.snapshot(commit, patterns) / prefix, f"{name}@{commit[:12]}", commit
+        return Path(source.path), source.path, mirrored_commit(Path(source.path))
+    return task_files(task, source).bring(lock_file)
 
 
 def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> dict[str, Any]:
@@ -91,13 +109,13 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
         that was filled from it; None for other mirrors).
 
     Raises:
-        ModelError: not reachable, no safetensors, no tokenizer, damaged, or of another
-            architecture.
+        ModelError: no safetensors, no tokenizer, damaged, or of another architecture.
+        DataError: not reachable.
     """
     from sparsetune.architectures.loading import check_folder
     from sparsetune.architectures.weight_files import weight_files
 
-    folder, origin, revision = _backbone_files(
+    folder, origin, revision = _backbone_folder(
         backbone.source, BACKBONE_PATTERNS, name=backbone.id, lock_file=lock_file
     )
     try:
@@ -128,32 +146,24 @@ def fetch_tokenizer(source: BackboneSource, directory: Path, *, name: str, lock_
         lock_file: YAML file that keeps the commits of hub branches.
 
     Raises:
-        ModelError: not reachable, or without a readable fast tokenizer.
+        ModelError: without a readable fast tokenizer.
+        DataError: not reachable.
     """
     from sparsetune.architectures.loading import load_tokenizer
 
-    patterns = ("config.json", *TOKENIZER_PATTERNS)
-    folder, _, _ = _backbone_files(source, patterns, name=name, lock_file=lock_file)
+    patterns = ("config.json", *_TOKENIZER_PATTERNS)
+    folder, _, _ = _backbone_folder(source, patterns, name=name, lock_file=lock_file)
     load_tokenizer(folder).save_pretrained(directory)
 
 
-def _backbone_files(
-    source: BackboneSource, patterns: Sequence[str], *, name: str, lock_file: Path
+def _backbone_folder(
+    source: BackboneSource, patterns: tuple[str, ...], *, name: str, lock_file: Path
 ) -> tuple[Path, str, str | None]:
     if isinstance(source, MirrorSource):
         return Path(source.path), source.path, None
     if not isinstance(source, HubSource):
         raise ModelError(f"backbone {name}: source {source.kind} is not fetched")
-    advice = f"with the model's files in PATH/backbones/{name}/"
-    repository = HubRepository(
-        source.repository, "model", f"use a mirror: --config mirror=PATH {advice}"
-    )
-    try:
-        commit = repository.commit_of(source.revision, lock_file)
-        folder = repository.snapshot(commit, patterns)
-    except DataError as error:
-        raise ModelError(str(error)) from None
-    return folder, f"{repository.name}@{commit[:12]}", commit
+    return backbone_files(name, source, patterns).bring(lock_file)
 
 
 @contextlib.contextmanager

@@ -7,29 +7,30 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from sparsetune.architectures.loading import check_folder
 from sparsetune.config.backbone import HubSource, HubText
-from sparsetune.config.load import Backbone, Catalogue, Suite, Task
+from sparsetune.config.load import Catalogue, Suite, Task
 from sparsetune.config.reading import read_yaml
-from sparsetune.data.hub import HubRepository, NothingArrivesError, matching
+from sparsetune.data.hub import HubFiles, NothingArrivesError
 from sparsetune.data.layouts import split_files
 from sparsetune.data.sources import (
-    BACKBONE_PATTERNS,
     ORIGIN,
-    hub_place,
+    backbone_files,
+    corpus_files,
     matching_files,
     mirrored_commit,
     read_origin,
     replaced_directory,
+    task_files,
     write_origin,
 )
 from sparsetune.errors import ConfigError, DataError, ModelError, refusal
 
 Only = Literal["datasets", "backbones"]
-_ADVICE = "run this where there is a network"
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,11 @@ class MirrorPart:
     """One folder of a mirror.
 
     Attributes:
-        place: ``datasets/<task>`` or ``backbones/<id>``.
-        repository: where the files come from.
-        revision: branch or commit.
-        prefix: folder in the repository that is left out of the paths; ends in ``/``, or empty.
-        patterns: of the files' paths in the repository.
+        files: what it is filled with.
         check: raises an error of ours if a folder cannot be used.
     """
 
-    place: str
-    repository: HubRepository
-    revision: str
-    prefix: str
-    patterns: tuple[str, ...]
+    files: HubFiles
     check: Callable[[Path], object]
 
 
@@ -123,16 +116,28 @@ def parts_of(catalogue: Catalogue, suite: Suite, *, only: Only | None = None) ->
         if lender is not None:
             backbones.setdefault(lender, catalogue.backbone(lender))
     parts = [
-        _task_part(task, source)
+        MirrorPart(task_files(task, source), partial(_find_splits, task=task))
         for task in tasks.values()
         if isinstance(source := task.source, HubSource)
     ]
-    sources = [(one, one.source) for one in backbones.values()]
-    parts += [_text_part(source) for _, source in sources if isinstance(source, HubText)]
-    parts += [
-        _backbone_part(one, source) for one, source in sources if isinstance(source, HubSource)
-    ]
-    return [part for part in _merged(parts) if only is None or part.place.startswith(only)]
+    for one in backbones.values():
+        if isinstance(one.source, HubText):
+            check = partial(_find_texts, source=one.source)
+            parts.append(MirrorPart(corpus_files(one.source), check))
+    for one in backbones.values():
+        if isinstance(one.source, HubSource):
+            usable = partial(check_folder, architecture=one.architecture)
+            parts.append(MirrorPart(backbone_files(one.id, one.source), usable))
+    return [part for part in _merged(parts) if only is None or part.files.place.startswith(only)]
+
+
+def _find_splits(folder: Path, task: Task) -> None:
+    for split in ("train", "evaluation"):
+        split_files(folder, task, split)
+
+
+def _find_texts(folder: Path, source: HubText) -> None:
+    matching_files(source.files, folder, f"{folder}/")
 
 
 def _filled(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterator[str]:
@@ -140,15 +145,17 @@ def _filled(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterato
     with _alone(root):
         for part in parts:
             try:
-                yield f"{part.place}: {_fill(part, root / part.place, lock_file)}"
+                yield f"{part.files.place}: {_fill(part, root / part.files.place, lock_file)}"
             except NothingArrivesError:
                 raise
             except OSError as error:
                 told = error.strerror or error
-                raise ConfigError(f"--to: {root / part.place}: cannot be used: {told}") from None
+                raise ConfigError(
+                    f"--to: {root / part.files.place}: cannot be used: {told}"
+                ) from None
             except DataError as error:
-                failed.append(part.place)
-                yield f"{part.place}: NOT MIRRORED: {' '.join(str(error).split())}"
+                failed.append(part.files.place)
+                yield f"{part.files.place}: NOT MIRRORED: {' '.join(str(error).split())}"
     if failed:
         raise DataError(f"{root}: {len(failed)} of {len(parts)} folders lack: {', '.join(failed)}")
 
@@ -159,10 +166,11 @@ def _fill(part: MirrorPart, folder: Path, lock_file: Path) -> str:
     if told is None and folder.exists():
         _require_usable(part, folder, str(folder))
         return f"there without {ORIGIN}: left as it is"
-    commit = part.repository.commit_of(part.revision, lock_file)
-    origin = f"{part.repository.name}@{commit}"
+    files = part.files
+    commit = files.commit(lock_file)
+    origin = f"{files.repository}@{commit}"
     if told is not None:
-        if told["commit"] == commit and set(part.patterns) <= set(told["patterns"]):
+        if told["commit"] == commit and set(files.patterns) <= set(told["patterns"]):
             with contextlib.suppress(DataError):
                 mirrored_commit(folder)
                 return f"{len(told['files'])} files, {origin}: verified"
@@ -170,15 +178,14 @@ def _fill(part: MirrorPart, folder: Path, lock_file: Path) -> str:
         known = {folder / ORIGIN, *(folder / name for name in told["files"])}
         for path in sorted(set(found) - known):
             raise DataError(f"{path}: not from the hub, and its folder is to be replaced; move it")
-    source = part.repository.snapshot(commit, part.patterns)
-    short = f"{part.repository.name}@{commit[:12]}"
-    _require_usable(part, source / part.prefix, short)
-    with replaced_directory(folder) as partial:
-        for name in matching(source, part.patterns):  # the cache may hold more of the commit
-            target = partial / name.removeprefix(part.prefix)
+    source = files.snapshot(commit)
+    _require_usable(part, source / files.prefix, f"{files.repository}@{commit[:12]}")
+    with replaced_directory(folder) as new:
+        for name in files.below(source):  # the cache may hold more of the commit
+            target = new / name.removeprefix(files.prefix)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target)
-        write_origin(partial, part.repository.name, commit, part.patterns)
+        write_origin(new, files.repository, commit, files.patterns)
     filled = read_origin(folder) or {"files": ()}
     size = sum((folder / name).stat().st_size for name in filled["files"])
     return f"{len(filled['files'])} files, {size:,} bytes, {origin}: fetched"
@@ -188,14 +195,15 @@ def _planned(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterat
     """What would be fetched; nothing is downloaded and no commit is kept."""
     total = 0
     for part in parts:
-        if (root / part.place).exists():
-            yield f"{part.place}: there"
+        files = part.files
+        if (root / files.place).exists():
+            yield f"{files.place}: there"
             continue
-        commit = part.repository.commit_of(part.revision, lock_file, keep=False)
-        yield f"{part.place}: {part.repository.name}@{commit[:12]}"
-        for path, size_bytes, missing in part.repository.planned(commit, part.patterns):
+        commit = files.commit(lock_file, keep=False)
+        yield f"{files.place}: {files.repository}@{commit[:12]}"
+        for path, size_bytes, missing in files.planned(commit):
             told = "to fetch" if missing else "in the library's cache"
-            yield f"  {path.removeprefix(part.prefix)}: {size_bytes:,} bytes, {told}"
+            yield f"  {path.removeprefix(files.prefix)}: {size_bytes:,} bytes, {told}"
             total += size_bytes if missing else 0
     yield f"{total:,} bytes to fetch"
 
@@ -207,52 +215,19 @@ def _require_usable(part: MirrorPart, folder: Path, origin: str) -> None:
         raise DataError(str(error).replace(str(folder), origin)) from None
 
 
-def _task_part(task: Task, source: HubSource) -> MirrorPart:
-    prefix, patterns = hub_place(source, task.layout)
-    return MirrorPart(
-        f"datasets/{task.id}",
-        HubRepository(source.repository, "dataset", _ADVICE),
-        source.revision,
-        prefix,
-        tuple(patterns),
-        lambda folder: [split_files(folder, task, split) for split in ("train", "evaluation")],
-    )
-
-
-def _text_part(source: HubText) -> MirrorPart:
-    return MirrorPart(
-        f"datasets/{source.repository.rpartition('/')[2]}",
-        HubRepository(source.repository, "dataset", _ADVICE),
-        source.revision,
-        "",
-        tuple(source.files),
-        lambda folder: matching_files(source.files, folder, f"{folder}/"),
-    )
-
-
-def _backbone_part(backbone: Backbone, source: HubSource) -> MirrorPart:
-    return MirrorPart(
-        f"backbones/{backbone.id}",
-        HubRepository(source.repository, "model", _ADVICE),
-        source.revision,
-        "",
-        BACKBONE_PATTERNS,
-        lambda folder: check_folder(folder, backbone.architecture),
-    )
-
-
 def _merged(parts: Sequence[MirrorPart]) -> list[MirrorPart]:
     """Each folder once, with the patterns of all parts that name it."""
     merged: dict[str, MirrorPart] = {}
     for part in parts:
-        first = merged.setdefault(part.place, part)
-        if (first.repository.name, first.revision) != (part.repository.name, part.revision):
+        new = part.files
+        old = merged.setdefault(new.place, part).files
+        if (old.repository, old.revision) != (new.repository, new.revision):
             raise DataError(
-                f"{part.place}: wanted from {first.repository.name}@{first.revision} and from "
-                f"{part.repository.name}@{part.revision}; a mirror has room for one"
+                f"{new.place}: wanted from {old.repository}@{old.revision} and from "
+                f"{new.repository}@{new.revision}; a mirror has room for one"
             )
-        patterns = tuple(dict.fromkeys((*first.patterns, *part.patterns)))
-        merged[part.place] = replace(first, patterns=patterns)
+        patterns = tuple(dict.fromkeys((*old.patterns, *new.patterns)))
+        merged[new.place] = replace(merged[new.place], files=replace(old, patterns=patterns))
     return list(merged.values())
 
 

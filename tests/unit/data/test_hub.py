@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import constants
 from unit.data.hub_server import COMMIT, hub  # noqa: F401
 
-from sparsetune.data.hub import HubRepository, NothingArrivesError
+from sparsetune.data.hub import HubFiles, NothingArrivesError
 from sparsetune.errors import DataError
 
 NAME = "owner/set"
@@ -25,9 +25,9 @@ def snapshot(hub, tmp_path):  # noqa: F811
     hub.repositories["dataset", NAME] = {"a/x.tsv": BODY, "a/y.parquet": BODY[:90], "b/x.tsv": b"z"}
 
     def run(revision="main", patterns=("a/*",), name=NAME):
-        repository = HubRepository(name, "dataset", "use a mirror")
-        commit = repository.commit_of(revision, tmp_path / "config" / "lock.yaml")
-        return commit, repository.snapshot(commit, patterns)
+        files = HubFiles("datasets/set", "dataset", name, revision, patterns)
+        folder, _, commit = files.bring(tmp_path / "config" / "lock.yaml")
+        return commit, folder
 
     run.hub = hub
     return run
@@ -169,7 +169,7 @@ def test_parallel_jobs_resolve_each_branch_once(tmp_path, monkeypatch):
     lock_file = tmp_path / "config" / "lock.yaml"
 
     def resolve(name):
-        return HubRepository(name, "dataset", "").commit_of("main", lock_file)
+        return HubFiles("", "dataset", name, "main", ()).commit(lock_file)
 
     names = ["a/one", "a/two", "a/three"] * 4
     with ThreadPoolExecutor(8) as pool:
@@ -199,5 +199,5 @@ def test_offline_mode_of_the_library_names_the_mirror_option(tmp_path, revision)
     )  # fmt: skip
     message = done.stderr.strip().splitlines()[-1]
     assert "no network for hub source nyu-mll/glue" in message
-    assert "use a mirror: --config mirror=PATH with the published files in" in message
+    assert "use the mirror: --config mirror=PATH with the files in" in message
     assert "PATH/datasets/sst2/" in message

@@ -284,7 +284,7 @@ def test_a_generated_suite_needs_no_mirror(mirror):
 
 def places(catalogue, content):
     parts = parts_of(catalogue, catalogue.suite(content, origin="test"))
-    return {part.place: part for part in parts}
+    return {part.files.place: part.files for part in parts}
 
 
 def test_the_papers_grid_needs_every_task_and_backbone_once(repository):
