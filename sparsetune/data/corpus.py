@@ -8,7 +8,7 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow
@@ -23,16 +23,14 @@ from sparsetune.config.backbone import BackboneSource, HubText, SyntheticCorpus,
 from sparsetune.data.sources import corpus_files, matching_files, text_files
 from sparsetune.data.synthetic.tasks import write_corpus
 from sparsetune.data.tokenization import IGNORED_LABEL
-from sparsetune.errors import ConfigError, DataError, first_line, refusal
+from sparsetune.errors import ConfigError, DataError, first_line
 from sparsetune.randomness import derive
 from sparsetune.records import replacing, sha256_of
 
-Layout = Literal["documents", "stream"]
-LAYOUTS: tuple[str, ...] = get_args(Layout)
-COLUMN = "text"  # of parquet files
+_COLUMN = "text"  # of parquet files
 # Of the chosen tokens 80 % become the mask token and 10 % a random one; the rest stay.
-MASKED_SHARE = 0.8
-RANDOM_SHARE = 0.1
+_MASKED_SHARE = 0.8
+_RANDOM_SHARE = 0.1
 _FEWEST_TOKENS = 3  # one between the special tokens
 _LINES_AT_ONCE = 1000
 _TOKENS, _ENDS = "tokens.bin", "ends.npy"
@@ -57,27 +55,22 @@ def gather_corpus(source: BackboneSource, destination: Path, *, lock_file: Path)
     Raises:
         DataError: the source cannot be reached or read, or holds no document.
     """
-    revision, listed = None, dict[str, Any]()
+    found: dict[str, Any] = {"revision": None}
     if isinstance(source, SyntheticCorpus):
-        documents = source.documents
+        found["documents"] = source.documents
         with replacing(destination) as partial:
-            write_corpus(partial, seed=source.seed, documents=documents)
+            write_corpus(partial, seed=source.seed, documents=source.documents)
     elif isinstance(source, HubText):
-        folder, origin, revision = corpus_files(source).bring(lock_file)
+        folder, origin, found["revision"] = corpus_files(source).bring(lock_file)
         files = matching_files(source.files, folder, f"{origin}/")
-        listed["files"] = {str(path.relative_to(folder)): sha256_of(path) for path in files}
-        documents = _write(destination, files, source.documents)
+        found["files"] = {str(path.relative_to(folder)): sha256_of(path) for path in files}
+        found["documents"] = _write(destination, files, source.documents)
     elif isinstance(source, TextFiles):
-        documents = _write(destination, text_files(source), source.documents)
+        found["documents"] = _write(destination, text_files(source), source.documents)
     else:
         raise DataError(f"corpus: source {source.kind} holds no running text")
-    return {
-        "documents": documents,
-        **listed,
-        "revision": revision,
-        "sha256": sha256_of(destination),
-        "stored_bytes": destination.stat().st_size,
-    }
+    sizes = {"sha256": sha256_of(destination), "stored_bytes": destination.stat().st_size}
+    return {**found, **sizes}
 
 
 def _write(destination: Path, files: Sequence[Path], most: int | None) -> int:
@@ -108,9 +101,9 @@ def _texts(path: Path) -> Iterator[str]:
 def _column(path: Path) -> Iterator[str]:
     with pyarrow.parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        if COLUMN not in names:
-            raise DataError(f"{path}: columns: received {', '.join(names)}; need {COLUMN}")
-        for batch in file.iter_batches(columns=[COLUMN]):
+        if _COLUMN not in names:
+            raise DataError(f"{path}: columns: received {', '.join(names)}; need {_COLUMN}")
+        for batch in file.iter_batches(columns=[_COLUMN]):
             yield from (text for text in batch.column(0).to_pylist() if text)
 
 
@@ -158,7 +151,7 @@ def encode_corpus(
     tokenizer: PreTrainedTokenizerBase,
     *,
     block_tokens: int,
-    layout: Layout = "documents",
+    layout: Literal["documents", "stream"] = "documents",
 ) -> Iterator[list[int]]:
     """Tokenise a corpus into blocks, special tokens included.
 
@@ -176,8 +169,7 @@ def encode_corpus(
         Token ids of each block, one by one.
 
     Raises:
-        ConfigError: if ``block_tokens`` is below 3 or above the tokenizer's limit, or the layout
-            unknown.
+        ConfigError: ``block_tokens`` is below 3 or above the tokenizer's limit.
         DataError: if the file is missing or has no document.
 
     Source:
@@ -185,20 +177,14 @@ def encode_corpus(
     Differs:
         stream: documents are cut anywhere, not between sentences only.
     """
-    if layout not in LAYOUTS:
-        raise ConfigError(refusal("corpus", "layout", layout, LAYOUTS))
     if not _FEWEST_TOKENS <= block_tokens <= tokenizer.model_max_length:
-        limit = tokenizer.model_max_length
         raise ConfigError(
-            f"corpus: block_tokens {block_tokens}, allowed: {_FEWEST_TOKENS}..{limit}"
+            f"corpus: block_tokens: received {block_tokens}; allowed: {_FEWEST_TOKENS} to "
+            f"{tokenizer.model_max_length}"
         )
     if not path.is_file():
         raise DataError(f"{path}: no such corpus; need a text file with one document a line")
-    make = _documents if layout == "documents" else _stream
-    return _at_least_one(path, make(path, tokenizer, block_tokens))
-
-
-def _at_least_one(path: Path, blocks: Iterator[list[int]]) -> Iterator[list[int]]:
+    blocks = (_documents if layout == "documents" else _stream)(path, tokenizer, block_tokens)
     first = next(blocks, None)
     if first is None:
         raise DataError(f"{path}: the corpus has no document")
@@ -284,22 +270,17 @@ def mask_tokens(
     ordinary = ordinary[~torch.isin(ordinary, special)]
     draws = torch.randint(len(ordinary), tokens.shape, generator=generator)
     inputs = tokens.clone()
-    inputs[chosen & (fate < MASKED_SHARE)] = tokenizer.mask_token_id
-    swapped = chosen & (fate >= MASKED_SHARE) & (fate < MASKED_SHARE + RANDOM_SHARE)
+    inputs[chosen & (fate < _MASKED_SHARE)] = tokenizer.mask_token_id
+    swapped = chosen & (fate >= _MASKED_SHARE) & (fate < _MASKED_SHARE + _RANDOM_SHARE)
     inputs[swapped] = ordinary[draws[swapped]]
     return inputs, tokens.masked_fill(~chosen, IGNORED_LABEL)
 
 
-def _item_generator(seed: int, index: int) -> torch.Generator:
-    """A generator for one item, whose stream is its own."""
-    return torch.Generator().manual_seed(derive(seed, "item", index))
+class TrainingBlocks(Dataset[dict[str, Tensor]]):
+    """Blocks with what is to be predicted of them: the next token, or tokens that are hidden.
 
-
-class MaskedBlocks(Dataset[dict[str, Tensor]]):
-    """Blocks for masked language modelling, each with several fixed ways of hiding tokens.
-
-    Item ``copy * N + block`` is a pure function of the seed and its index: order, workers and
-    resuming do not change it.
+    A block may appear several times, with other tokens hidden. Item ``copy * N + block`` is a pure
+    function of the seed and its index: order, workers and resuming do not change it.
     """
 
     def __init__(
@@ -307,28 +288,22 @@ class MaskedBlocks(Dataset[dict[str, Tensor]]):
         blocks: Sequence[list[int]],
         tokenizer: PreTrainedTokenizerBase,
         *,
-        fraction: float = 0.15,
+        fraction: float | None,
         copies: int = 1,
-        seed: int,
+        seed: int = 0,
         segments: Sequence[list[int] | None] | None = None,
     ) -> None:
         """Keep the blocks; nothing is masked before it is asked for.
 
         Args:
             blocks: token ids of each document.
-            tokenizer: see ``mask_tokens``.
-            fraction: see ``mask_tokens``.
-            copies: how often each block appears, differently masked, >= 1.
+            tokenizer: see :func:`mask_tokens`.
+            fraction: see :func:`mask_tokens`; None = the next token, and the model shifts the
+                labels itself.
+            copies: how often each block appears, >= 1.
             seed: >= 0.
             segments: ``token_type_ids`` of each block, where the tokenizer makes them.
-
-        Raises:
-            ConfigError: if ``copies`` is below 1 or ``seed`` below 0.
         """
-        if copies < 1 or seed < 0:
-            raise ConfigError(
-                f"masked LM: received copies {copies}, seed {seed}; allowed: copies >= 1, seed >= 0"
-            )
         self._blocks = blocks
         self._tokenizer = tokenizer
         self._fraction = fraction
@@ -343,52 +318,27 @@ class MaskedBlocks(Dataset[dict[str, Tensor]]):
     @property
     def lengths(self) -> list[int]:
         """Tokens of each item."""
-        return _lengths(self._blocks) * self._copies
+        blocks = self._blocks
+        own = blocks.lengths if isinstance(blocks, Blocks) else [len(block) for block in blocks]
+        return own * self._copies
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Input ids, attention mask, labels and, if there are any, token types: int64, ``(T,)``."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         block = index % len(self._blocks)
-        inputs, labels = mask_tokens(
-            torch.tensor(self._blocks[block]),
-            self._tokenizer,
-            fraction=self._fraction,
-            generator=_item_generator(self._seed, index),
-        )
+        inputs = torch.tensor(self._blocks[block])
+        labels = inputs
+        if self._fraction is not None:
+            inputs, labels = mask_tokens(
+                inputs,
+                self._tokenizer,
+                fraction=self._fraction,
+                generator=torch.Generator().manual_seed(derive(self._seed, "item", index)),
+            )
         item = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs), "labels": labels}
         segment = self._segments[block] if self._segments else None
         return item if segment is None else {**item, "token_type_ids": torch.tensor(segment)}
-
-
-class CausalBlocks(Dataset[dict[str, Tensor]]):
-    """Blocks for next-token prediction; the model shifts the labels itself."""
-
-    def __init__(self, blocks: Sequence[list[int]]) -> None:
-        """Keep the token ids of each document."""
-        self._blocks = blocks
-
-    def __len__(self) -> int:
-        """Number of blocks."""
-        return len(self._blocks)
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each block."""
-        return _lengths(self._blocks)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and ``labels``, int64, shape ``(T,)``."""
-        tokens = torch.tensor(self._blocks[index])
-        return {
-            "input_ids": tokens,
-            "attention_mask": torch.ones_like(tokens),
-            "labels": tokens.clone(),
-        }
-
-
-def _lengths(blocks: Sequence[Sequence[int]]) -> list[int]:
-    return blocks.lengths if isinstance(blocks, Blocks) else [len(block) for block in blocks]
 
 
 def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -397,7 +347,7 @@ def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     Padding is masked out, so the id that stands there (0) does not matter.
 
     Args:
-        items: as given by ``MaskedBlocks`` or ``CausalBlocks``, at least one.
+        items: of :class:`TrainingBlocks`, at least one.
 
     Returns:
         The same keys, int64, shape ``(B, T)``; labels are -100 in the padding.

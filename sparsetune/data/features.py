@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor
 
 from sparsetune.config.load import Task
-from sparsetune.data.corpus import MaskedBlocks
+from sparsetune.data.corpus import TrainingBlocks
 from sparsetune.data.corpus import collate as collate_blocks
 from sparsetune.data.examples import count_examples, read_examples
 from sparsetune.data.tokenization import collate, encode
@@ -60,7 +60,7 @@ def training_features(
 
 def masked_features(
     features: Sequence[Mapping[str, Any]], tokenizer: Any, *, fraction: float, seed: int
-) -> tuple[MaskedBlocks, Batches]:
+) -> tuple[TrainingBlocks, Batches]:
     """Turn a task's training features into texts with tokens to predict.
 
     Args:
@@ -74,7 +74,7 @@ def masked_features(
     """
     texts = [feature["input_ids"] for feature in features]
     segments = [feature.get("token_type_ids") for feature in features]
-    masked = MaskedBlocks(texts, tokenizer, fraction=fraction, seed=seed, segments=segments)
+    masked = TrainingBlocks(texts, tokenizer, fraction=fraction, seed=seed, segments=segments)
     return masked, collate_blocks
 
 

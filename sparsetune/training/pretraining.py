@@ -26,7 +26,7 @@ from sparsetune.config.backbone import (
 )
 from sparsetune.cost.macs import pretraining_macs
 from sparsetune.cost.shapes import language_model_shapes
-from sparsetune.data.corpus import Blocks, CausalBlocks, MaskedBlocks, encode_corpus, gather_corpus
+from sparsetune.data.corpus import Blocks, TrainingBlocks, encode_corpus, gather_corpus
 from sparsetune.data.corpus import collate as collate_blocks
 from sparsetune.data.sources import copy_files, fetch_tokenizer, replaced_directory
 from sparsetune.data.tokenization import train_tokenizer
@@ -221,18 +221,14 @@ def _phase(index: int, recipe: Pretraining, tokenizer: Any, work: Path, seed: in
     encoded = encode_corpus(work / "corpus.txt", tokenizer, block_tokens=size, layout=recipe.blocks)
     blocks = Blocks.write(_blocks_folder(work, size), encoded)
     epochs = phase.epochs or (phase.steps or 0) * accumulation / _batches(len(blocks), phase)
-    features: CausalBlocks | MaskedBlocks
-    if recipe.masked_fraction is None:
-        features, copies = CausalBlocks(blocks), 1
-    else:
-        copies = math.ceil(epochs)
-        features = MaskedBlocks(
-            blocks,
-            tokenizer,
-            fraction=recipe.masked_fraction,
-            copies=copies,
-            seed=phase_seed(seed, index, phase.name, "hidden tokens"),
-        )
+    copies = 1 if recipe.masked_fraction is None else math.ceil(epochs)
+    features = TrainingBlocks(
+        blocks,
+        tokenizer,
+        fraction=recipe.masked_fraction,
+        copies=copies,
+        seed=phase_seed(seed, index, phase.name, "hidden tokens"),
+    )
     steps_per_epoch = math.ceil(_batches(len(blocks) * copies, phase) / accumulation)
     steps = phase.steps or max(1, round(epochs / copies * steps_per_epoch))
     return _Phase(index, phase, features, steps, steps_per_epoch, seed)
