@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from sparsetune.config.backbone import Architecture
 from sparsetune.config.load import Catalogue
@@ -22,9 +22,10 @@ from sparsetune.config.settings import (
     Settings,
     Text,
     UniqueItems,
+    broken,
     none_of,
 )
-from sparsetune.errors import ConfigError, nearest
+from sparsetune.errors import ConfigError, violation
 
 Relation = Literal["above", "at-least", "at-most", "within"]
 
@@ -86,53 +87,6 @@ class Requirement(Settings):
     otherwise: Text = Field(description="what is told of a run with another value")
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim, as verdicts read it; what each field says stands at :class:`ClaimEntry`.
-
-    Attributes:
-        right: method id, or a number in the quantity's unit.
-        twins: None = the same backbones.
-        architectures: empty = all.
-        only_there: empty = any backbone and task can decide it, each at its own scale.
-    """
-
-    id: str
-    says: str
-    source: str
-    backbones: tuple[str, ...]
-    tasks: tuple[str, ...]
-    quantity: str
-    left: str
-    right: str | float
-    relation: Relation
-    tolerance: float = 0.0
-    because: str = ""
-    twins: Mapping[str, str] | None = None
-    architectures: tuple[str, ...] = ()
-    requires: tuple[Requirement, ...] = ()
-    only_there: str = ""
-
-    @property
-    def measure(self) -> Quantity:
-        """What ``quantity`` names."""
-        return QUANTITIES[self.quantity]
-
-    @property
-    def number(self) -> float | None:
-        """What left is compared with, where it is no method."""
-        return None if isinstance(self.right, str) else float(self.right)
-
-    def as_data(self) -> dict[str, Any]:
-        """Everything that a verdict may depend on, as JSON data."""
-        return {**vars(self), "requires": [need.resolved() for need in self.requires]}
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that it compares."""
-        return (self.left,) if self.number is not None else (self.left, str(self.right))
-
-
 class Published(Settings):
     """Where the paper tests a claim."""
 
@@ -153,15 +107,25 @@ class Right(Settings):
         yield (self.method is None) != (self.value is None), "", "needs method or value, not both"
 
 
-def _as_written(value: float | None) -> float:
-    """A number as people write it: a whole one without a point."""
-    if value is None:
-        return 0.0
-    return int(value) if value.is_integer() else value
+def _side(given: Any) -> Any:
+    """The method or the value that a right side names."""
+    if not isinstance(given, Mapping):
+        return given
+    try:
+        right = Right.model_validate(given)
+    except ValidationError as error:
+        key, _, told = violation(Right, error).partition(": ")
+        raise broken("" if key == "top level" else key, told) from None
+    return right.method or right.value
 
 
-class ClaimEntry(Settings):
-    """A claim as the file has it."""
+def _as_written(value: float | str) -> float | str:
+    """A whole number without a point, as people write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Claim(Settings):
+    """One claim."""
 
     id: Id = Field(description="unique among the claims")
     says: Text = Field(description="the claim in our words, one sentence")
@@ -171,44 +135,78 @@ class ClaimEntry(Settings):
         description="what is compared", json_schema_extra={"enum": list(QUANTITIES)}
     )
     left: Id = Field(description="method id")
-    right: Right
+    right: Annotated[
+        str | float,
+        BeforeValidator(_side, json_schema_input_type=Right),
+        AfterValidator(_as_written),
+    ] = Field(description="method id, or a number in the quantity's unit")
     relation: Relation = Field(
         description="left above right; at least right less tolerance; at most right plus "
         "tolerance; within tolerance of right"
     )
-    tolerance: Penalty | None = Field(default=None, description="in the quantity's unit")
-    because: Text | None = Field(default=None, description="why this tolerance")
+    tolerance: Annotated[Penalty, AfterValidator(_as_written)] = Field(
+        default=0, description="in the quantity's unit"
+    )
+    because: Text = Field(default="", description="why this tolerance")
     twins: Annotated[dict[Id, Id], Field(min_length=1)] | None = Field(
-        default=None, description="backbone of left -> backbone of right"
+        default=None, description="backbone of left -> backbone of right; left out = the same"
     )
     architectures: UniqueItems[Architecture] = Field(
         default=(), description="that the claim is about; left out = all"
     )
     requires: Items[Requirement] = ()
-    only_there: Text | None = Field(
-        default=None,
+    only_there: Text = Field(
+        default="",
         description="why no other backbone or task can decide it; left out = any can, at its own "
         "scale",
     )
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Where the paper tests it."""
+        return self.published.backbones
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """On what the paper tests it."""
+        return self.published.tasks
+
+    @property
+    def measure(self) -> Quantity:
+        """What ``quantity`` names."""
+        return QUANTITIES[self.quantity]
+
+    @property
+    def number(self) -> float | None:
+        """What left is compared with, where it is no method."""
+        return None if isinstance(self.right, str) else float(self.right)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it compares."""
+        return (self.left, self.right) if isinstance(self.right, str) else (self.left,)
+
+    def as_data(self) -> dict[str, Any]:
+        """Everything that a verdict may depend on, as JSON data."""
+        return self.model_dump(mode="json")
 
     def rules(self) -> Iterator[Rule]:
         """What relation, quantity and sides ask of each other."""
         for key in ("tolerance", "because"):
             yield (
-                (getattr(self, key) is not None) == (self.relation != "above"),
+                (key in self.model_fields_set) != (self.relation == "above"),
                 key,
                 "needed by relation at-least, at-most and within, and only there",
             )
-        about_number = self.right.value is not None
+        about_number = self.number is not None
         yield (
             not about_number or self.quantity != "score",
             "right.value",
             "not for quantity score, whose numbers hang on backbone and task; allowed: "
             "right.method",
         )
-        tickets = QUANTITIES[self.quantity].group == "tickets"
         yield (
-            not tickets or (about_number and not self.twins),
+            self.measure.group != "tickets" or (about_number and not self.twins),
             "right",
             f"quantity {self.quantity} is compared with chance; allowed: value, without twins",
         )
@@ -225,28 +223,17 @@ class ClaimEntry(Settings):
             "needs right.method, or quantity pretraining-macs-saved",
         )
         yield (
-            self.right.method != self.left or bool(self.twins),
+            self.right != self.left or bool(self.twins),
             "right.method",
             f"received {self.left!r}, which is left; allowed: another method",
         )
 
-    def claim(self) -> Claim:
-        """The claim."""
-        right: str | float = self.right.method or _as_written(self.right.value)
-        return Claim(
-            self.id, self.says, self.source, self.published.backbones, self.published.tasks,
-            self.quantity, self.left, right, self.relation, _as_written(self.tolerance),
-            self.because or "", self.twins, self.architectures, self.requires,
-            self.only_there or "",
-        )  # fmt: skip
-
     def ids(self) -> Iterator[tuple[str, str, str]]:
         """(kind of thing, key, id) of everything that it names."""
-        yield "method", "left", self.left
-        if self.right.method:
-            yield "method", "right.method", self.right.method
-        yield from (("backbone", "published.backbones", one) for one in self.published.backbones)
-        yield from (("task", "published.tasks", one) for one in self.published.tasks)
+        for key, method in zip(("left", "right.method"), self.methods, strict=False):
+            yield "method", key, method
+        yield from (("backbone", "published.backbones", one) for one in self.backbones)
+        yield from (("task", "published.tasks", one) for one in self.tasks)
         for pair in (self.twins or {}).items():
             yield from (("backbone", "twins", one) for one in pair)
 
@@ -275,19 +262,16 @@ def read_claims(path: Path, catalogue: Catalogue) -> tuple[Claim, ...]:
     claims: dict[str, Claim] = {}
     for index, raw in enumerate(validated(ClaimsFile, read_yaml(path), origin=path).claims):
         origin = f"{path}: claim {raw.get('id', index)}"
-        entry = validated(ClaimEntry, raw, origin=origin)
-        if entry.id in claims:
+        claim = validated(Claim, raw, origin=origin)
+        if claim.id in claims:
             raise ConfigError(f"{origin}: id: twice")
-        for thing, key, name in entry.ids():
-            known = catalogue.known(thing)
-            if name not in known:
-                told = f"{origin}: {key}: unknown {thing} {name!r}; known: {', '.join(known)}"
-                raise ConfigError(told + nearest(name, known))
-        for number, need in enumerate(entry.requires):  # last: left itself may be misspelt
-            if need.method not in (entry.left, entry.right.method):
+        for thing, key, name in claim.ids():
+            catalogue.require_known(thing, name, f"{origin}: {key}")
+        for number, need in enumerate(claim.requires):  # last: left itself may be misspelt
+            if need.method not in claim.methods:
                 raise ConfigError(
                     f"{origin}: requires.{number}.method: received {need.method!r}; allowed: left "
                     "or right.method"
                 )
-        claims[entry.id] = entry.claim()
+        claims[claim.id] = claim
     return tuple(claims.values())

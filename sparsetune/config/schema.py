@@ -5,7 +5,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from sparsetune.config.backbone import Backbone
-from sparsetune.config.claim import ClaimEntry
+from sparsetune.config.claim import Claim
 from sparsetune.config.folder import Place
 from sparsetune.config.method import Method, UpdateSettings
 from sparsetune.config.settings import Settings
@@ -26,7 +26,7 @@ _CATALOGUE: dict[str, tuple[type[Settings], ...]] = {
 _OTHERS: dict[str, type[Settings]] = {
     "suite": SuiteFile,
     "table": PublishedTable,
-    "claim": ClaimEntry,
+    "claim": Claim,
 }
 THINGS = (*_CATALOGUE, *_OTHERS)
 """What there are schemas of; ``claim`` is one entry of ``claims.yaml``."""

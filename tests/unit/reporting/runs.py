@@ -6,6 +6,7 @@ import json
 
 from unit.made_records import MACS, made_record
 
+from sparsetune.config.claim import Claim
 from sparsetune.reporting.load import collect
 
 LENGTHS = [
@@ -70,3 +71,13 @@ def lines_of(paths):
 def cells_of(line):
     """The cells of a line of a Markdown table."""
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def claim(*, backbones=("bert-base",), tasks=("qnli",), **changes):
+    """A claim that tests change, whatever rules it breaks: EarlyBERT's score is above full's."""
+    told = {
+        "id": "a-claim", "says": "A claim.", "source": "a paper", "quantity": "score",
+        "left": "earlybert", "right": "full", "relation": "above",
+        "published": {"backbones": backbones, "tasks": tasks},
+    }  # fmt: skip
+    return Claim.model_validate({**told, **changes}, context={"rules": False})

@@ -1,20 +1,16 @@
 import csv
 
 import pytest
-from unit.reporting.runs import cells_of
+from unit.reporting.runs import cells_of, claim
 
-from sparsetune.config.claim import Claim
 from sparsetune.reporting.claims import as_data, claimed, counts, measured, write_claims
 from sparsetune.reporting.intervals import Interval
 from sparsetune.reporting.verdicts import Cell, Judgement
 
-CLAIM = Claim(
-    "a-claim", "A | claim.", "a paper", ("bert-base",), ("qnli",), "score", "earlybert", "full",
-    "at-least", 1.5, "noise",
-)  # fmt: skip
-TIME = Claim(
-    "time", "It saves time.", "a paper", ("bert-base",), ("qqp",), "seconds-saved", "earlybert",
-    35.0, "at-least",
+CLAIM = claim(says="A | claim.", relation="at-least", tolerance=1.5, because="noise")
+TIME = claim(
+    id="time", says="It saves time.", quantity="seconds-saved", right=35.0, tasks=["qqp"],
+    relation="at-least",
 )  # fmt: skip
 CELL = Cell("mini-bert", "mini-sst2", "generated", (1, 2), (90.0, 92.0), (89.0, 90.0), collapsed=1)
 JUDGED = Judgement(
@@ -89,7 +85,9 @@ def test_data_has_the_pairs_and_the_counts_every_verdict():
 def test_against_a_number_the_value_itself_is_told(
     quantity, relation, tolerance, value, told, demanded
 ):
-    claim = Claim("a", "A.", "b", (), (), quantity, "dsee", 35.0, relation, tolerance, "c")
-    over = "nothing" if claim.measure.counted else "seeds"
-    found = Judgement(claim, "holds", "", interval=Interval(value, value - 1, value + 1, over))
+    about = claim(
+        quantity=quantity, right=35.0, relation=relation, tolerance=tolerance, because="c"
+    )
+    over = "nothing" if about.measure.counted else "seeds"
+    found = Judgement(about, "holds", "", interval=Interval(value, value - 1, value + 1, over))
     assert (measured(found), claimed(found)) == (told, demanded)

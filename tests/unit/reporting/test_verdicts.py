@@ -2,23 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from unit.reporting.runs import changing, scoring, suite_of, write_run
+from unit.reporting.runs import changing, claim, scoring, suite_of, write_run
 
-from sparsetune.config.claim import Claim, Requirement
+from sparsetune.config.claim import Requirement
 from sparsetune.reporting.intervals import Interval
 from sparsetune.reporting.tickets import KeptUnits
 from sparsetune.reporting.verdicts import Evidence, cells_of, decide, judge
 
-BASE = {
-    "id": "a-claim", "says": "A claim.", "source": "a paper", "backbones": ("bert-base",),
-    "tasks": ("qnli",), "quantity": "score", "left": "earlybert", "right": "full",
-    "relation": "above",
-}  # fmt: skip
 AT_LEAST = {"relation": "at-least", "tolerance": 1.0, "because": "noise"}
-
-
-def claim(**changes):
-    return Claim(**{**BASE, **changes})
 
 
 def number(quantity, right, relation="at-least", tolerance=0.0, **changes):
