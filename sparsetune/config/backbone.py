@@ -18,6 +18,7 @@ from sparsetune.config.settings import (
     Settings,
     Share,
     Text,
+    Thing,
 )
 
 Architecture = Literal["bert", "roberta", "gpt2"]
@@ -195,7 +196,8 @@ class Pretraining(Settings):
             "needed by objective masked, and only there",
         )
         names = [phase.name for phase in self.phases]
-        yield len(names) == len(set(names)), "phases", f"names must differ, {_received(names)}"
+        told = f"names must differ, received {', '.join(names)}"
+        yield len(names) == len(set(names)), "phases", told
         positions = self.shape.maximum_positions
         for index, phase in enumerate(self.phases):
             yield (
@@ -222,13 +224,11 @@ class Pretraining(Settings):
         )
 
 
-class Backbone(Settings):
+class Backbone(Thing):
     """A pre-trained model: where it comes from, or how it is pre-trained here."""
 
     not_written: ClassVar = frozenset({"id", "tokenizer_source"})
 
-    id: Id = Field(description="the file's name")
-    description: Text = Field(description="one line")
     architecture: Architecture = Field(description="model family")
     source: BackboneSource = Field(discriminator="kind")
     pretraining: Pretraining | None = None
@@ -285,7 +285,3 @@ class Backbone(Settings):
                 f"received {self.pretraining.objective!r}; allowed for {self.architecture}: "
                 f"{wanted}",
             )
-
-
-def _received(names: list[str]) -> str:
-    return f"received {', '.join(names)}"

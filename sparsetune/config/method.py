@@ -22,7 +22,7 @@ from sparsetune.config.settings import (
     Rule,
     Settings,
     Share,
-    Text,
+    Thing,
     UniqueItems,
     broken,
     none_of,
@@ -228,13 +228,9 @@ class NotFor(Settings):
     )
 
 
-class Method(Settings):
+class Method(Thing):
     """Update + mask + phases, after the overrides for one backbone and task."""
 
-    not_written: ClassVar = frozenset({"id"})
-
-    id: Id = Field(description="the file's name")
-    description: Text = Field(description="one line")
     start: Literal["pretrained", "random"] = Field(description="weights at the start")
     update: Annotated[SerializeAsAny[UpdateSettings], BeforeValidator(UpdateSettings.of)]
     mask: Mask = Field(discriminator="kind")
@@ -283,38 +279,39 @@ class Method(Settings):
         )
 
     def _prune_rules(self) -> Iterator[Rule]:
-        prunes = [phase for phase in self.phases if isinstance(phase, PrunePhase)]
-        given = [phase.share for phase in prunes if "share" in phase.model_fields_set]
-        told = ", ".join(
-            f"{phase.share:g}" if "share" in phase.model_fields_set else "none" for phase in prunes
-        )
         mask = self.mask.kind
-        wrong = [
-            (
-                (mask in _UPDATES_UNDER) != bool(prunes),
-                "mask.kind unstructured, n-of-m and heads need at least one prune phase, others "
-                f"none; received {len(prunes)} with mask.kind {mask}",
-            ),
-            (
-                mask == "heads" and len(prunes) != 1,
-                f"mask.kind heads needs exactly one prune phase, received {len(prunes)}",
-            ),
-            (
-                mask == "heads" and any(phase.rewind for phase in prunes),
-                "rewind does not go with mask.kind heads: removed heads have no start values",
-            ),
-            (
-                len(prunes) > 1 and len(given) < len(prunes),
-                f"each of several prune phases needs a share, received {told}",
-            ),
-            (
-                any(earlier >= later for earlier, later in pairwise(given)),
-                f"shares must increase from prune phase to prune phase, received {told}",
-            ),
-            (
-                bool(given) and given[-1] != 1,
-                f"the share of the last prune phase must be 1, received {told}",
-            ),
-        ]
-        for violated, text in wrong:
-            yield not violated, "phases", text
+        prunes = [phase for phase in self.phases if isinstance(phase, PrunePhase)]
+        shares = [p.share if "share" in p.model_fields_set else None for p in prunes]
+        given = [share for share in shares if share is not None]
+        told = ", ".join("none" if share is None else f"{share:g}" for share in shares)
+        yield (
+            (mask in _UPDATES_UNDER) == bool(prunes),
+            "phases",
+            "mask.kind unstructured, n-of-m and heads need at least one prune phase, others none; "
+            f"received {len(prunes)} with mask.kind {mask}",
+        )
+        yield (
+            mask != "heads" or len(prunes) == 1,
+            "phases",
+            f"mask.kind heads needs exactly one prune phase, received {len(prunes)}",
+        )
+        yield (
+            mask != "heads" or not any(phase.rewind for phase in prunes),
+            "phases",
+            "rewind does not go with mask.kind heads: removed heads have no start values",
+        )
+        yield (
+            len(prunes) < 2 or len(given) == len(prunes),
+            "phases",
+            f"each of several prune phases needs a share, received {told}",
+        )
+        yield (
+            all(earlier < later for earlier, later in pairwise(given)),
+            "phases",
+            f"shares must increase from prune phase to prune phase, received {told}",
+        )
+        yield (
+            not given or given[-1] == 1,
+            "phases",
+            f"the share of the last prune phase must be 1, received {told}",
+        )

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
-
 from sparsetune.config.backbone import Backbone
 from sparsetune.config.claim import Claim
 from sparsetune.config.folder import Place
@@ -53,23 +51,25 @@ def schema_of(thing: str) -> dict[str, Any]:
     if thing not in _CATALOGUE:
         raise ConfigError(refusal("schema", "THING", thing, THINGS))
     updates = UpdateSettings.classes() if thing == "method" else []
-    models: list[type[Settings]] = [*_CATALOGUE[thing], *updates, Place]
-    references, whole = models_json_schema([(model, "validation") for model in models])
-    definitions: dict[str, Any] = whole["$defs"]
     properties: dict[str, Any] = {}
-    for model in _CATALOGUE[thing]:
-        properties |= definitions.pop(model.__name__)["properties"]
+    definitions: dict[str, Any] = {}
+    for model in (*_CATALOGUE[thing], *updates, Place):
+        own = model.model_json_schema()
+        definitions |= own.pop("$defs", {})
+        if model in _CATALOGUE[thing]:
+            left_out = model.not_written
+            properties |= {k: v for k, v in own["properties"].items() if k not in left_out}
+        else:
+            definitions[model.__name__] = own
     if thing == "method":
-        properties["update"] = {"anyOf": [references[model, "validation"] for model in updates]}
+        kinds = [{"$ref": f"#/$defs/{model.__name__}"} for model in updates]
+        properties["update"] = {"anyOf": kinds}
         phases = properties["phases"]["items"]
         phases["anyOf"] = [*phases.pop("oneOf"), {"required": ["name", "as"]}]
         phases.pop("discriminator")
-    for key in ("origin", "recipe"):
+    for key, classes in (("origin", TICKETS), ("recipe", SUPPORTS)):
         if key in properties:
-            properties[key] = {"enum": list(TICKETS if key == "origin" else SUPPORTS)}
-    for model in _CATALOGUE[thing]:
-        for key in model.not_written:
-            properties.pop(key, None)
+            properties[key] = {"enum": list(classes)}
     where = {"where": {"$ref": "#/$defs/Place"}}
     return {
         "title": thing,

@@ -87,6 +87,19 @@ class Settings(BaseModel):
         return self
 
 
+class Thing(Settings):
+    """Base of what has an id: a file of the catalogue, or a variant in one."""
+
+    not_written: ClassVar = frozenset({"id"})
+
+    id: Id = Field(description="the file's name")
+    description: Text = Field(description="one line")
+
+    def settings(self) -> dict[str, Any]:
+        """What a stage that makes the thing depends on, as JSON data."""
+        return self.resolved()
+
+
 class OptimizerSettings(Settings):
     """How anything is trained, whatever it is and however long."""
 

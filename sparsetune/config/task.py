@@ -1,7 +1,7 @@
 """A task: a data set in its published layout, what is predicted, and how it is scored."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -9,12 +9,12 @@ from sparsetune.config.backbone import HubSource, MirrorSource
 from sparsetune.config.metric import SCALES, metrics_of, scale_of
 from sparsetune.config.settings import (
     Count,
-    Id,
     Positive,
     Rule,
     Seed,
     Settings,
     Text,
+    Thing,
     UniqueItems,
     none_of,
 )
@@ -135,13 +135,9 @@ class ExpectedExamples(Settings):
     tokens: Positive = Field(description="mean length of a training example")
 
 
-class Task(Settings):
+class Task(Thing):
     """A data set with its published layout, what is predicted, and how it is scored."""
 
-    not_written: ClassVar = frozenset({"id"})
-
-    id: Id = Field(description="the file's name")
-    description: Text = Field(description="one line")
     layout: Layout = Field(
         description="published layout of the files; table: as columns and splits say"
     )

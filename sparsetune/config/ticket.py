@@ -1,21 +1,20 @@
 """A ticket: which heads and neurons are kept, by a search, at random, or by dropping layers."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from sparsetune.config.backbone import Scope
 from sparsetune.config.settings import (
     Count,
-    Id,
     OptimizerSettings,
     Penalty,
     Positive,
     Rule,
     Settings,
     Share,
-    Text,
+    Thing,
 )
 
 
@@ -89,18 +88,10 @@ class SearchSettings(Settings):
         )
 
 
-class TicketSettings(Settings):
+class TicketSettings(Thing):
     """Base of the tickets of every origin."""
 
-    not_written: ClassVar = frozenset({"id"})
-
-    id: Id = Field(description="the file's name")
-    description: Text = Field(description="one line")
     origin: str = Field(description="where the ticket comes from")
-
-    def settings(self) -> dict[str, Any]:
-        """The resolved settings without the description."""
-        return self.resolved()
 
 
 class DrawnTicket(TicketSettings):
