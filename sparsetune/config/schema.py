@@ -53,7 +53,8 @@ def schema_of(thing: str) -> dict[str, Any]:
     updates = UpdateSettings.classes() if thing == "method" else []
     properties: dict[str, Any] = {}
     definitions: dict[str, Any] = {}
-    for model in (*_CATALOGUE[thing], *updates, Place):
+    models: list[type[Settings]] = [*_CATALOGUE[thing], *updates, Place]
+    for model in models:
         own = model.model_json_schema()
         definitions |= own.pop("$defs", {})
         if model in _CATALOGUE[thing]:
