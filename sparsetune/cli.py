@@ -66,6 +66,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--resources": {"type": Path, "help": "folder with data sets and backbones"},
     "--checkpoint-seconds": {"type": float, "default": 60.0, "help": "between checkpoints"},
     "--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto", "help": "where to compute"},
+    "--gpu-jobs": {
+        "type": at_least(1), "default": 1,
+        "help": "jobs at once on this machine's GPUs; beyond their number they share them",
+    },
     "--threads": {"type": at_least(1), "help": "CPU threads"},
     "--prepare": {"action": "store_true", "help": "only create the store, before parallel jobs"},
     "--attempt": {"help": "name of this attempt, for the record; else the next one's"},
@@ -91,7 +95,7 @@ OWN_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 _LIMITS = "[--train-examples] [--evaluation-examples]"
 _RUN = f"--run [--suite] [--digest] [--mirror] {_LIMITS} [--score-epochs]"
 _FOLDERS = "--dataset-dir --backbone-dir"
-_DEVICE = "[--device] [--threads]"
+_DEVICE = "[--device] [--gpu-jobs] [--threads]"
 _RESUMED = f"--checkpoints [--checkpoint-seconds] {_DEVICE}"
 
 
@@ -244,7 +248,8 @@ def _context(arguments: argparse.Namespace) -> Any:
     # Made after the stage's imports, which are start-up and not work.
     from sparsetune.stages.context import Context
 
-    given = {name: getattr(arguments, name, None) for name in ("checkpoints", "checkpoint_seconds")}
+    names = ("checkpoints", "checkpoint_seconds", "gpu_jobs")
+    given = {name: getattr(arguments, name, None) for name in names}
     device = getattr(arguments, "device", "cpu")
     return Context(device, **{name: value for name, value in given.items() if value is not None})
 

@@ -98,12 +98,14 @@ class RunAsked(BackboneAsked):
 
 
 class Device(Part):
-    """What computed."""
+    """What computed; ``id`` is the GPU's number or UUID, ``slots`` the jobs that may share it."""
 
     kind: Literal["cpu", "cuda"]
     name: str
     cuda: str | None = absent()
     tf32: bool | None = absent()
+    id: str | None = absent()
+    slots: PositiveInt | None = absent()
 
 
 class Tracking(Part):

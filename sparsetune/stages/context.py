@@ -1,17 +1,13 @@
 """What every job of a stage has: clock, device, folder for resuming, and a record to leave."""
 
-import fcntl
-import os
-import platform
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sparsetune.config.suite import RunSpec
-from sparsetune.errors import ConfigError, TrainingError
+from sparsetune.errors import ConfigError
 from sparsetune.records import (
     STAGES,
     BackboneRecord,
@@ -23,9 +19,8 @@ from sparsetune.records import (
     sha256_of,
     write_record,
 )
-from sparsetune.records.parts import Device, Part, Tracking
-
-_GPU_LIST = Path("/proc/driver/nvidia/gpus")
+from sparsetune.records.parts import Part, Tracking
+from sparsetune.stages.devices import Slot, describe_device, take_device
 
 
 class Context:
@@ -41,22 +36,25 @@ class Context:
         *,
         checkpoints: Path | None = None,
         checkpoint_seconds: float = 60,
+        gpu_jobs: int = 1,
     ) -> None:
         self._checkpoints = checkpoints
         self.checkpoint_seconds = checkpoint_seconds
         self._clock = Clock()
         self._wish = device
-        self._gpu: IO[str] | None = None
+        self._gpu_jobs = gpu_jobs
+        self._slot: Slot | None = None
 
     @cached_property
     def device(self) -> str:
-        """``cpu`` or ``cuda``: chosen, and a GPU claimed, when it is first asked for.
+        """``cpu`` or ``cuda``: chosen, and a slot of a GPU taken, when it is first asked for.
 
         Raises:
-            TrainingError: ``cuda`` was asked for and there is none, or none is free.
+            ConfigError: ``CUDA_VISIBLE_DEVICES`` cannot be read, or too many jobs for one GPU.
+            TrainingError: ``cuda`` was asked for and there is none, or none becomes free.
         """
-        self._gpu = claim_gpu()
-        return resolve_device(self._wish)
+        kind, self._slot = take_device(self._wish, self._gpu_jobs)
+        return kind
 
     @property
     def checkpoints(self) -> Path:
@@ -117,13 +115,15 @@ class Context:
             tracking: where MLflow has the run, if it was asked to.
         """
         # Only a job that computed on a device names it: of others nobody looked.
-        device = describe_device(self.device) if "device" in vars(self) else None
+        device = (
+            describe_device(self.device, self._slot) if "device" in vars(self) else None
+        )
         where = self._clock.where(device, tracking=tracking)
         write_record(path, kind.of(asked, inputs=inputs, measured=measured, where=where))
         if self._checkpoints is not None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
-        if self._gpu is not None:
-            self._gpu.close()
+        if self._slot is not None:
+            self._slot.release()
 
 
 def asked_of_run(spec: RunSpec) -> dict[str, Any]:
@@ -155,74 +155,3 @@ def asked_of(kind: str, thing: Any) -> dict[str, Any]:
 def hashes(paths: Iterable[Path]) -> dict[str, str]:
     """Path -> sha256 of every input file, for the record."""
     return {str(path): sha256_of(path) for path in paths}
-
-
-def claim_gpu() -> IO[str] | None:
-    """Give this process one GPU of its own on a machine with several.
-
-    Snakemake counts GPUs but does not hand out ids. Each job locks the first free id (a lock
-    file that the kernel releases when the process ends) and sets ``CUDA_VISIBLE_DEVICES``.
-    A value that is already set, by a user or a cluster, is left alone. Call before torch
-    touches CUDA.
-
-    Returns:
-        The open lock file, to be kept as long as the GPU is; None if nothing was claimed.
-
-    Raises:
-        TrainingError: other jobs have all of them.
-    """
-    count = len(list(_GPU_LIST.iterdir())) if _GPU_LIST.is_dir() else 0
-    if count < 2 or "CUDA_VISIBLE_DEVICES" in os.environ:
-        return None
-    folder = Path(tempfile.gettempdir()) / f"sparsetune-gpus-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for gpu in range(count):
-        lock = (folder / f"{gpu}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        return lock
-    raise TrainingError(
-        f"all {count} GPUs are taken by other jobs; give Snakemake --resources gpu={count}"
-    )
-
-
-def resolve_device(wish: str) -> str:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into ``cpu`` or ``cuda``.
-
-    Raises:
-        TrainingError: ``cuda`` was asked for and there is none.
-    """
-    import torch
-
-    there = torch.cuda.is_available()
-    if wish == "cuda" and not there:
-        raise TrainingError("device: cuda was asked for, but torch sees no CUDA device")
-    return "cuda" if there and wish != "cpu" else "cpu"
-
-
-def describe_device(device: str) -> Device:
-    """Name, kind and driver of a device, for the record's ``where``."""
-    if device == "cpu":
-        return Device(kind="cpu", name=_processor_name())
-    import torch
-
-    return Device(
-        kind="cuda",
-        name=torch.cuda.get_device_name(0),
-        cuda=str(torch.version.cuda),
-        tf32=bool(torch.backends.cuda.matmul.allow_tf32),
-    )
-
-
-def _processor_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
