@@ -14,9 +14,10 @@ rule backbone:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory_of("backbone"),
+        runtime=minutes_of("backbone"),
         gpu=GPUS,
+        gpu_jobs=GPU_JOBS,
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["backbone"],
@@ -25,6 +26,7 @@ rule backbone:
         folder=subpath(output[0], parent=True),
     shell:
         "sparsetune backbone --backbone {wildcards.backbone} --digest {params.digest}"
-        " {params.options} --device {resources.device} --threads {threads}"
+        " {params.options} --device {resources.device} --gpu-jobs {resources.gpu_jobs}"
+        " --threads {threads}"
         " --checkpoints resources/checkpoints/{wildcards.backbone}"
         " --output {params.folder} &> {log}"

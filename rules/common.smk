@@ -10,7 +10,9 @@ from sparsetune.config.load import Catalogue
 from sparsetune.config.suite import read_suite
 from sparsetune.errors import SparsetuneError
 from sparsetune.records import STAGES, digest_of
+from sparsetune.stages.devices import visible_devices
 from sparsetune.stages.figures import figure_names
+from sparsetune.stages.needs import Needs
 from sparsetune.stages.tables import published_tables, record_paths, ticket_paths
 from sparsetune.tracking.publish import FIRST_ATTEMPT, next_attempt
 
@@ -23,6 +25,8 @@ try:
     for inherited in config.keys() - given.keys():
         del config[inherited]
     SUITE = CATALOGUE.suite(config, origin=str(SUITE_FILE))
+    # auto: as the jobs will find it, so that they do not wait for a GPU while they hold cores.
+    GPUS = int(SUITE.device == "cuda" or (SUITE.device == "auto" and bool(visible_devices())))
 except SparsetuneError as error:
     # One line and the exit code of a user's mistake, before anything is locked or started.
     print(f"sparsetune: {error}", file=sys.stderr, flush=True)
@@ -33,7 +37,16 @@ RUN = "{backbone}/{task}/{method}/seed-{seed}"
 # Part of the command and not a param: what a job depends on is in its digest and its inputs.
 # Doubled braces, because Snakemake formats commands.
 SUITE_OPTION = f"--config {shlex.quote(json.dumps(config))}".translate({123: "{{", 125: "}}"})
-GPUS = int(SUITE.device == "cuda")
+# Jobs at once on GPUs: more than devices share them, and each job must know in how many parts.
+GPU_JOBS = workflow.global_resources.get("gpu").value or 1
+NEEDS = Needs(SUITE, CATALOGUE, gpu=bool(GPUS))
+TAILS = {
+    "backbone": "{backbone}",
+    "support": "{backbone}/{support}",
+    "ticket": "{backbone}/{task}/{ticket}/seed-{seed}",
+    "tune": RUN,
+    "evaluate": RUN,
+}
 
 
 def any_of(ids):
@@ -65,6 +78,24 @@ def options(**given):
 SOURCE_OPTIONS = options(mirror=SUITE.mirror)
 RUN_OPTIONS = options(suite=SUITE.id, mirror=SUITE.mirror, **config["limits"])
 SCORING_OPTION = " --score-epochs" if SUITE.score_epochs else ""
+
+
+def memory_of(stage):
+    """The input function of a stage's ``mem_mb``."""
+
+    def needed(wildcards, attempt):
+        return NEEDS.memory_mb(f"{stage}/{TAILS[stage].format(**wildcards)}", attempt)
+
+    return needed
+
+
+def minutes_of(stage):
+    """The input function of a stage's ``runtime``."""
+
+    def needed(wildcards, attempt):
+        return NEEDS.minutes(f"{stage}/{TAILS[stage].format(**wildcards)}", attempt)
+
+    return needed
 
 
 def run_of(wildcards):

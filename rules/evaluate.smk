@@ -15,9 +15,10 @@ rule evaluate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_of("evaluate"),
+        runtime=minutes_of("evaluate"),
         gpu=GPUS,
+        gpu_jobs=GPU_JOBS,
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["evaluate"],
@@ -27,4 +28,5 @@ rule evaluate:
         "sparsetune evaluate {params.run}"
         " --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} --run-dir {params.folder}"
-        " --device {resources.device} --threads {threads} --output {params.folder} &> {log}"
+        " --device {resources.device} --gpu-jobs {resources.gpu_jobs}"
+        " --threads {threads} --output {params.folder} &> {log}"

@@ -13,8 +13,8 @@ rule support:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=memory_of("support"),
+        runtime=minutes_of("support"),
     params:
         version=STAGES["support"],
         digest=support_digest,

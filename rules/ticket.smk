@@ -15,9 +15,10 @@ rule ticket:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_of("ticket"),
+        runtime=minutes_of("ticket"),
         gpu=GPUS,
+        gpu_jobs=GPU_JOBS,
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["ticket"],
@@ -30,5 +31,5 @@ rule ticket:
         " --task {wildcards.task} --seed {wildcards.seed} --digest {params.digest}"
         " {params.options} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone}"
-        " --checkpoints {params.checkpoints} --device {resources.device} --threads {threads}"
-        " --output {params.folder} &> {log}"
+        " --checkpoints {params.checkpoints} --device {resources.device}"
+        " --gpu-jobs {resources.gpu_jobs} --threads {threads} --output {params.folder} &> {log}"

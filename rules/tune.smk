@@ -17,9 +17,10 @@ rule tune:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=1440,
+        mem_mb=memory_of("tune"),
+        runtime=minutes_of("tune"),
         gpu=GPUS,
+        gpu_jobs=GPU_JOBS,
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["tune"],
@@ -28,8 +29,7 @@ rule tune:
         checkpoints=run_checkpoints,
         folder=subpath(output.record, parent=True),
     shell:
-        "sparsetune tune {params.run}"
-        " --dataset-dir resources/datasets/{wildcards.task}"
+        "sparsetune tune {params.run} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.recipes}"
-        " --checkpoints {params.checkpoints} --results results"
-        " --device {resources.device} --threads {threads} --output {params.folder} &> {log}"
+        " --checkpoints {params.checkpoints} --results results --device {resources.device}"
+        " --gpu-jobs {resources.gpu_jobs} --threads {threads} --output {params.folder} &> {log}"

@@ -67,7 +67,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--checkpoint-seconds": {"type": float, "default": 60.0, "help": "between checkpoints"},
     "--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto", "help": "where to compute"},
     "--gpu-jobs": {
-        "type": at_least(1), "default": 1,
+        "type": at_least(1),
+        "default": 1,
         "help": "jobs at once on this machine's GPUs; beyond their number they share them",
     },
     "--threads": {"type": at_least(1), "help": "CPU threads"},

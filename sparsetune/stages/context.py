@@ -115,9 +115,7 @@ class Context:
             tracking: where MLflow has the run, if it was asked to.
         """
         # Only a job that computed on a device names it: of others nobody looked.
-        device = (
-            describe_device(self.device, self._slot) if "device" in vars(self) else None
-        )
+        device = describe_device(self.device, self._slot) if "device" in vars(self) else None
         where = self._clock.where(device, tracking=tracking)
         write_record(path, kind.of(asked, inputs=inputs, measured=measured, where=where))
         if self._checkpoints is not None:

@@ -161,7 +161,7 @@ def predict(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> "pd.Seri
     """
     used = _of_device(finished, device)
     done = used[(used["passes"] > 0) & (used["work_seconds"] > 0)]
-    guesses = [_guess(row.device, row.device_kind, row) for row in done.itertuples()]
+    guesses = [assumed_seconds(row.device, row.device_kind, row) for row in done.itertuples()]
     ratio = done["work_seconds"] / guesses
     by_kind, by_stage = (ratio.groupby(done[name]).median() for name in ("kind", "stage"))
     times = jobs["kind"].map(by_kind).fillna(jobs["stage"].map(by_stage))
@@ -169,7 +169,7 @@ def predict(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> "pd.Seri
     waited = (used["job_seconds"] - used["work_seconds"]).clip(lower=0)
     start_up = {**START_UP_SECONDS, **waited.groupby(used["stage"]).median()}
     kind = next(iter(used["device_kind"]), "")
-    return _guess(device, kind, jobs) * times + jobs["stage"].map(start_up)
+    return assumed_seconds(device, kind, jobs) * times + jobs["stage"].map(start_up)
 
 
 def _of_device(finished: pd.DataFrame, device: str) -> pd.DataFrame:
@@ -180,8 +180,17 @@ def _of_device(finished: pd.DataFrame, device: str) -> pd.DataFrame:
     return jobs[jobs["device_kind"] == "cuda"] if on_it.empty and device != "cpu" else on_it
 
 
-def _guess(device: str, kind: str, work: Any) -> Any:
-    """Assumed seconds of the passes; a GPU that has run but is not in the table = an A100."""
+def assumed_seconds(device: str, kind: str, work: Any) -> Any:
+    """Tell what a device is assumed to take for passes through a model.
+
+    Args:
+        device: its name or a part of it, ``cpu``, or one of :data:`PEAK_MACS_PER_SECOND`.
+        kind: as records have it: a GPU that has run but is not in the table counts as an A100.
+        work: has ``passes`` and ``macs``, numbers or columns.
+
+    Raises:
+        ConfigError: a device of which nothing is known.
+    """
     if "cpu" in (device, kind):
         return work.passes * _CORE[0] + work.macs * _CORE[1]
     held = [one for one in PEAK_MACS_PER_SECOND if one in device.lower()]
@@ -299,7 +308,7 @@ def jobs_of(suite: Suite, catalogue: Catalogue) -> pd.DataFrame:
         suite: resolved.
         catalogue: that it was resolved from.
     """
-    rows = {job["id"]: job for run in suite.runs for job in _jobs_of_run(run, catalogue)}
+    rows = {job["id"]: job for run in suite.runs for job in jobs_of_run(run, catalogue)}
     own = [job for job in rows.values() if job["stage"] == "cost"]
     for pair in suite.groups():
         needs = [job["id"] for job in own if (job["backbone"], job["task"]) == pair]
@@ -311,11 +320,20 @@ def jobs_of(suite: Suite, catalogue: Catalogue) -> pd.DataFrame:
     return frame_of(sorted(rows.values(), key=lambda job: order(job["stage"])))
 
 
-def _jobs_of_run(run: RunSpec, catalogue: Catalogue) -> Iterator[Row]:
+def jobs_of_run(run: RunSpec, catalogue: Catalogue) -> Iterator[Row]:
+    """List the jobs that one run needs, from its data set to its cost, as :data:`COLUMNS` has them.
+
+    Args:
+        run: resolved.
+        catalogue: that it was resolved from.
+
+    Raises:
+        ConfigError: a size that the catalogue does not tell.
+    """
     task, backbone, recipe = run.task, run.backbone, run.backbone.pretraining
     data, start = f"dataset/{task.id}", f"backbone/{backbone.id}"
     here = {"backbone": backbone.id, "task": task.id, "digest": run.digest}
-    train, answers, tokens = _size(run)
+    train, answers, tokens = sizes_of(run)
     dense = shape_of(backbone, catalogue)
     yield {"id": data, "stage": "dataset"}
     work = _pretraining(backbone, recipe, dense) if recipe else {}
@@ -421,8 +439,12 @@ def _smaller(shape: ModelShape, recipe: Settings) -> ModelShape:
     return replace(shape, layers=(kept,) * max(1, round(layers * len(shape.layers))))
 
 
-def _size(run: RunSpec) -> tuple[int, int, float]:
-    """Examples of training and evaluation, within the run's limits, and their mean length."""
+def sizes_of(run: RunSpec) -> tuple[int, int, float]:
+    """Examples of training and evaluation, within the run's limits, and their mean length.
+
+    Raises:
+        ConfigError: the catalogue does not tell.
+    """
     task, limits = run.task, run.limits.model_dump()
     told: Row = task.expected.model_dump() if task.expected else {}
     if isinstance(task.source, SyntheticTask):

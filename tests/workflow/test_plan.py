@@ -9,6 +9,7 @@ from sparsetune import cli
 from sparsetune.config.load import Catalogue
 from sparsetune.config.reading import read_yaml
 from sparsetune.records import digest_of
+from sparsetune.stages.needs import Needs
 
 SUITES = (
     "config",
@@ -176,6 +177,27 @@ def test_mirror_with_awkward_characters_reaches_the_command_whole(workplace):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--mirror '/files/it'\"'\"'s here'" in done.stdout + done.stderr
+
+
+def test_jobs_know_how_many_share_the_gpus_and_ask_for_memory_and_time_by_size(workplace):
+    run = "bert-base/rte/full/seed-1"
+    done = workplace.snakemake(
+        f"results/paper/runs/{run}/evaluate.json", "--dry-run", "--printshellcmds",
+        "--resources", "gpu=6",
+        suite="config/paper.yaml",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = done.stdout + done.stderr
+    commands = [line for line in told.splitlines() if " --device cuda " in line]
+    assert [line.split("sparsetune ")[1].split()[0] for line in commands] == [
+        "backbone", "tune", "evaluate",
+    ]  # fmt: skip
+    assert all(" --gpu-jobs 6 " in line for line in commands)
+    catalogue = Catalogue(workplace.config)
+    needs = Needs(suite_in(workplace, "paper"), catalogue, gpu=True)
+    for name in ("backbone/bert-base", f"tune/{run}", f"evaluate/{run}"):
+        assert f"mem_mb={needs.memory_mb(name)}," in told
+        assert f"runtime={needs.minutes(name)}," in told
 
 
 BAD = {

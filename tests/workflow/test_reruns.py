@@ -67,6 +67,12 @@ def test_comments_descriptions_and_device_rerun_nothing(finished, edit):
     assert finished.run() == []
 
 
+def test_other_counts_of_gpus_and_more_memory_rerun_nothing(finished):
+    done = finished.snakemake("--resources", "gpu=8", "--set-resources", "tune:mem_mb=9000")
+    assert done.returncode == 0, done.stderr
+    assert finished.calls() == []
+
+
 def test_added_method_runs_alone_and_the_tables_follow(finished, edit):
     edit(finished.config / "small.yaml", "  - dsee\n", "  - dsee\n  - lora\n")
     assert finished.run() == whole([f"{group}/lora" for group in GROUPS])

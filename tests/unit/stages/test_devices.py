@@ -50,9 +50,12 @@ def holders():
         command = [sys.executable, "-c", HOLDER, names, str(jobs), str(wait_seconds)]
         started.append(
             subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
-            )  # fmt: skip
+            )
         )
         return started[-1]
 
@@ -181,8 +184,9 @@ def test_a_cluster_allotment_has_locks_of_its_own(monkeypatch, holders):
 
 
 def test_a_folder_of_locks_that_another_user_made_is_refused(monkeypatch, machine):
-    (machine / f"sparsetune-gpus-{os.getuid() + 1}").mkdir()
-    monkeypatch.setattr(os, "getuid", lambda real=os.getuid(): real + 1)
+    other = os.getuid() + 1
+    (machine / f"sparsetune-gpus-{other}").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: other)
     with pytest.raises(ConfigError, match="belongs to another user; set TMPDIR"):
         claim_slot(1, devices=["0"], wait_seconds=0)
 
