@@ -2,32 +2,28 @@
 
 import pytest
 import yaml
+from unit.config.asking import refused, rewritten, run_of
 
 from sparsetune.config.load import Catalogue
 from sparsetune.config.reading import read_yaml
-from sparsetune.errors import ConfigError
 
-LIMITS = {"train_examples": None, "evaluation_examples": None}
 PRETRAINED = ("bert-base-pretrained", "bert-base-early")
-
-
-def twin(catalogue, early_id):
-    """The recipe of an early backbone without what makes it early, and that."""
-    recipe = Catalogue(catalogue).backbone(early_id).pretraining
-    return recipe.model_copy(update={"early": None}), recipe.early
 
 
 @pytest.mark.parametrize(("dense", "early"), [("mini-bert", "mini-bert-early"), PRETRAINED])
 def test_early_backbones_differ_from_their_dense_twins_in_one_section(repository, dense, early):
     catalogue = Catalogue(repository / "config")
-    recipe, section = twin(repository / "config", early)
-    assert recipe == catalogue.backbone(dense).pretraining
-    assert catalogue.backbone(early).source == catalogue.backbone(dense).source
+    smaller = catalogue.backbone(early)
+    recipe, section = smaller.pretraining, smaller.pretraining.early
+    assert recipe.model_copy(update={"early": None}) == catalogue.backbone(dense).pretraining
+    assert smaller.source == catalogue.backbone(dense).source
     assert (section.steps_share, section.neuron_sparsity) == (0.8, 0.3)
     for method in ("full", "lora", "dsee", "dsee-unstructured"):
-        one = catalogue.method(method, backbone_id=early, task_id="mini-sst2")
-        lender = catalogue.backbone(early).tuned_as
-        assert one == catalogue.method(method, backbone_id=lender, task_id="mini-sst2")
+        one, other = (
+            catalogue.method(method, backbone_id=backbone, task_id="mini-sst2")
+            for backbone in (early, smaller.tuned_as)
+        )
+        assert one == other
 
 
 def test_published_pretraining_has_the_papers_steps_samples_and_tokens(repository):
@@ -60,23 +56,20 @@ def test_mirror_serves_running_text_and_lent_tokenizers(catalogue):
     }  # fmt: skip
     lent = mirrored.settings()["tokenizer_source"]
     assert lent == {"kind": "mirror", "path": "/files/backbones/bert-base"}
-    path = catalogue / "backbones" / "mini-bert.yaml"
-    raw = read_yaml(path)
-    raw["source"] = {"kind": "text", "seed": 0, "documents": 9, "paths": ["wiki/*.gz", "/a.txt"]}
-    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    told = {"kind": "text", "seed": 0, "documents": 9, "paths": ["wiki/*.gz", "/a.txt"]}
+    rewritten(catalogue / "backbones" / "mini-bert.yaml", source=told)
     source = Catalogue(catalogue, mirror="/files").backbone("mini-bert").source.resolved()
-    assert source == {**raw["source"], "paths": ["/files/datasets/wiki/*.gz", "/a.txt"]}
-    assert Catalogue(catalogue).backbone("mini-bert").source.resolved() == raw["source"]
+    assert source == {**told, "paths": ["/files/datasets/wiki/*.gz", "/a.txt"]}
+    assert Catalogue(catalogue).backbone("mini-bert").source.resolved() == told
 
 
 def test_a_ticket_on_a_backbone_made_smaller_is_refused(repository):
-    ids = ("mini-bert-early", "mini-rte", "earlybert", 1)
-    message = "mask.ticket does not fit backbone mini-bert-early, whose heads and neurons were"
-    with pytest.raises(ConfigError, match=message):
-        Catalogue(repository / "config").run(ids, suite="a", limits=LIMITS)
+    with refused("mask.ticket does not fit backbone mini-bert-early, whose heads and neurons were"):
+        run_of(repository / "config", "mini-bert-early", "mini-rte", "earlybert")
 
 
 def changed_backbone(catalogue, change):
+    """Ask for an early backbone in whose file ``change`` has changed something."""
     path = catalogue / "backbones" / "mini-bert-early.yaml"
     dense, early = read_yaml(catalogue / "backbones" / "mini-bert.yaml"), read_yaml(path)
     recipe = {**dense["pretraining"], **early["pretraining"]}
@@ -94,8 +87,10 @@ def changed_backbone(catalogue, change):
         (lambda raw: raw.update(tuned_as="mini-brt"), "unknown backbone 'mini-brt'"),
         (lambda raw: raw["pretraining"]["phases"][0].update(steps=9),
          "pretraining.phases.0: needs steps or epochs, not both"),
+        (lambda raw: raw["pretraining"]["phases"][0].update(steps=74, epochs=None),
+         "early.stop_steps: received 75; allowed: up to the first phase"),
         (lambda raw: raw["pretraining"]["phases"][0].update(block_tokens=129),
-         "pretraining.phases.0.block_tokens: received 129; allowed: up to .*, 128"),
+         "phases.0.block_tokens: received 129; allowed: up to shape.maximum_positions, 128"),
         (lambda raw: raw["pretraining"]["phases"].append(raw["pretraining"]["phases"][0]),
          "pretraining.phases: names must differ, received pretraining, pretraining"),
         (lambda raw: raw["pretraining"]["early"].update(head_sparsity=0.96),
@@ -106,7 +101,7 @@ def changed_backbone(catalogue, change):
         (lambda raw: raw["pretraining"].update(tokenizer={"kind": "published"}),
          "pretraining.tokenizer: missing key 'backbone'"),
         (lambda raw: raw["pretraining"].update(tokenizer={"kind": "wordpiec"}),
-         "tokenizer.kind: received 'wordpiec'; allowed: .*published; did you mean 'wordpiece'"),
+         "tokenizer.kind: received 'wordpiec'; allowed: wordpiece, byte-bpe, published; did you"),
         (lambda raw: raw["pretraining"].pop("masked_fraction"),
          "pretraining.masked_fraction: needed by objective masked, and only there"),
         (lambda raw: raw["pretraining"].update(objective="causal", masked_fraction=None),
@@ -121,20 +116,7 @@ def changed_backbone(catalogue, change):
     ],
 )  # fmt: skip
 def test_a_pretraining_that_cannot_be_is_refused_in_one_line(catalogue, change, message):
-    with pytest.raises(ConfigError, match=message) as caught:
-        changed_backbone(catalogue, change)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_search_longer_than_the_first_phase_is_refused(catalogue):
-    def change(raw):
-        phase = raw["pretraining"]["phases"][0]
-        phase["steps"] = 74
-        del phase["epochs"]
-
-    with pytest.raises(
-        ConfigError, match="stop_steps: received 75; allowed: up to the first phase"
-    ):
+    with refused(message):
         changed_backbone(catalogue, change)
 
 

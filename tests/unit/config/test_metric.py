@@ -1,7 +1,6 @@
-import pytest
+from unit.config.asking import refused
 
 from sparsetune.config.metric import SCALES, lower_is_better, metrics_of, scale_of
-from sparsetune.errors import ConfigError
 
 
 def test_each_kind_of_task_has_its_metrics_and_f1_needs_two_labels():
@@ -26,7 +25,5 @@ def test_what_is_no_fraction_is_printed_as_it_is():
 
 
 def test_unknown_metric_is_named_with_the_known_ones():
-    with pytest.raises(
-        ConfigError, match=r"received 'blue_fraction'; allowed: accuracy_fraction, "
-    ):
+    with refused("received 'blue_fraction'; allowed: accuracy_fraction, "):
         lower_is_better("blue_fraction")

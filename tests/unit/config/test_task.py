@@ -1,11 +1,7 @@
-from pathlib import Path
-
 import pytest
+from unit.config.asking import refused
 
 from sparsetune.config.load import Catalogue
-from sparsetune.errors import ConfigError
-
-ROOT = Path(__file__).resolve().parents[3]
 
 TABLE = """\
 description: "x"
@@ -36,19 +32,15 @@ def test_a_table_task_tells_its_columns_and_splits(tmp_path):
     assert task.scoring()["columns"] == task.columns.resolved()
 
 
-def test_other_tasks_have_no_such_settings():
-    catalogue = Catalogue(ROOT / "config")
+def test_other_tasks_have_no_such_settings_and_parts_differ_in_nothing_else(repository):
+    catalogue = Catalogue(repository / "config")
     for task_id in ("rte", "squad", "mini-e2e"):
         told = catalogue.task(task_id)
         new = {"columns", "splits", "evaluation_part"}
         assert not new & (told.settings().keys() | told.scoring().keys())
-
-
-def test_the_parts_of_webnlg_differ_in_nothing_else():
-    catalogue = Catalogue(ROOT / "config")
-    whole, *parts = (catalogue.task(name) for name in ("webnlg", "webnlg-seen", "webnlg-unseen"))
-    for part, wanted in zip(parts, ("seen", "unseen"), strict=True):
-        assert part.scoring() == {**whole.scoring(), "evaluation_part": wanted}
+    for part in ("seen", "unseen"):
+        scoring = catalogue.task(f"webnlg-{part}").scoring()
+        assert scoring == {**catalogue.task("webnlg").scoring(), "evaluation_part": part}
 
 
 @pytest.mark.parametrize(
@@ -60,18 +52,16 @@ def test_the_parts_of_webnlg_differ_in_nothing_else():
         (CHOSEN, "columns: {texts: [text]}", "columns: received texts; kind classification needs"),
         (CHOSEN, "columns: {}", "columns: received none; kind classification needs label, texts"),
         (CHOSEN, "columns: {text: text}", "columns: unknown key 'text'; allowed: answers, context"),
-        (CHOSEN, "columns: {texts: [a, b, c], label: d}", r"columns\.texts: received \['a', 'b'"),
-        (CHOSEN, "columns: {texts: [a, a], label: d}", r"columns\.texts: received \['a', 'a'\]"),
+        (CHOSEN, "columns: {texts: [a, b, c], label: d}", "columns.texts: received ['a', 'b'"),
+        (CHOSEN, "columns: {texts: [a, a], label: d}", "columns.texts: received ['a', 'a']"),
         ("kind: classification", "kind: regression", "labels: needed by kind classification"),
-        (
-            "kind: classification", SPAN, "labels: needed by kind classification, and only there",
-        ),
+        ("kind: classification", SPAN, "labels: needed by kind classification, and only there"),
         ("dev: validation", "test: test", "evaluation_split: received dev; splits has train, test"),
         ("train: train, ", "", "splits: missing key 'train'"),
-        ("train: train", "train: ../train", r"splits\.train: received '\.\./train'; allowed"),
-        ("train: train", "train: '*'", r"splits\.train: received '\*'; allowed: text matching"),
-        ("[low, high]", "[low, low]", r"labels: received \['low', 'low'\]"),
-        ("[accuracy", "[accuracy_fraction, span_f1", r"metrics\.1: received 'span_f1"),
+        ("train: train", "train: ../train", "splits.train: received '../train'; allowed"),
+        ("train: train", "train: '*'", "splits.train: received '*'; allowed: text matching"),
+        ("[low, high]", "[low, low]", "labels: received ['low', 'low']"),
+        ("[accuracy", "[accuracy_fraction, span_f1", "metrics.1: received 'span_f1"),
         ("[low, high]", "[a, b, c]\nlimit: 1", "unknown key 'limit'"),
         ("[accuracy_fraction]", "[f1_fraction]\nlabels: [a, b, c]", "key 'labels' twice"),
         ("maximum", "evaluation_part: seen\nmaximum", "evaluation_part: not for layout table"),
@@ -79,10 +69,8 @@ def test_the_parts_of_webnlg_differ_in_nothing_else():
 )  # fmt: skip
 def test_a_task_that_contradicts_itself_is_refused(tmp_path, old, new, message):
     assert old in TABLE
-    with pytest.raises(ConfigError, match=message) as caught:
+    with refused(message, start=f"{tmp_path}/tasks/mine.yaml: "):
         read(tmp_path, TABLE.replace(old, new))
-    assert str(caught.value).startswith(f"{tmp_path}/tasks/mine.yaml: ")
-    assert "\n" not in str(caught.value)
 
 
 def test_a_span_table_may_have_ids_and_no_label(tmp_path):
@@ -92,14 +80,14 @@ def test_a_span_table_may_have_ids_and_no_label(tmp_path):
     assert read(tmp_path, good).columns.id == "i"
     bad = text.replace(CHOSEN, "columns: {question: q, context: c, label: a}")
     told = "kind span needs answers, context, question and may have id"
-    with pytest.raises(ConfigError, match=f"columns: received context, label, question; {told}"):
+    with refused(f"columns: received context, label, question; {told}"):
         read(tmp_path, bad)
 
 
 def test_a_table_cannot_be_generated(tmp_path):
     source = "source: {kind: world, seed: 0, sizes: {train: 2, evaluation: 2}}"
     text = TABLE.replace("source: {kind: mirror, path: somewhere}", source)
-    with pytest.raises(ConfigError, match=r"source\.kind: layout table cannot be generated"):
+    with refused("source.kind: layout table cannot be generated"):
         read(tmp_path, text, "mini-mine")
 
 
@@ -125,7 +113,5 @@ NEEDS = {
 def test_a_layout_holds_one_kind(tmp_path, layout, kind, held):
     kept = [line for line in TABLE.splitlines() if not line.startswith(("col", "spl", "labels"))]
     text = "\n".join([*kept, NEEDS[kind]]).replace("layout: table", f"layout: {layout}")
-    with pytest.raises(
-        ConfigError, match=f"kind: received {kind}; layout {layout} holds kind {held}"
-    ):
+    with refused(f"kind: received {kind}; layout {layout} holds kind {held}"):
         read(tmp_path, text.replace("kind: classification", f"kind: {kind}"))
