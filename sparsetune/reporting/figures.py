@@ -50,6 +50,7 @@ _PARTS = {
 _UNITS: Mapping[Unit, str] = {"macs": "multiply-adds", "seconds": "seconds"}
 _WEIGHTS = ("attention", "feed_forward")
 _SITES = ("head", "neuron")
+_SMALL: Any = {"textcoords": "offset points", "fontsize": 6}
 _MOST_NUMBERS = 1500  # cells of a figure; more are told by their shade alone
 _MOST_POINTS = 30
 _MOST_SEEDS = 5
@@ -80,17 +81,10 @@ def dense_scores(suite: Finished) -> dict[tuple[str, str], float]:
     return dense
 
 
-def tradeoffs(suite: Finished) -> pd.DataFrame:
-    """Score and cost of every method whose task has a dense run to compare with.
+def _tradeoffs(suite: Finished) -> pd.DataFrame:
+    """Score and cost of every method whose task has a dense run, and whose score is defined.
 
-    Returns:
-        A line a method and task, without those whose score is undefined for a seed: ``score``
-        (primary metric minus the dense run's mean, in points), ``spread`` (its sample standard
-        deviation over seeds, None for one), ``macs`` (effective ones of one example over the
-        dense model's), ``trained`` (parameters, without the task head), ``seeds``, ``collapsed``.
-
-    Raises:
-        DataError: as :func:`dense_scores`.
+    ``score`` is in points from the dense run's mean, ``spread`` their sample standard deviation.
     """
     dense, lines = dense_scores(suite), []
     for key, runs in suite.groups.items():
@@ -107,37 +101,19 @@ def tradeoffs(suite: Finished) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points nothing beats: no other costs as little and reaches as much.
-
-    Args:
-        points: (cost, score).
-
-    Returns:
-        Indices by rising cost, and so by rising score. Of points that are the same in both, the
-        first.
-
-    Example:
-        >>> frontier([(2, 9), (1, 5), (3, 9), (2, 4)])
-        [1, 0]
-    """
-    order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1]))
-    kept: list[int] = []
-    for index in order:
-        if not kept or points[index][1] > points[kept[-1]][1]:
-            kept.append(index)
-    return kept
+def _frontier(points: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """The points that nothing beats, by rising cost; of two that are the same, the first."""
+    rising = points.sort_values([cost, "score"], ascending=[True, False], kind="stable")
+    return rising[rising["score"] > rising["score"].cummax().shift(fill_value=-np.inf)]
 
 
-def floor_of(scores: Sequence[float]) -> float:
+def _floor_of(scores: pd.Series) -> float:
     """Where an axis may end below, so that one method that failed does not hide the others.
 
     Three times the middle half's width, or three points if that is more, below the first quarter.
     """
-    if len(scores) < 3:
-        return min(scores)
-    first, _, third = statistics.quantiles(scores, n=4, method="inclusive")
-    return first - 3 * max(third - first, 1.0)
+    first, third = scores.quantile([0.25, 0.75])
+    return scores.min() if len(scores) < 3 else first - 3 * max(third - first, 1.0)
 
 
 @mpl.rc_context(_STYLE)
@@ -149,7 +125,7 @@ def write_pareto(suite: Finished, path: Path) -> None:
     Raises:
         DataError: as :func:`dense_scores`.
     """
-    found = tradeoffs(suite)
+    found = _tradeoffs(suite)
     styles = method_styles(suite.runs["method"])
     tasks = list(found.groupby(["backbone", "task"], sort=False))
     figure, grid = _subplots(len(tasks), 2, width=3.4, height=2.3, sharey="row")
@@ -173,27 +149,26 @@ def write_pareto(suite: Finished, path: Path) -> None:
 
 
 def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping[str, Any]) -> None:
-    floor = floor_of(list(points["score"]))
-    # A method that trains its head alone has no place on a logarithmic axis but the first.
-    across = 100 * points["macs"] if cost == "macs" else points["trained"].clip(lower=1)
-    up = points["score"].clip(lower=floor)
-    places = list(zip(across, up, strict=True))
-    best = frontier(list(zip(points[cost], points["score"], strict=True)))
-    axis.step(*zip(*(places[index] for index in best), strict=True), where="post",
-              color="#c4c4c4", linewidth=2.5, zorder=1)  # fmt: skip
+    floor = _floor_of(points["score"])
+    points = points.assign(
+        # A method that trains its head alone has no place on a logarithmic axis but the first.
+        x=100 * points["macs"] if cost == "macs" else points["trained"].clip(lower=1),
+        y=points["score"].clip(lower=floor),
+    )
+    best = _frontier(points, cost)
+    axis.step(best["x"], best["y"], where="post", color="#c4c4c4", linewidth=2.5, zorder=1)
     axis.axhline(0, color=_GREY, linewidth=0.7, linestyle="--", zorder=0)
-    for (x, y), one in zip(places, points.itertuples(), strict=True):
+    for one in points.itertuples():
         marker, colour = styles[one.method]
         axis.errorbar(
-            x, y, yerr=one.spread, marker=marker, color=colour, markersize=5, elinewidth=0.8,
-            markerfacecolor="white" if one.collapsed else colour, linestyle="", zorder=3,
+            one.x, one.y, yerr=one.spread, marker=marker, color=colour, markersize=5,
+            markerfacecolor="white" if one.collapsed else colour, linestyle="", elinewidth=0.8,
+            zorder=3,
         )  # fmt: skip
         if one.score < floor:
-            axis.annotate(f"↓{one.score:.0f}", (x, y), (0, 5), textcoords="offset points",
-                          fontsize=6, ha="center")  # fmt: skip
-    for index in best:
-        axis.annotate(points["method"].iloc[index], places[index], (4, 4), fontsize=6,
-                      textcoords="offset points")  # fmt: skip
+            axis.annotate(f"↓{one.score:.0f}", (one.x, one.y), (0, 5), ha="center", **_SMALL)
+    for one in best.itertuples():
+        axis.annotate(one.method, (one.x, one.y), (4, 4), **_SMALL)
     axis.margins(0.12, 0.15)
     axis.set_xlabel(_COSTS[cost])
     if cost == "trained":
@@ -226,7 +201,7 @@ def write_saved(suite: Finished, path: Path) -> None:
     for axes, (pair, methods) in zip(grid, pairs.items(), strict=True):
         for axis, unit in zip(axes, _UNITS, strict=True):
             parts = [found[unit][*pair, method] for method in methods]
-            _saved_panel(axis, [[100 * getattr(one, name) for name in _PARTS] for one in parts])
+            _saved_panel(axis, 100 * np.array([[getattr(p, n) for n in _PARTS] for p in parts]))
             axis.set_yticks(range(len(methods)), methods if unit == "macs" else [])
             axis.tick_params(labelbottom=True)
         axes[0].set_title(", ".join(pair), loc="left")
@@ -240,35 +215,23 @@ def write_saved(suite: Finished, path: Path) -> None:
     _finish(figure, path, told, suite, handles)
 
 
-def stacked(parts: Sequence[float]) -> list[float]:
-    """Where each part of a bar begins, if gains go right of 0 and losses left of it.
-
-    Example:
-        >>> stacked([30, -5, 10, -2])
-        [0.0, 0.0, 30.0, -5.0]
-    """
-    ends = {True: 0.0, False: 0.0}
-    begins = []
-    for part in parts:
-        begins.append(ends[part >= 0])
-        ends[part >= 0] += part
-    return begins
+def _stacked(lengths: np.ndarray) -> np.ndarray:
+    """Where each part of each bar begins, if gains go right of 0 and losses left of it."""
+    gains, losses = lengths.clip(min=0), lengths.clip(max=0)
+    begins = (part.cumsum(axis=1) - part for part in (gains, losses))
+    return np.where(lengths >= 0, *begins)
 
 
-def _saved_panel(axis: Axes, lengths: Sequence[Sequence[float]]) -> None:
-    lines = range(len(lengths))
-    begins = [stacked(one) for one in lengths]
-    for index, (_, colour, hatch) in enumerate(_PARTS.values()):
-        axis.barh(
-            lines, [one[index] for one in lengths], left=[one[index] for one in begins],
-            height=0.7, color=colour, hatch=hatch, edgecolor="#333333", linewidth=0.4,
-        )  # fmt: skip
+def _saved_panel(axis: Axes, lengths: np.ndarray) -> None:
+    begins, lines = _stacked(lengths), range(len(lengths))
+    for (_, colour, hatch), long, begin in zip(_PARTS.values(), lengths.T, begins.T, strict=True):
+        axis.barh(lines, long, left=begin, height=0.7, color=colour, hatch=hatch,
+                  edgecolor="#333333", linewidth=0.4)  # fmt: skip
     for line, parts in enumerate(lengths):
-        whole, gained = sum(parts), sum(part for part in parts if part > 0)
+        whole, gained = sum(parts), parts.clip(min=0).sum()
         axis.plot(whole, line, marker="D", color="black", markersize=3.5, markeredgecolor="white")
         text = f"{whole:+z.0f} %".replace("-", "\N{MINUS SIGN}")
-        axis.annotate(text, (gained, line), (5, 0), textcoords="offset points", fontsize=6,
-                      va="center")  # fmt: skip
+        axis.annotate(text, (gained, line), (5, 0), va="center", **_SMALL)
     axis.axvline(0, color="#333333", linewidth=0.8)
     axis.margins(x=0.16)
     axis.grid(visible=False, axis="y")
@@ -340,12 +303,8 @@ def _heat(axis: Axes, values: np.ndarray, *, numbers: bool) -> Any:
     return image
 
 
-def read_history(path: Path) -> pd.DataFrame:
-    """Read a run's losses: ``step`` (counts on through all phases), ``loss`` and ``phase``.
-
-    Raises:
-        DataError: the file is missing, empty, or not a history.
-    """
+def _read_history(path: Path) -> pd.DataFrame:
+    """A run's losses: ``step`` (counts on through all phases), ``loss`` and ``phase``."""
     try:
         types = {"step": float, "phase": str, "loss": float}
         history = pd.read_csv(path, usecols=list(types), dtype=types)
@@ -356,13 +315,9 @@ def read_history(path: Path) -> pd.DataFrame:
     return history
 
 
-def thinned(history: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Means of neighbours, so that a long curve can be read, and drawn in little space.
-
-    Of N lines at most ``most`` are left: means over runs of ``ceil(N / most)`` neighbours, the
-    last one perhaps shorter. Non-finite losses stay non-finite.
-    """
-    blocks = np.arange(len(history)) // -(-len(history) // most)
+def _thinned(history: pd.DataFrame) -> pd.DataFrame:
+    """Means over equally many neighbours, so that a long curve can be read; NaN stays NaN."""
+    blocks = np.arange(len(history)) // -(-len(history) // _MOST_POINTS)
     return history[["step", "loss"]].groupby(blocks).agg(lambda of: of.to_numpy().mean())
 
 
@@ -374,10 +329,10 @@ def write_curves(suite: Finished, path: Path) -> None:
         DataError: a history is missing or damaged.
     """
     histories = {
-        method: [read_history(folder / HISTORY) for folder in runs["folder"].iloc[:_MOST_SEEDS]]
+        method: [_read_history(folder / HISTORY) for folder in runs["folder"].iloc[:_MOST_SEEDS]]
         for (*_, method), runs in suite.groups.items()
     }
-    curves = {name: [thinned(one, _MOST_POINTS) for one in of] for name, of in histories.items()}
+    curves = {name: [_thinned(one) for one in of] for name, of in histories.items()}
     columns = min(_CURVES_ABREAST, len(curves))
     figure, grid = _subplots(
         -(-len(curves) // columns), columns, width=1.5, height=1.25, sharex=True, sharey=True
