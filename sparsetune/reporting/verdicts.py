@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -24,13 +24,12 @@ from sparsetune.reporting.intervals import (
     widened_to,
 )
 from sparsetune.reporting.load import Key, is_generated
-from sparsetune.reporting.savings import saved_inference, saved_shares, trained_shares
+from sparsetune.reporting.savings import Unit, saved_inference, saved_shares, trained_shares
 from sparsetune.reporting.tickets import KeptUnits, share_in_common
 
 Verdict = Literal["holds", "fails", "within noise", "not tested at this scale"]
-VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "within noise", "not tested at this scale")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Scale = Literal["published", "real", "generated"]
-SCALES: tuple[Scale, ...] = ("published", "real", "generated")
 """Where a cell stands, from the paper's own backbones and tasks down."""
 
 
@@ -115,7 +114,7 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     real tasks; else generated ones. Generated and real tasks are never mixed.
     """
     cells, left_out = cells_of(claim, evidence)
-    scale = next((one for one in SCALES if any(cell.scale == one for cell in cells)), None)
+    scale = next((one for one in get_args(Scale) if any(c.scale == one for c in cells)), None)
     if scale is None:
         reason = _why_nothing(claim, evidence, left_out)
         return Judgement(claim, "not tested at this scale", reason, left_out=left_out)
@@ -126,35 +125,29 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     if claim.only_there and scale != "published":
         reason = claim.only_there
         return Judgement(claim, "not tested at this scale", reason, cells=chosen, left_out=left_out)
-    interval = interval_of(claim, chosen)
-    wider = None
+    interval, wider = _interval_of(claim, chosen), None
     if interval.over == "seeds" and len(chosen) > 1:
         wider = over_tasks([cell.differences for cell in chosen])
     verdict, reason = decide(claim, interval, chosen)
     return Judgement(claim, verdict, reason, scale, chosen, interval, wider, left_out)
 
 
-def interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
-    """The mean difference over the cells, with its noise.
+def _interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
+    """The mean difference over the cells, at least one, with its noise.
 
     Counted quantities have none. Else the seeds tell it where every cell has two; else the spread
     between the tasks; neither is narrower than the noise of the examples, where that is known,
-    and it alone is left for one pair of runs. There is at least one cell.
+    and it alone is left for one pair of runs.
     """
     differences = [cell.differences for cell in cells]
-    mean = statistics.fmean(statistics.fmean(cell) for cell in differences)
     if claim.measure.counted:
+        mean = statistics.fmean(map(statistics.fmean, differences))
         return Interval(mean, mean, mean, "nothing")
-    ranges = [
-        (cell.left_range, cell.right_range)
-        for cell in cells
-        if cell.left_range and cell.right_range
-    ]
+    ranges = [(c.left_range, c.right_range) for c in cells if c.left_range and c.right_range]
     examples = over_examples(ranges) if len(ranges) == len(cells) else None
     if len(cells) == 1 == len(differences[0]):
-        return examples or Interval(mean, None, None, "nothing")
-    spread = over_seeds if min(map(len, differences)) > 1 else over_tasks
-    found = spread(differences)
+        return examples or Interval(differences[0][0], None, None, "nothing")
+    found = (over_seeds if min(map(len, differences)) > 1 else over_tasks)(differences)
     return widened_to(found, examples) if examples else found
 
 
@@ -249,33 +242,29 @@ def cells_of(claim: Claim, evidence: Evidence) -> tuple[list[Cell], dict[str, li
 
 def _runs_cell(claim: Claim, key: Key, evidence: Evidence) -> Cell:
     backbone, task, _ = key
-    other = (claim.twins or {}).get(backbone, backbone)
-    against = claim.right if isinstance(claim.right, str) else None
-    keys = [key, *([(other, task, against)] if against else [])]
+    keys = [key]
+    if isinstance(claim.right, str):
+        keys.append(((claim.twins or {}).get(backbone, backbone), task, claim.right))
     sides = [_group(evidence, one) for one in keys]
     _check_settings(claim, keys, evidence)
-    references = {}
+    references: list[Any] = [None] * len(keys)
     if claim.measure.to_reference:
-        references = {one: _group(evidence, (*one[:2], REFERENCE_METHOD)) for one in keys}
+        references = [_group(evidence, (*one[:2], REFERENCE_METHOD)) for one in keys]
     if claim.quantity == "seconds-saved":
-        _check_devices(key, [*sides, *references.values()])
-    values = [
-        _values(claim.quantity, side, references.get(one))
-        for one, side in zip(keys, sides, strict=True)
-    ]
-    lefts, rights = values[0], values[-1]
-    if claim.number is not None:
-        rights = dict.fromkeys(lefts, claim.number)
-    seeds = tuple(seed for seed in lefts if seed in rights)
-    if not seeds:
+        timed = pd.concat([*sides, *references])["devices"]
+        if len(names := sorted({trained for trained, _ in timed})) > 1:
+            raise _LeftOutError(key[:2], f"timed on different devices: {', '.join(names)}")
+    values = [_values(claim.quantity, *one) for one in zip(sides, references, strict=True)]
+    right = values[-1] if claim.number is None else claim.number
+    pairs = pd.DataFrame({"left": values[0], "right": right}).dropna()
+    if pairs.empty:
         raise _LeftOutError((backbone, task), "no seed for which both are defined")
-    paired = [side[side["seed"].isin(seeds)] for side in sides]
+    paired = [side[side["seed"].isin(pairs.index)] for side in sides]
     scored = claim.quantity == "score"
-    left_range, right_range = map(_range, paired) if scored and against else (None, None)
+    left_range, right_range = map(_range, paired) if scored and len(keys) > 1 else (None, None)
     return Cell(
-        backbone, task, _scale(claim, backbone, (task,)), seeds,
-        tuple(lefts[seed] for seed in seeds), tuple(rights[seed] for seed in seeds),
-        left_range, right_range,
+        backbone, task, _scale(claim, backbone, (task,)), tuple(pairs.index), tuple(pairs["left"]),
+        tuple(pairs["right"]), left_range, right_range,
         collapsed=sum(sum(side["collapsed"]) for side in paired) if scored else 0,
     )  # fmt: skip
 
@@ -286,8 +275,8 @@ def _group(evidence: Evidence, key: Key) -> pd.DataFrame:
     return evidence.groups[key]
 
 
-def _values(quantity: str, runs: pd.DataFrame, reference: pd.DataFrame | None) -> dict[int, float]:
-    """Value by seed; a seed whose value is undefined is not there."""
+def _values(quantity: str, runs: pd.DataFrame, reference: pd.DataFrame | None) -> pd.Series:
+    """Value by seed, NaN where it is undefined."""
     found: Sequence[float | None]
     match quantity:
         case "score":
@@ -297,11 +286,9 @@ def _values(quantity: str, runs: pd.DataFrame, reference: pd.DataFrame | None) -
         case "trained-share":
             found = trained_shares(runs, reference)
         case _:
-            found = saved_shares(
-                runs, reference, "seconds" if quantity == "seconds-saved" else "macs"
-            )
-    pairs = zip(runs["seed"], found, strict=True)
-    return {seed: 100 * value for seed, value in pairs if value is not None}
+            unit: Unit = "seconds" if quantity == "seconds-saved" else "macs"
+            found = saved_shares(runs, reference, unit)
+    return 100 * pd.Series(found, runs["seed"], dtype=float)
 
 
 def _range(runs: pd.DataFrame) -> Range | None:
@@ -332,12 +319,6 @@ def _check_settings(claim: Claim, keys: Iterable[Key], evidence: Evidence) -> No
                     raise _LeftOutError(key[:2], f"{need.otherwise} ({told})")
 
 
-def _check_devices(key: Key, sides: Iterable[pd.DataFrame]) -> None:
-    names = sorted({trained for side in sides for trained, _ in side["devices"]})
-    if len(names) > 1:
-        raise _LeftOutError(key[:2], f"timed on different devices: {', '.join(names)}")
-
-
 def _pretraining_cell(claim: Claim, backbone: str, evidence: Evidence) -> Cell:
     macs, dense = evidence.pretraining_macs, (claim.twins or {})[backbone]
     for name in (backbone, dense):
@@ -358,9 +339,9 @@ def _tickets_cell(claim: Claim, backbone: str, evidence: Evidence) -> Cell:
     unit = claim.quantity.partition("-")[0]
     shares: dict[int, list[float]] = {}
     chosen = [
-        ticket
-        for ticket in evidence.tickets
-        if ticket.backbone == backbone and ticket.recipe in recipes and ticket.task in tasks
+        one
+        for one in evidence.tickets
+        if one.backbone == backbone and one.recipe in recipes and one.task in tasks
     ]
     for one, other in combinations(chosen, 2):
         if one.seed == other.seed:
