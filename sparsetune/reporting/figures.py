@@ -315,9 +315,9 @@ def _read_history(path: Path) -> pd.DataFrame:
     return history
 
 
-def _thinned(history: pd.DataFrame) -> pd.DataFrame:
+def _thinned(history: pd.DataFrame, most: int) -> pd.DataFrame:
     """Means over equally many neighbours, so that a long curve can be read; NaN stays NaN."""
-    blocks = np.arange(len(history)) // -(-len(history) // _MOST_POINTS)
+    blocks = np.arange(len(history)) // -(-len(history) // most)
     return history[["step", "loss"]].groupby(blocks).agg(lambda of: of.to_numpy().mean())
 
 
@@ -332,7 +332,7 @@ def write_curves(suite: Finished, path: Path) -> None:
         method: [_read_history(folder / HISTORY) for folder in runs["folder"].iloc[:_MOST_SEEDS]]
         for (*_, method), runs in suite.groups.items()
     }
-    curves = {name: [_thinned(one) for one in of] for name, of in histories.items()}
+    curves = {name: [_thinned(one, _MOST_POINTS) for one in of] for name, of in histories.items()}
     columns = min(_CURVES_ABREAST, len(curves))
     figure, grid = _subplots(
         -(-len(curves) // columns), columns, width=1.5, height=1.25, sharex=True, sharey=True
