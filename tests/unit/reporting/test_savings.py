@@ -17,16 +17,6 @@ def searched(records):
     records["cost"]["measured"]["breakdown"]["whole_life"] = life
 
 
-def tables(tmp_path, *methods):
-    edits = {"full": None, "earlybert": searched}
-    folders = [write_run(tmp_path, name, edit=edits[name]) for name in methods]
-    paths = write_savings(suite_of(folders, ("full", "earlybert")), tmp_path)
-    return {
-        name: {line["method"]: line for line in lines_of(paths[at : at + 4])}
-        for name, at in (("savings", 0), ("savings-time", 4))
-    }
-
-
 def test_saving_worked_by_hand():
     # 30 examples at 10 each; the run: search 10, 20 examples at 7.5. Saved 300 - 160 = 140:
     # 10 examples fewer = 100, 20 examples cheaper by 2.5 = 50, the search = -10.
@@ -45,32 +35,33 @@ def test_parts_add_up(numbers):
 
 
 def test_tables_give_both_units_and_nothing_is_saved_without_a_reference(tmp_path):
-    found = tables(tmp_path, "full", "earlybert")
-    macs, seconds = found["savings"]["earlybert"], found["savings-time"]["earlybert"]
+    folders = [write_run(tmp_path), write_run(tmp_path, "earlybert", edit=searched)]
+    paths = write_savings(suite_of(folders, ("full", "earlybert")), tmp_path)
+    (full, macs), (_, seconds) = lines_of(paths[:4]), lines_of(paths[4:])
     # MACs: 900,000 against 60,000 + 360,000; seconds: 5.0 against 0.5 + 2.0.
     assert float(macs["saved_whole_fraction"]) == pytest.approx(1 - 420 / 900)
     assert float(macs["saved_search_fraction"]) == pytest.approx(-60 / 900)
     assert float(seconds["saved_whole_fraction"]) == pytest.approx(0.5)
     # 100 of 300 examples fewer is a third; 200 examples at 10 ms instead of 16.7 ms.
     assert float(seconds["saved_fewer_examples_fraction"]) == pytest.approx(1 / 3)
-    assert found["savings"]["full"]["saved_whole_fraction"] == ""
-    alone = tables(tmp_path / "alone", "earlybert")
-    assert alone["savings"]["earlybert"]["saved_whole_fraction"] == ""
+    paths = write_savings(suite_of(folders[1:], ("full", "earlybert")), tmp_path)
+    (alone,) = lines_of(paths[:4])
+    assert full["saved_whole_fraction"] == alone["saved_whole_fraction"] == ""
 
 
 def taking(seconds, *, search=0.0, score=0.8):
     def edit(records):
         scoring(score)(records)
         records["tune"]["measured"].update(train_seconds=seconds, loading_seconds=1.0)
-        records["cost"]["measured"].update(search_seconds=search, parameters_trained=50)
-        records["cost"]["measured"].update(macs_effective_per_example=625)
+        records["cost"]["measured"].update(
+            search_seconds=search, parameters_trained=50, macs_effective_per_example=625
+        )
 
     return edit
 
 
-def headline(runs, method):
-    numbers = headlines(collect(runs)).loc["mini-bert", "mini-sst2", method, 0]
-    return dict(numbers.dropna())
+def headline(numbers, method):
+    return dict(numbers.loc["mini-bert", "mini-sst2", method, 0].dropna())
 
 
 def test_headline_worked_by_hand(tmp_path):
@@ -80,13 +71,15 @@ def test_headline_worked_by_hand(tmp_path):
         write_run(tmp_path, "lora", edit=taking(6.0, search=2.0, score=0.81239)),
     ]
     # The reference takes 8 and 12 seconds without loading, 10 in the mean; the run 5 + 2.
-    assert headline(runs, "lora") == {
-        "score_percent": 81.24,
-        "macs_effective_percent": 62.5,
-        "parameters_trained": 50.0,
+    numbers = headlines(collect(runs))
+    assert headline(numbers, "lora") == {
+        "score_percent": 81.24, "macs_effective_percent": 62.5, "parameters_trained": 50.0,
         "time_saved_percent": 30.0,
-    }
-    assert "time_saved_percent" not in headline(runs, "full")
+    }  # fmt: skip
+    assert "time_saved_percent" not in headline(numbers, "full")
+    # An undefined score and a missing reference leave gaps.
+    alone = headlines(collect([write_run(tmp_path, "dsee", edit=taking(6.0, score=None))]))
+    assert set(headline(alone, "dsee")) == {"macs_effective_percent", "parameters_trained"}
 
 
 def test_time_saved_is_that_of_the_savings_table(tmp_path):
@@ -97,33 +90,21 @@ def test_time_saved_is_that_of_the_savings_table(tmp_path):
     assert mean == pytest.approx(100 * float(printed["saved_whole_fraction"]), abs=0.01)
 
 
-def test_undefined_score_and_missing_reference_leave_gaps(tmp_path):
-    runs = [write_run(tmp_path, "lora", edit=taking(6.0, score=None))]
-    assert set(headline(runs, "lora")) == {"macs_effective_percent", "parameters_trained"}
-
-
-def numbers(**columns):
-    """Lines of two seeds of one method, as :func:`headlines` tells them."""
-    index = [("mini-bert", "mini-sst2", "lora", seed) for seed in range(2)]
+def test_spread_is_shown_where_seeds_differ():
     names = ["backbone", "task", "method", "seed"]
-    columns["time_saved_percent"] = [None, None]
-    return pd.DataFrame(columns, pd.MultiIndex.from_tuples(index, names=names), dtype=float)
-
-
-SAME = {"score_percent": [80.0, 82.0], "macs_effective_percent": [75.0] * 2,
-        "parameters_trained": [12345.0] * 2}  # fmt: skip
-
-
-def test_spread_is_mean_and_sample_deviation():
-    told = spread(numbers(**SAME)).loc["lora"]
-    # 2 / sqrt(2); two decimals.
-    assert (told["score_percent_mean"], told["score_percent_sd"]) == (81.0, 1.41)
-    assert (told["seeds_count"], told["time_saved_percent_mean"]) == (2, None)
-    alone = spread(numbers(**{**SAME, "score_percent": [80.0, None]})).loc["lora"]
-    assert (alone["score_percent_mean"], alone["score_percent_sd"]) == (80.0, None)
-
-
-def test_table_shows_spread_where_seeds_differ():
-    columns = columns_of(spread(numbers(**SAME)))
-    line = rendered(columns, "md").splitlines()[-1]
-    assert cells_of(line) == ["lora", "81.0 ± 1.4", "75.0 ± 0.0", "12,345", "-", "2"]
+    lines = [
+        ("mini-bert", "mini-sst2", m, seed) for m, seed in (("lora", 0), ("lora", 1), ("ia3", 0))
+    ]
+    numbers = pd.DataFrame({
+        "score_percent": [80.0, 82.0, 70.0], "macs_effective_percent": [75.0] * 3,
+        "parameters_trained": [12345.0] * 3, "time_saved_percent": [None] * 3,
+    }, pd.MultiIndex.from_tuples(lines, names=names), dtype=float)  # fmt: skip
+    found = spread(numbers)
+    lora, alone = found.loc["lora"], found.loc["ia3"]
+    # 2 / sqrt(2), in two decimals.
+    assert (lora["score_percent_mean"], lora["score_percent_sd"]) == (81.0, 1.41)
+    assert (lora["seeds_count"], lora["time_saved_percent_mean"]) == (2, None)
+    assert (alone["score_percent_mean"], alone["score_percent_sd"]) == (70.0, None)
+    cells = list(map(cells_of, rendered(columns_of(found), "md").splitlines()[2:]))
+    assert cells[0] == ["lora", "81.0 ± 1.4", "75.0 ± 0.0", "12,345", "-", "2"]
+    assert cells[1] == ["ia3", "70.0", "75.0", "12,345", "-", "1"]
