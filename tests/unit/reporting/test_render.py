@@ -1,3 +1,4 @@
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -24,8 +25,6 @@ COLUMNS = [
 class Reader(HTMLParser):
     """Cells row by row, and where links lead; fails on tags that do not close."""
 
-    void = ("meta", "br")
-
     def __init__(self, path):
         super().__init__()
         self.rows, self.links, self.open = [], [], []
@@ -38,7 +37,7 @@ class Reader(HTMLParser):
         elif tag in ("td", "th"):
             self.rows[-1].append("")
         self.links += [value for name, value in attributes if name in ("href", "src")]
-        self.open += [] if tag in self.void else [tag]
+        self.open += [] if tag in ("meta", "br") else [tag]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -48,31 +47,21 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def page_of(folder, **options):
-    return write_table(folder / "tables" / "one", "A title", COLUMNS, ["A <note>."], **options)
-
-
-def test_page_holds_the_cells_and_nothing_is_markup_by_accident(tmp_path):
-    *_, html = page_of(tmp_path)
-    assert html.name == "one.html"
-    assert Reader(html).rows == [["method <b>", "score"], ["full & co", "1.5"], ["lora", "-"]]
-    assert "A &lt;note&gt;." in html.read_text()
-
-
-def test_page_needs_no_other_file_and_names_the_other_forms(tmp_path):
-    *_, html = page_of(tmp_path)
-    assert Reader(html).links == ["one.csv", "one.md", "one.tex"]
-    text = html.read_text()
+def test_page_holds_the_cells_escaped_and_needs_no_other_file(tmp_path):
+    *_, html = write_table(tmp_path / "one", "A title", COLUMNS, ["A <note>."])
+    found, text = Reader(html), html.read_text()
+    assert found.rows == [["method <b>", "score"], ["full & co", "1.5"], ["lora", "-"]]
+    assert found.links == ["one.csv", "one.md", "one.tex"]
+    assert "A &lt;note&gt;." in text
     assert not [word for word in ("<script", "<link", "url(", "@import") if word in text]
 
 
 def test_rows_lead_to_their_runs(tmp_path):
     record = tmp_path / "runs" / "one" / "evaluate.json"
     links = [[RunLink("seed 1", record, RUN_ID), RunLink("seed 2", record)]]
-    markdown, *_, html = page_of(tmp_path, runs=links)
+    markdown, *_, html = write_table(tmp_path / "tables" / "one", "A", COLUMNS, [], runs=links)
     found = Reader(html)
-    assert found.rows[1][2] == f"seed 1 {RUN_ID[:8]}seed 2"
-    assert found.rows[2][2] == ""
+    assert [row[2] for row in found.rows[1:]] == [f"seed 1 {RUN_ID[:8]}seed 2", ""]
     assert found.links[:2] == ["../runs/one/evaluate.json"] * 2
     assert RUN_ID in html.read_text()
     assert "- full & co: [seed 1](../runs/one/evaluate.json)" in markdown.read_text()
@@ -95,31 +84,21 @@ def test_markdown_leads_to_runs_by_the_text_that_names_their_rows(tmp_path, colu
     assert found == [f"- {name}: [seed 1](evaluate.json)" for name in names]
 
 
-def test_a_cell_may_lead_somewhere_within_its_page():
-    columns = [Column("a", ["b"], targets=["#b"], strong=True)]
-    assert '<b><a href="#b">b</a></b>' in rendered(columns, "html")
-
-
-def test_csv_keeps_every_value_as_it_is():
+def test_each_form_keeps_what_it_may(tmp_path):
+    assert '<b><a href="#b">b</a></b>' in rendered(
+        [Column("a", ["b"], targets=["#b"], strong=True)], "html"
+    )
     values = [0.1 + 0.2, 2**60 + 1, None, "a, b"]
     columns = [text_column("name", "name", list("abcd")), number_column("x", "x", values)]
     assert rendered(columns, "csv") == (
         'name,x\na,0.30000000000000004\nb,1152921504606846977\nc,\nd,"a, b"\n'
     )
-
-
-def test_markdown_is_aligned_and_a_bar_divides_no_cell():
     columns = [text_column("a|b", "a", ["x|y", "z"]), number_column("n", "n", [1, 10_000])]
     lines = rendered(columns, "md").replace("\\|", "..").splitlines()
-    assert len({tuple(i for i, c in enumerate(line) if c == "|") for line in lines}) == 1
-    assert lines[1].startswith("|:-")
-    assert lines[1].endswith("-:|")
-
-
-def test_latex_is_escaped_booktabs():
+    assert len({tuple(bar.start() for bar in re.finditer(r"\|", line)) for line in lines}) == 1
+    assert re.fullmatch(r"\|:-+\|-+:\|", lines[1])
     texts = ["88.0 ± 2.8", "-3.0", "50 % of a_b & c"]
-    lines = rendered([text_column("Δ full", "x", texts)], "tex").splitlines()
-    assert lines == [
+    assert rendered([text_column("Δ full", "x", texts)], "tex").splitlines() == [
         r"\begin{tabular}{l}", r"\toprule", r"$\Delta$ full \\", r"\midrule",
         r"88.0 $\pm$ 2.8 \\", r"$-3.0$ \\", r"50 \% of a\_b \& c \\",
         r"\bottomrule", r"\end{tabular}",
@@ -135,16 +114,11 @@ def test_headings_may_be_alike_and_a_table_without_lines(form):
 
 
 def test_tables_lead_from_the_headline_to_the_runs(tmp_path):
-    def published(records):
-        records["tune"]["where"]["tracking"] = {"mlflow_run_id": RUN_ID, "problem": None}
-
-    suite = suite_of([write_run(tmp_path, "full", edit=published), write_run(tmp_path, "lora")])
+    suite = suite_of([write_run(tmp_path, "full"), write_run(tmp_path, "lora")])
     tables = tmp_path / "tables"
     *_, headline = write_headline(suite, tables)
     *_, task = write_task_table(suite, tables / "mini-bert", backbone="mini-bert", task="mini-sst2")
     assert Reader(headline).links[:2] == ["mini-bert/mini-sst2.html"] * 2
-    found = Reader(task)
-    run = "../../runs/mini-bert/mini-sst2/full/seed-0/evaluate.json"
-    assert found.links[0] == run
+    run = Reader(task).links[0]
+    assert run == "../../runs/mini-bert/mini-sst2/full/seed-0/evaluate.json"
     assert (task.parent / run).resolve().is_file()
-    assert found.rows[1][-1] == f"seed 0 {RUN_ID[:8]}"
