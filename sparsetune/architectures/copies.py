@@ -115,7 +115,7 @@ class _Product:
         self._held.clear()
 
     def _copy(self, name: str, own: Tensor, extra: tuple[int, ...], device: str) -> Tensor:
-        dtype = _product_dtype(own, device)
+        dtype = product_dtype(own, device)
         learns = own.requires_grad and torch.is_grad_enabled()
         held = self._hold == "everything" or (self._hold == "frozen" and not own.requires_grad)
         if not any(extra) and (learns or not held or dtype == own.dtype):
@@ -155,8 +155,13 @@ def _corner(tensor: Tensor, shape: torch.Size) -> Tensor:
     return tensor
 
 
-def _product_dtype(own: Tensor, device: str) -> torch.dtype:
-    """The dtype that autocast, if it is on, would give a product; it leaves float64 alone."""
+def product_dtype(own: Tensor, device: str) -> torch.dtype:
+    """Say which dtype a product with a weight has: autocast's if it is on, but float64 stays.
+
+    Args:
+        own: the weight.
+        device: type of the device.
+    """
     if torch.is_autocast_enabled(device) and own.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return own.dtype

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparsetune.dsee.choice import way_of
+
 # Elements of the (tokens x positions) product held at once when summing the S2 gradient.
 _GATHER_ELEMENTS = 1 << 22
-# Below float32 the sum W + s (U V + S2) would round small updates away.
-_EXACT_ENOUGH = (torch.float32, torch.float64)
 
 
 class Layout(NamedTuple):
@@ -54,7 +54,8 @@ class DseeProduct(torch.autograd.Function):
     Each branch comes as five tensors: U, V, the values of S2, their rows (counted in the stored
     matrix, out x in) and their columns. With many tokens the product runs with a temporary
     ``W + s (U V + S2)``: one pass over the matrix instead of several over all tokens. With few
-    tokens, or below float32, the update stays beside. Both agree up to rounding. The gradient of
+    tokens, or below float32, the update stays beside (``choice.way_of``). Both agree up to
+    rounding. The gradient of
     S2 is taken at its positions only:
     ``dS2[n] = s * sum over tokens t of g[t, row_n] * x[t, column_n]``.
 
@@ -137,11 +138,15 @@ def _branches(layout: Layout, tensors: Sequence[Tensor]) -> list[_Branch]:
 
 
 def _folds(layout: Layout, flat: Tensor, weight: Tensor) -> bool:
-    """Say whether one pass over the matrix is cheaper than passes over the tokens."""
-    if torch.compiler.is_exporting():
-        return False  # a file for any number of tokens holds one way, and keeps the zeros of W
-    exact = layout.dtype in _EXACT_ENOUGH and weight.dtype in _EXACT_ENOUGH
-    return exact and flat.shape[0] * sum(weight.shape) >= weight.numel()
+    rows, columns = weight.shape
+    way = way_of(
+        flat.device.type,
+        layout.dtype,
+        stored=weight.dtype,
+        tokens=flat.shape[0],
+        shape=(rows, columns),
+    )
+    return way == "folded"
 
 
 def _folded(layout: Layout, weight: Tensor, branches: Sequence[_Branch]) -> Tensor:

@@ -5,7 +5,8 @@
          ├── V (R x I) ──── U (O x R) ── · s ───┤      U V         trained, low rank
          └── S2: N values at fixed places ─ · s ┘      S2          trained; s = alpha / R
 
-The arithmetic is in ``kernel``, the choice of S2's places in ``support``, folding in ``merge``.
+The arithmetic is in ``kernel`` (layer by layer) and ``folding`` (all at once), the choice of S2's
+places in ``support``, merging in ``merge``.
 """
 
 import math
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS, Site, check_plain
+from sparsetune.dsee.folding import USES, Folding, Use
 from sparsetune.dsee.kernel import DseeProduct, Layout
 from sparsetune.dsee.support import RECIPES, Recipe, model_supports, restrict_support
-from sparsetune.errors import ConfigError, ModelError
+from sparsetune.errors import ConfigError, ModelError, refusal
 from sparsetune.pruning.zeros import remember_zeros
 from sparsetune.randomness import derive
 
@@ -190,6 +192,11 @@ class DseeLinear(nn.Module):
     its name and storage, so a backbone's state still loads; masking it in place gives ``W*S1``.
     A fused query-key-value matrix is one such layer with a branch for each adapted third.
 
+    Attributes:
+        folded: within a forward pass of the whole model, this layer's weight with its update, if
+            that was made for all layers at once; else None.
+        folding: what makes it; None if the layer is no part of a model.
+
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3; VITA-Group/DSEE at 61844c3 (s on S2 too).
     Differs:
@@ -207,6 +214,8 @@ class DseeLinear(nn.Module):
         self.stored_in_by_out = sites[0].stored_in_by_out
         self.scale = config.scale
         self.training = base.training
+        self.folded: Tensor | None = None
+        self.folding: Folding | None = None
         self.branches: Any = nn.ModuleDict(  # projection -> DseeBranch
             {
                 site.projection: DseeBranch(site, config, positions)
@@ -229,7 +238,10 @@ class DseeLinear(nn.Module):
         if self.weight.requires_grad:
             raise ModelError("the weight of a DSEE layer was set to train; it must stay frozen")
         kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        cast = torch.is_autocast_enabled(kind)
+        if self.folded is not None and (cast or x.dtype == self.folded.dtype):
+            return _plain_product(x, self.folded, self.bias, transposed=self.stored_in_by_out)
+        dtype = torch.get_autocast_dtype(kind) if cast else x.dtype
         branches = tuple(self.branches.values())
         starts = tuple(branch.start for branch in branches)
         layout = Layout(self.scale, self.stored_in_by_out, starts, dtype)
@@ -319,7 +331,31 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
     for parameter in task_head_parameters(model).values():
         parameter.requires_grad_(True)
     remember_zeros(anatomy.sites())
+    layers = {layer: None for layer, _ in dsee_branches(model)}
+    folding = Folding(list(layers), anatomy.layer_list)
+    folding.attach(model)
+    for layer in layers:
+        layer.folding = folding
     return model
+
+
+def fold_together(model: nn.Module, use: Use) -> None:
+    """Say when forward passes of a model make all updated weights at once; for measurements.
+
+    Args:
+        model: that ``apply_dsee`` was given.
+        use: ``auto``: where it is the faster way, as after ``apply_dsee``; ``always``, ``never``.
+
+    Raises:
+        ModelError: nothing is attached, or there is no such use.
+    """
+    if use not in USES:
+        raise ModelError(refusal("dsee folding", "use", use, USES))
+    found = [layer.folding for layer, _ in dsee_branches(model) if layer.folding is not None]
+    if not found:
+        raise ModelError("nothing to fold: no DSEE update is attached")
+    for folding in found:
+        folding.use = use
 
 
 def dsee_branches(model: nn.Module) -> Iterator[tuple[DseeLinear, DseeBranch]]:
@@ -332,6 +368,11 @@ def dsee_branches(model: nn.Module) -> Iterator[tuple[DseeLinear, DseeBranch]]:
         if isinstance(module, DseeLinear):
             for branch in module.branches.values():
                 yield module, branch
+
+
+def _plain_product(x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool) -> Tensor:
+    weight = weight.t() if transposed else weight
+    return nn.functional.linear(x, weight, bias)
 
 
 def _supports(model: nn.Module, config: DseeConfig, sites: Sequence[Site]) -> Mapping[str, Tensor]:

@@ -70,6 +70,8 @@ def merge(model: nn.Module, policy: Literal["unmerged", "dense", "masked"]) -> M
         after += int((view == 0).sum())
     if policy != "unmerged":
         for path, layer in {site.path: layer for site, layer in attached}.items():
+            if layer.folding is not None:
+                layer.folding.detach()
             model.set_submodule(path, _plain(layer, merged[path]))
     change = math.sqrt(dropped / whole) if whole else 0.0
     return MergeReport(policy, before / total, after / total, change)
