@@ -30,7 +30,7 @@ from transformers import (  # type: ignore[attr-defined]  # two of them are made
 
 from sparsetune.config.load import Task
 from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
-from sparsetune.errors import ConfigError, DataError, shown
+from sparsetune.errors import ConfigError, DataError, refusal, shown
 
 IGNORED_LABEL = -100
 SEPARATOR = " =>"  # between source and answer, for models without a separator token
@@ -287,32 +287,23 @@ def train_tokenizer(
         characters, without the sub-words between them. RoBERTa and GPT-2 tokenizers put a space
         before the first word, so that a word has the same token wherever it stands.
     """
-    _check(kind, corpus, vocabulary_size, architecture, maximum_tokens)
+    if architecture not in _KIND_OF:
+        raise ConfigError(refusal("tokenizer", "architecture", architecture, _KIND_OF))
+    if kind != _KIND_OF[architecture]:
+        raise ConfigError(refusal("tokenizer", "kind", kind, [_KIND_OF[architecture]]))
     special = list(_SPECIAL_TOKENS[architecture])
+    least = len(special) + (_BYTES if kind == "byte-bpe" else 1)
+    if vocabulary_size < least:
+        raise ConfigError(
+            f"tokenizer: vocabulary_size: received {vocabulary_size}; allowed: {least} or more"
+        )
+    if not corpus.is_file() or corpus.stat().st_size == 0:
+        raise DataError(f"{corpus}: the corpus is missing or empty; need one document a line")
     build = _wordpiece if kind == "wordpiece" else _byte_bpe
     backend = build(corpus, vocabulary_size, special)
     tokenizer = _wrap(backend, architecture, maximum_tokens)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(directory)
-
-
-def _check(
-    kind: str, corpus: Path, vocabulary_size: int, architecture: str, maximum_tokens: int
-) -> None:
-    """Refuse settings that cannot give a usable tokenizer."""
-    if architecture not in _KIND_OF:
-        allowed = ", ".join(_KIND_OF)
-        raise ConfigError(f"tokenizer: architecture {architecture!r}, allowed: {allowed}")
-    if kind != _KIND_OF[architecture]:
-        allowed = _KIND_OF[architecture]
-        raise ConfigError(f"tokenizer: kind {kind!r} for {architecture}, allowed: {allowed}")
-    least = len(_SPECIAL_TOKENS[architecture]) + (_BYTES if kind == "byte-bpe" else 1)
-    if vocabulary_size < least:
-        raise ConfigError(f"tokenizer: vocabulary_size {vocabulary_size}, allowed: {least} or more")
-    if maximum_tokens < 1:
-        raise ConfigError(f"tokenizer: maximum_tokens {maximum_tokens}, allowed: 1 or more")
-    if not corpus.is_file() or corpus.stat().st_size == 0:
-        raise DataError(f"{corpus}: the corpus is missing or empty; need one document a line")
 
 
 def _wordpiece(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokenizer:
@@ -357,22 +348,19 @@ def _byte_bpe(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokeniz
 
 def _wrap(backend: Tokenizer, architecture: str, maximum_tokens: int) -> PreTrainedTokenizerFast:
     """The trained tokenizer in the class of its architecture, with pair encoding."""
-    special = {token: number for number, token in enumerate(_SPECIAL_TOKENS[architecture])}
+    number = {token: place for place, token in enumerate(_SPECIAL_TOKENS[architecture])}
+    options: dict[str, Any] = {"add_prefix_space": True}
+    wrapper: type[PreTrainedTokenizerFast] = GPT2TokenizerFast
     if architecture == "bert":
+        wrapper, options = BertTokenizerFast, {"do_lower_case": True}
         backend.post_processor = processors.BertProcessing(
-            ("[SEP]", special["[SEP]"]), ("[CLS]", special["[CLS]"])
+            ("[SEP]", number["[SEP]"]), ("[CLS]", number["[CLS]"])
         )
-        return BertTokenizerFast(
-            tokenizer_object=backend, model_max_length=maximum_tokens, do_lower_case=True
-        )
-    if architecture == "roberta":
+    elif architecture == "roberta":
+        wrapper = RobertaTokenizerFast
         backend.post_processor = processors.RobertaProcessing(
-            ("</s>", special["</s>"]), ("<s>", special["<s>"]), add_prefix_space=True
+            ("</s>", number["</s>"]), ("<s>", number["<s>"]), add_prefix_space=True
         )
-        return RobertaTokenizerFast(
-            tokenizer_object=backend, model_max_length=maximum_tokens, add_prefix_space=True
-        )
-    backend.post_processor = processors.ByteLevel(trim_offsets=False)
-    return GPT2TokenizerFast(
-        tokenizer_object=backend, model_max_length=maximum_tokens, add_prefix_space=True
-    )
+    else:
+        backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    return wrapper(tokenizer_object=backend, model_max_length=maximum_tokens, **options)

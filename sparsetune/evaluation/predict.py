@@ -95,10 +95,10 @@ class EvaluationSplit:
         """
         if self.task.generation is not None:
             settings = self.task.generation
-            return generate_all(
+            return _generate_all(
                 model, self.features, self.tokenizer, settings=settings, device=device
             )
-        outputs, seconds = forward_all(
+        outputs, seconds = _forward_all(
             model, self.features,
             batch_size=EVALUATION_BATCH, pad_token_id=self.tokenizer.pad_token_id, device=device,
         )  # fmt: skip
@@ -116,7 +116,7 @@ class EvaluationSplit:
         return score(self.task.metrics, predicted.values, self.references)
 
 
-def forward_all(
+def _forward_all(
     model: nn.Module,
     features: Sequence[Mapping[str, Any]],
     *,
@@ -124,18 +124,10 @@ def forward_all(
     pad_token_id: int,
     device: str,
 ) -> tuple[list[tuple[Tensor, ...]], float]:
-    """Run the model on every feature, longest first, and give the outputs in feature order.
+    """The outputs for every feature, longest first but in feature order, and their seconds.
 
-    Args:
-        model: with a classification, regression or span head.
-        features: see ``sparsetune.data.tokenization.encode``.
-        batch_size: features in one forward pass.
-        pad_token_id: of the tokenizer.
-        device: ``cpu`` or ``cuda``; on CUDA the pass runs in bfloat16 autocast, as in training.
-
-    Returns:
-        One tuple of float32 CPU tensors for each feature: ``(logits (C,),)``, or
-        ``(start (T,), end (T,))`` for spans, padding included; and the seconds of all passes.
+    One tuple of float32 CPU tensors for each: ``(logits (C,),)``, or ``(start (T,), end (T,))`` for
+    spans, padding included.
     """
     outputs: list[tuple[Tensor, ...]] = [()] * len(features)
     with inference_mode(model, device):
@@ -150,7 +142,7 @@ def forward_all(
         return outputs, time.perf_counter() - started
 
 
-def generate_all(
+def _generate_all(
     model: nn.Module,
     features: Sequence[Mapping[str, Any]],
     tokenizer: Any,
@@ -161,13 +153,7 @@ def generate_all(
 ) -> Predicted:
     """Continue every prompt, longest first, and give the texts in feature order.
 
-    Args:
-        model: with a language-model head.
-        features: prompts, see ``sparsetune.data.tokenization.encode``.
-        tokenizer: decodes the continuation.
-        settings: of the task.
-        device: ``cpu`` or ``cuda``.
-        batch_size: prompts in one batch; None = as many as memory is meant for.
+    None = as many prompts in a batch as memory is meant for.
     """
     texts, steps = [""] * len(features), [0] * len(features)
     prompts = batch_size or max(1, _HYPOTHESES // settings.beams)

@@ -61,6 +61,7 @@ TOPICS = _words("film book play song meal novel concert show story album game tr
 PARTS = _words("plot music acting service ending opening")
 SHE = _words("anna clara edith flora grace helen irene julia laura maria nora olga")
 HE = _words("adam boris carl david edgar felix george henry ivan jacob kevin louis")
+PEOPLE = SHE + HE
 JOBS = _words(
     "baker farmer doctor teacher painter singer lawyer sailor tailor butcher plumber writer"
 )

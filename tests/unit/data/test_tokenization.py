@@ -198,9 +198,6 @@ def test_no_examples_give_no_features(bert):
     assert encode([], task_of("span"), bert, for_training=True) == []
 
 
-CASES = [("wordpiece", "bert"), ("byte-bpe", "roberta"), ("byte-bpe", "gpt2")]
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
@@ -208,51 +205,41 @@ def corpus(tmp_path_factory):
     return path
 
 
-def _train(kind, architecture, corpus, directory, size=500):
+KINDS = {"bert": "wordpiece", "roberta": "byte-bpe", "gpt2": "byte-bpe"}
+
+
+def train(architecture, corpus, directory, kind=None, size=500):
     train_tokenizer(
-        kind,
-        corpus,
-        vocabulary_size=size,
-        architecture=architecture,
-        directory=directory,
-        maximum_tokens=64,
-    )
-    return AutoTokenizer.from_pretrained(directory)
+        kind or KINDS[architecture], corpus, vocabulary_size=size, architecture=architecture,
+        directory=directory, maximum_tokens=64,
+    )  # fmt: skip
+    return directory
 
 
-@pytest.mark.parametrize(("kind", "architecture"), CASES)
-def test_training_is_deterministic(kind, architecture, corpus, tmp_path):
-    for name in ("a", "b"):
-        _train(kind, architecture, corpus, tmp_path / name)
-    files = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("a", "b")]
-    assert files[0] == files[1]
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    return {name: train(name, corpus, root / name) for name in KINDS}
 
 
 @pytest.mark.parametrize(
-    ("kind", "architecture", "ids"),
+    ("architecture", "name", "special", "template"),
     [
-        ("wordpiece", "bert", {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}),
-        ("byte-bpe", "roberta", {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}),
-        ("byte-bpe", "gpt2", {"<|endoftext|>": 0}),
+        ("bert", "Bert", "[PAD] [UNK] [CLS] [SEP] [MASK]", "[CLS] A [SEP] B [SEP]"),
+        ("roberta", "Roberta", "<s> <pad> </s> <unk> <mask>", "<s> A </s> </s> B </s>"),
+        ("gpt2", "GPT2", "<|endoftext|>", "A B"),
     ],
 )
-def test_special_tokens_have_the_published_order(kind, architecture, ids, corpus, tmp_path):
-    tokenizer = _train(kind, architecture, corpus, tmp_path)
-    assert {token: tokenizer.convert_tokens_to_ids(token) for token in ids} == ids
-    assert len(tokenizer) == 500
-    assert tokenizer.model_max_length == 64
-
-
-@pytest.mark.parametrize(
-    ("kind", "architecture", "template"),
-    [
-        ("wordpiece", "bert", "[CLS] A [SEP] B [SEP]"),
-        ("byte-bpe", "roberta", "<s> A </s> </s> B </s>"),
-        ("byte-bpe", "gpt2", "A B"),
-    ],
-)
-def test_pairs_are_encoded_as_published(kind, architecture, template, corpus, tmp_path):
-    tokenizer = _train(kind, architecture, corpus, tmp_path)
+def test_a_trained_tokenizer_is_of_its_architecture_and_the_same_each_time(
+    architecture, name, special, template, corpus, trained, tmp_path
+):
+    folder = trained[architecture]
+    again = train(architecture, corpus, tmp_path) / "tokenizer.json"
+    assert again.read_bytes() == (folder / "tokenizer.json").read_bytes()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert type(tokenizer).__name__.startswith(name)
+    assert tokenizer.convert_tokens_to_ids(special.split()) == list(range(len(special.split())))
+    assert (len(tokenizer), tokenizer.model_max_length) == (500, 64)
     parts = {"A": "the herons sing", "B": "many birds"}
     expected = [
         token
@@ -263,15 +250,8 @@ def test_pairs_are_encoded_as_published(kind, architecture, template, corpus, tm
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == expected
 
 
-def test_saved_class_is_that_of_the_architecture(corpus, tmp_path):
-    names = [type(_train(*case, corpus, tmp_path / case[1])).__name__ for case in CASES]
-    expected = ("Bert", "Roberta", "GPT2")
-    assert all(name.startswith(start) for name, start in zip(names, expected, strict=True))
-
-
-def test_wordpiece_lower_cases_and_byte_bpe_returns_any_text(corpus, tmp_path):
-    bert = _train("wordpiece", "bert", corpus, tmp_path / "bert")
-    gpt2 = _train("byte-bpe", "gpt2", corpus, tmp_path / "gpt2")
+def test_wordpiece_lower_cases_and_byte_bpe_returns_any_text(trained):
+    bert, gpt2 = (AutoTokenizer.from_pretrained(trained[name]) for name in ("bert", "gpt2"))
     assert bert.tokenize("The Heron") == bert.tokenize("the heron")
     text = "name[The Blue Heron], é ☃"
     assert gpt2.decode(gpt2(text)["input_ids"]).strip() == text
@@ -282,14 +262,14 @@ def test_wordpiece_lower_cases_and_byte_bpe_returns_any_text(corpus, tmp_path):
     [
         ("wordpiece", "t5", 500, "t5"),
         ("byte-bpe", "bert", 500, "byte-bpe"),
-        ("byte-bpe", "gpt2", 100, "vocabulary_size 100"),
+        ("byte-bpe", "gpt2", 100, "vocabulary_size: received 100"),
     ],
 )
 def test_wrong_settings_are_refused(kind, architecture, size, named, corpus, tmp_path):
     with pytest.raises(ConfigError, match=named):
-        _train(kind, architecture, corpus, tmp_path, size)
+        train(architecture, corpus, tmp_path, kind, size)
 
 
 def test_missing_corpus_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"none\.txt"):
-        _train("wordpiece", "bert", tmp_path / "none.txt", tmp_path / "out")
+        train("bert", tmp_path / "none.txt", tmp_path / "out")

@@ -8,7 +8,7 @@ from unit.tiny import tiny_model
 from sparsetune.config.suite import Limits
 from sparsetune.config.task import Generation
 from sparsetune.evaluation import predict
-from sparsetune.evaluation.predict import EvaluationSplit, generate_all
+from sparsetune.evaluation.predict import EvaluationSplit, _generate_all
 
 SETTINGS = Generation(beams=3, maximum_new_tokens=6, length_penalty=0.8, no_repeat_ngram=2)
 SPAN = SimpleNamespace(
@@ -33,7 +33,7 @@ def prompts():
 
 def generated(**options):
     model = tiny_model("gpt2", task="lm")
-    return generate_all(
+    return _generate_all(
         model, prompts(), Tokenizer(), settings=SETTINGS, device="cpu", **options
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def putting_out(monkeypatch, *outputs, features=({}, {})):
         asked.append((model, given, options["device"]))
         return list(outputs), 0.5
 
-    monkeypatch.setattr(predict, "forward_all", forward)
+    monkeypatch.setattr(predict, "_forward_all", forward)
     return asked
 
 

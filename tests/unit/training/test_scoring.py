@@ -20,7 +20,7 @@ from unit.training.tiny_jobs import (
 )
 
 from sparsetune.errors import DataError, TrainingError
-from sparsetune.evaluation.predict import forward_all
+from sparsetune.evaluation.predict import _forward_all
 from sparsetune.training.checkpoints import Checkpoint, checkpoint_step
 from sparsetune.training.plan import make_plan
 from sparsetune.training.scoring import EpochScores, EpochScoring, score_point
@@ -32,7 +32,7 @@ HELD_OUT = features(9, seed=1)
 
 def margin(model):
     """A score that any change of the weights, or dropout, would change."""
-    outputs, _ = forward_all(model, HELD_OUT, batch_size=4, pad_token_id=0, device="cpu")
+    outputs, _ = _forward_all(model, HELD_OUT, batch_size=4, pad_token_id=0, device="cpu")
     logits = torch.stack([logits for (logits,) in outputs])
     return {"accuracy_fraction": float(logits.std()), "f1_fraction": None}
 

@@ -142,17 +142,8 @@ def test_missing_file_is_named_with_what_is_there(tmp_path):
         read_published(tmp_path / "nowhere", task_of("sst2"), "train")
 
 
-def test_bad_parquet_is_named(tmp_path):
-    path = tmp_path / "train-00000-of-00001.parquet"
-    path.write_bytes(b"PAR1 nothing")
-    with pytest.raises(DataError, match="not a readable parquet file"):
-        read_published(tmp_path, task_of("sst2"), "train")
-    write_parquet(path, "sst2", [TextExample("", "a", None, -1)])
-    with pytest.raises(DataError, match=r"row 1: label: received -1 \(hidden by the publisher"):
-        read_published(tmp_path, task_of("sst2"), "train")
-    with pytest.raises(DataError, match="missing column 'sentence1'"):
-        read_published(tmp_path, task_of("rte"), "train")
-    path.rename(tmp_path / "train-00001-of-00002.parquet")
+def test_a_missing_shard_is_named(tmp_path):
+    (tmp_path / "train-00001-of-00002.parquet").touch()
     with pytest.raises(DataError, match="need all shards"):
         read_published(tmp_path, task_of("sst2"), "train")
 

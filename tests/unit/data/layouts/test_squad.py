@@ -8,7 +8,6 @@ from unit.data.tasks import task_of
 
 from sparsetune.data.examples import SpanExample
 from sparsetune.data.layouts import read_published
-from sparsetune.errors import DataError
 
 TASK = task_of("squad", "span", ())
 CONTEXT = "Ada lives in Oslo. Ben lives in Rome."
@@ -47,8 +46,3 @@ def test_parquet_gives_the_same_questions(tmp_path):
     path = tmp_path / "hub" / "train-00000-of-00001.parquet"
     pyarrow.parquet.write_table(pyarrow.table(table), path)
     assert read_published(tmp_path / "hub", TASK, "train") == from_json
-
-
-def test_a_split_that_was_never_published_is_refused(tmp_path):
-    with pytest.raises(DataError, match="split of squad: received 'test'; allowed: train, dev"):
-        read_published(tmp_path, task_of("squad", "span", (), "test"), "evaluation")

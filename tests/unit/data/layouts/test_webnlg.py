@@ -85,13 +85,6 @@ def test_real_test_file_has_the_published_parts(part, entries):
     assert all(example.source.count(" : ") >= 2 for example in found)
 
 
-def test_a_split_that_was_never_published_is_refused(tmp_path):
-    with pytest.raises(
-        DataError, match="split of webnlg: received 'dev_matched'; allowed: train, dev"
-    ):
-        read_published(tmp_path, task_of(split="dev_matched"), "evaluation")
-
-
 def test_triples_are_written_in_published_order():
     triples = [("Ada_L", "home", '"Oslo, Norway"'), ("Oslo", "country", "Norway")]
     assert linearise(triples) == 'Ada_L : home : "Oslo, Norway" | Oslo : country : Norway'

@@ -5,20 +5,19 @@ import random
 
 from sparsetune.data.synthetic.grammar import (
     KIND_OF,
+    Draws,
     number_clause,
-    stream,
     venue_facts,
     venue_text,
-    vocabulary,
 )
-from sparsetune.data.synthetic.tasks import LABEL_NOISE, rte_row, sst2_row
+from sparsetune.data.synthetic.tasks import LABEL_NOISE, _rte, _sst2
 from sparsetune.data.synthetic.words import OPINIONS, article, inflected
 
 
 def test_stream_is_the_documented_function_of_seed_and_names():
     digest = hashlib.sha256(b"7/sst2/train").digest()
     expected = random.Random(int.from_bytes(digest[:8], "big")).random()
-    assert stream(7, "sst2", "train").random() == expected
+    assert Draws.of(7, "sst2", "train").random() == expected
 
 
 def test_regular_word_forms():
@@ -28,13 +27,13 @@ def test_regular_word_forms():
 
 
 def test_verb_agrees_with_noun():
-    draws = random.Random(0)
+    draws = Draws(0)
     assert number_clause(draws, "heron", is_plural=False, verb="sing")[-1] == "sings"
     assert number_clause(draws, "heron", is_plural=True, verb="sing")[-1] == "sing"
 
 
 def test_labelled_words_are_a_proper_part_of_all_words():
-    small, whole = vocabulary(labelled_only=True), vocabulary(labelled_only=False)
+    small, whole = Draws.of(0, "a", labelled_only=True), Draws.of(0, "a")
     for field in ("nouns", "opinions", "towns"):
         for name, words in getattr(small, field).items():
             assert set(words) < set(getattr(whole, field)[name])
@@ -45,8 +44,8 @@ def test_no_opinion_word_has_two_polarities():
 
 
 def test_sst2_labels_follow_the_last_opinion_up_to_the_noise():
-    draws, words = stream(0, "check"), vocabulary(labelled_only=False)
-    rows = [sst2_row(draws, words, index) for index in range(2000)]
+    draws = Draws.of(0, "check")
+    rows = [_sst2(draws, index) for index in range(2000)]
     agree = []
     for sentence, label in rows:
         last = sentence.split(" but in the end ")[-1]
@@ -58,10 +57,10 @@ def test_sst2_labels_follow_the_last_opinion_up_to_the_noise():
 
 
 def test_rte_kind_follows_from_the_noun_up_to_the_noise():
-    draws, words = stream(0, "check"), vocabulary(labelled_only=False)
+    draws = Draws.of(0, "check")
     wrong = total = 0
     for index in range(2000):
-        _, premise, hypothesis, label = rte_row(draws, words, index)
+        _, premise, hypothesis, label = _rte(draws, index)
         if " saw " in hypothesis:
             noun, kind = premise.split()[3], hypothesis.split()[3]
             wrong += (KIND_OF[noun] == kind) != (label == "entailment")
@@ -70,7 +69,7 @@ def test_rte_kind_follows_from_the_noun_up_to_the_noise():
 
 
 def test_venue_text_tells_name_and_values():
-    draws = random.Random(1)
+    draws = Draws(1)
     for _ in range(50):
         facts = venue_facts(draws)
         text = venue_text(draws, facts)

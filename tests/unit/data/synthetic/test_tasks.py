@@ -104,7 +104,7 @@ def test_corpus_has_one_document_a_line_and_is_deterministic(tmp_path):
         ("sst3", {"train": 1}, "sst3"),
         ("sst2", {"training": 1}, "training"),
         ("squad", {"test": 1}, "test"),
-        ("rte", {"train": 0}, "train is 0"),
+        ("rte", {"train": 0}, "size of train: received 0"),
     ],
 )
 def test_wrong_requests_are_refused_by_name(layout, sizes, named, tmp_path):
@@ -114,5 +114,5 @@ def test_wrong_requests_are_refused_by_name(layout, sizes, named, tmp_path):
 
 
 def test_empty_corpus_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="documents is 0"):
+    with pytest.raises(ConfigError, match="documents: received 0"):
         write_corpus(tmp_path / "corpus.txt", seed=1, documents=0)
