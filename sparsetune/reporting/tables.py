@@ -481,22 +481,21 @@ def _devices(runs: pd.DataFrame) -> list[str]:
 def _common_notes(suite: Finished) -> list[str]:
     """Footnotes about what is absent, unlike the rest, or not to be compared with others."""
     groups, notes = suite.groups, []
-    names = {key: "/".join(key) for key in [*suite.order, *groups]}
     if is_generated(key[1] for key in groups):
         notes.append(
             f"Tasks called {GENERATED_PREFIX}... are generated and small: they are not the "
             "published benchmarks, and their scores compare with nobody else's."
         )
-    if absent := [names[key] for key in suite.order if key not in groups]:
+    if absent := ["/".join(key) for key in suite.order if key not in groups]:
         notes.append(f"Not run: {', '.join(absent)}.")
     told = [f"{key[2]} on {key[0]}: not run: {why}." for key, why in suite.refusals.items()]
     notes.extend(dict.fromkeys(told))
     seeds = set(suite.runs["seed"])
     gaps = {key: sorted(seeds - set(group["seed"])) for key, group in groups.items()}
-    missing = [f"{names[key]} ({', '.join(map(str, gap))})" for key, gap in gaps.items() if gap]
+    missing = [f"{'/'.join(key)} ({', '.join(map(str, gap))})" for key, gap in gaps.items() if gap]
     if missing:
         notes.append(f"Missing seeds: {', '.join(missing)}.")
-    if dirty := [names[key] for key, group in groups.items() if any(group["dirty"])]:
+    if dirty := ["/".join(key) for key, group in groups.items() if any(group["dirty"])]:
         which = "all of them" if len(dirty) == len(groups) else ", ".join(dirty)
         notes.append(f"Run from a work tree with uncommitted changes: {which}.")
     devices = _devices(suite.runs)

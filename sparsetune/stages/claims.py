@@ -1,9 +1,8 @@
 """Stage ``claims``: every claim of the two papers with a verdict, from records and tickets."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from sparsetune.config.claim import Claim, read_claims
+from sparsetune.config.claim import read_claims
 from sparsetune.config.load import Catalogue, Suite
 from sparsetune.records import (
     BackboneRecord,
@@ -45,7 +44,7 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
     evidence = Evidence(
         groups=done.groups,
         architectures={run.backbone.id: run.backbone.architecture for run in suite.runs},
-        tickets=[read_kept(path) for path in _asked_about(claims, suite, results)],
+        tickets=[read_kept(path) for path in ticket_paths(results, suite)],
         pretraining_macs=_pretraining_macs(suite, resources),
     )
     clock.ready()
@@ -67,16 +66,6 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
 def pretrained(suite: Suite) -> list[str]:
     """Ids of the suite's backbones that are pre-trained here, each once."""
     return list(dict.fromkeys(run.backbone.id for run in suite.runs if run.backbone.pretraining))
-
-
-def _asked_about(claims: Sequence[Claim], suite: Suite, results: Path) -> list[Path]:
-    """Tickets that some claim is about: reading all of a large suite takes seconds."""
-    methods = {claim.left for claim in claims if claim.measure.group == "tickets"}
-    own = [(run, run.ticket.id) for run in suite.runs if run.ticket]
-    recipes = {ticket for run, ticket in own if run.method.id in methods}
-    asked = {run.ticket_path for run, ticket in own if ticket in recipes}
-    places = zip(suite.tickets(), ticket_paths(results, suite), strict=True)
-    return [path for place, path in places if place in asked]
 
 
 def _pretraining_macs(suite: Suite, resources: Path) -> dict[str, int]:

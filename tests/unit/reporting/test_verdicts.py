@@ -7,9 +7,7 @@ from unit.reporting.runs import changing, claim, scoring, suite_of, write_run
 from sparsetune.config.claim import Requirement
 from sparsetune.reporting.intervals import Interval
 from sparsetune.reporting.tickets import KeptUnits
-from sparsetune.reporting.verdicts import Evidence, cells_of, decide, judge
-
-AT_LEAST = {"relation": "at-least", "tolerance": 1.0, "because": "noise"}
+from sparsetune.reporting.verdicts import Cell, Evidence, cells_of, decide, judge
 
 
 def number(quantity, right, relation="at-least", tolerance=0.0, **changes):
@@ -21,13 +19,14 @@ def suite(tmp_path):
     """Evidence from runs: (backbone, task, method) -> one edit or score per seed."""
 
     def suite(runs, **more):
-        folders = []
-        for (backbone, task, method), values in runs.items():
-            for seed, value in enumerate(values):
-                edit = value if callable(value) else scoring(value)
-                folders.append(
-                    write_run(tmp_path, method, backbone=backbone, task=task, seed=seed, edit=edit)
-                )
+        folders = [
+            write_run(
+                tmp_path, method, backbone=backbone, task=task, seed=seed,
+                edit=value if callable(value) else scoring(value),
+            )
+            for (backbone, task, method), values in runs.items()
+            for seed, value in enumerate(values)
+        ]  # fmt: skip
         given = {
             "groups": suite_of(folders, list(runs)).groups,
             "architectures": {backbone: "bert" for backbone, *_ in runs},
@@ -45,30 +44,26 @@ def pair(left, right, *, backbone="mini-bert", task="mini-sst2"):
 @pytest.mark.parametrize(
     ("relation", "tolerance", "low", "high", "verdict"),
     [
-        ("above", 0, 0.1, 2, "holds"),
-        ("above", 0, 0, 2, "within noise"),
-        ("above", 0, -1, 0, "fails"),
-        ("above", 0, 0, 0, "fails"),
-        ("at-least", 1, -1, 3, "holds"),
-        ("at-least", 1, -1.1, 3, "within noise"),
+        ("above", 0, 0.1, 2, "holds"), ("above", 0, 0, 2, "within noise"),
+        ("above", 0, -1, 0, "fails"), ("above", 0, 0, 0, "fails"),
+        ("at-least", 1, -1, 3, "holds"), ("at-least", 1, -1.1, 3, "within noise"),
         ("at-least", 1, -3, -1.1, "fails"),
-        ("at-most", 1, -5, 1, "holds"),
-        ("at-most", 1, 0, 1.1, "within noise"),
+        ("at-most", 1, -5, 1, "holds"), ("at-most", 1, 0, 1.1, "within noise"),
         ("at-most", 1, 1.1, 2, "fails"),
-        ("within", 0.5, -0.5, 0.5, "holds"),
-        ("within", 0.5, -0.6, 0.1, "within noise"),
-        ("within", 0.5, -2, 2, "within noise"),
-        ("within", 0.5, 0.6, 2, "fails"),
+        ("within", 0.5, -0.5, 0.5, "holds"), ("within", 0.5, -0.6, 0.1, "within noise"),
+        ("within", 0.5, -2, 2, "within noise"), ("within", 0.5, 0.6, 2, "fails"),
     ],
-)
+)  # fmt: skip
 def test_the_interval_decides(relation, tolerance, low, high, verdict):
     interval = Interval((low + high) / 2, low, high, "seeds", 3.0)
-    cells = [type("Cell", (), {"seeds": (1, 2), "differences": [0.0]})()]
-    assert decide(claim(relation=relation, tolerance=tolerance), interval, cells)[0] == verdict
+    cell = Cell("mini-bert", "mini-sst2", "generated", (1, 2), (1.0, 1.0), (1.0, 1.0))
+    assert decide(claim(relation=relation, tolerance=tolerance), interval, [cell])[0] == verdict
 
 
 def test_seeds_are_paired_and_decide_where_each_place_has_two(suite):
-    found = judge(claim(), suite(pair([0.82, 0.83, 0.84], [0.80, 0.80, 0.80])))
+    # Seed 1 has no value, seed 4 no partner.
+    found = judge(claim(), suite(pair([0.82, None, 0.83, 0.84, 0.9], [0.80] * 4)))
+    assert found.cells[0].seeds == (0, 2, 3)
     # Differences 2, 3, 4 points: mean 3, error 1 / sqrt 3, t(2) = 4.303.
     assert found.verdict == "holds"
     assert found.interval.mean == pytest.approx(3.0)
@@ -76,16 +71,9 @@ def test_seeds_are_paired_and_decide_where_each_place_has_two(suite):
     assert (found.interval.over, found.over_tasks) == ("seeds", None)
 
 
-def test_a_seed_without_partner_or_value_is_no_pair(suite):
-    found = judge(claim(), suite(pair([0.82, None, 0.84, 0.9], [0.80, 0.80, 0.80])))
-    assert found.cells[0].seeds == (0, 2)
-
-
 def test_places_decide_where_seeds_are_missing(suite):
-    runs = {**pair([0.85], [0.80]), **pair([0.85], [0.80], task="mini-rte")}
-    found = judge(claim(), suite(runs))
-    assert found.interval.over == "tasks"
-    assert found.verdict == "holds"
+    found = judge(claim(), suite({**pair([0.85], [0.8]), **pair([0.85], [0.8], task="mini-rte")}))
+    assert (found.interval.over, found.verdict) == ("tasks", "holds")
     assert "2 places, 1 seed each" in found.reason
 
 
