@@ -89,7 +89,7 @@ def estimate(
         if not folder.is_dir():
             raise ConfigError(f"--results: received {folder}: no such folder; it holds suites")
     places = list(results) or [Path("results")]
-    finished = frame_of(row for place in places for row in finished_jobs(place))
+    finished = _frame_of(row for place in places for row in _finished_jobs(place))
     if results and finished.empty:
         told = ", ".join(map(str, results))
         raise ConfigError(f"--results: received {told}: no finished job below <suite>/runs")
@@ -101,8 +101,8 @@ def estimate(
     is_gpu = device != "cpu" and "cpu" not in set(used["device_kind"])
     if gpus and not is_gpu:
         raise ConfigError(f"--gpus: received {gpus}, but --device {device!r} is no GPU")
-    jobs = jobs_of(suite, catalogue)
-    jobs = jobs.assign(jobs=1, seconds=predict(jobs, finished, device))
+    jobs = _jobs_of(suite, catalogue)
+    jobs = jobs.assign(jobs=1, seconds=_predict(jobs, finished, device))
     capacity = {"core": cores or os.cpu_count() or 1, "gpu": (gpus or 1) if is_gpu else 0}
     stages = jobs.groupby("stage", sort=False)[["jobs", "passes", "macs", "seconds"]].sum()
     known = f"{len(used)} finished jobs on {', '.join(used['device'].unique())}"
@@ -112,9 +112,9 @@ def estimate(
         "jobs": len(jobs),
         "stages": stages.reset_index().to_dict("records"),
         "job_seconds": float(jobs["seconds"].sum()),
-        "wall_seconds": wall_seconds(jobs, capacity),
+        "wall_seconds": _wall_seconds(jobs, capacity),
         "speed": f"from {known}" if len(used) else f"ASSUMED: no finished job tells of {device}",
-        "comparison": compare(jobs, finished, device).reset_index().to_dict("records"),
+        "comparison": _compare(jobs, finished, device).reset_index().to_dict("records"),
     }
 
 
@@ -144,20 +144,12 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def predict(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> "pd.Series[float]":
+def _predict(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> "pd.Series[float]":
     """Seconds of each job, from the start of its process to its end.
 
     What is assumed of the device is multiplied by measured / assumed seconds of finished jobs: the
     median over the same kind of work, else over the stage, else over all. Jobs of another device
     are compared with what is assumed of that one.
-
-    Args:
-        jobs: see :data:`COLUMNS`.
-        finished: likewise.
-        device: as records name it, ``cpu``, or one of :data:`PEAK_MACS_PER_SECOND`.
-
-    Raises:
-        ConfigError: a device of which neither records nor the table know.
     """
     used = _of_device(finished, device)
     done = used[(used["passes"] > 0) & (used["work_seconds"] > 0)]
@@ -200,17 +192,10 @@ def assumed_seconds(device: str, kind: str, work: Any) -> Any:
     return work.passes * _GPU_PASS_SECONDS + work.macs / (_PEAK_SHARE * PEAK_MACS_PER_SECOND[name])
 
 
-def compare(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> pd.DataFrame:
-    """Set what finished jobs took beside what the jobs of all other tasks foretell.
+def _compare(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> pd.DataFrame:
+    """By task and for all: what finished jobs took beside what those of all other tasks foretell.
 
-    Args:
-        jobs: the suite's; of those that have run, the planned work is what is judged.
-        finished: as :func:`predict` takes them.
-        device: likewise.
-
-    Returns:
-        By task and for all: ``jobs``, ``predicted`` and ``measured`` seconds, and ``off``, measured
-        over predicted; empty if fewer than two tasks have run.
+    Of jobs that have run, the planned work is what is judged; empty if fewer than two tasks have.
     """
     held = _of_device(finished, device)
     held = held[(held["passes"] > 0) & (held["task"] != "")]
@@ -222,22 +207,18 @@ def compare(jobs: pd.DataFrame, finished: pd.DataFrame, device: str) -> pd.DataF
         held[column] = held[column].fillna(held[f"{column}_done"])
     for task, part in held.groupby("task"):
         others = finished[finished["task"] != task]
-        held.loc[part.index, "predicted"] = predict(part, others, device)
+        held.loc[part.index, "predicted"] = _predict(part, others, device)
     told = held.assign(jobs=1, measured=held["job_seconds"]).groupby("task")
     sums = told[["jobs", "predicted", "measured"]].sum()
     sums.loc["all"] = sums.sum()
     return sums.assign(jobs=sums["jobs"].astype(int), off=sums["measured"] / sums["predicted"])
 
 
-def wall_seconds(jobs: pd.DataFrame, capacity: Mapping[str, int]) -> float:
+def _wall_seconds(jobs: pd.DataFrame, capacity: Mapping[str, int]) -> float:
     """Length of a list schedule: what can start first goes first to the place that is free first.
 
-    Args:
-        jobs: with ``seconds``; a job that another needs may be missing: it was made before.
-        capacity: jobs at once that hold a ``core``, and a ``gpu`` if there is any.
-
-    Source:
-        Graham 1969: at most the longest chain above total / cores.
+    At most the longest chain above total / cores (Graham 1969). A job that another needs may be
+    missing: it was made before.
     """
     rows = {row.id: row for row in jobs.itertuples()}
     needs = {name: rows.keys() & set(row.needs) for name, row in rows.items()}
@@ -260,18 +241,15 @@ def wall_seconds(jobs: pd.DataFrame, capacity: Mapping[str, int]) -> float:
     return max(ends.values(), default=0.0)
 
 
-def frame_of(rows: Iterable[Row]) -> pd.DataFrame:
+def _frame_of(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows as a frame with all of :data:`COLUMNS`."""
     return pd.DataFrame([{**COLUMNS, **row} for row in rows], columns=list(COLUMNS))
 
 
-def finished_jobs(results: Path) -> Iterator[Row]:
-    """Finished training and evaluation below a folder of results, with the work in each job.
+def _finished_jobs(results: Path) -> Iterator[Row]:
+    """Finished training and evaluation below a folder, with the work in each job.
 
     A run whose cost is not counted yet is left out: its record does not tell its work.
-
-    Raises:
-        DataError: a record is damaged.
     """
     for path in sorted(results.glob("*/runs/*/*/*/seed-*/cost.json")):
         tail = "/".join(path.parts[-5:-1])
@@ -301,13 +279,8 @@ def finished_jobs(results: Path) -> Iterator[Row]:
             }  # fmt: skip
 
 
-def jobs_of(suite: Suite, catalogue: Catalogue) -> pd.DataFrame:
-    """List the suite's jobs with their work, shared ones once, in an order in which they can run.
-
-    Args:
-        suite: resolved.
-        catalogue: that it was resolved from.
-    """
+def _jobs_of(suite: Suite, catalogue: Catalogue) -> pd.DataFrame:
+    """The suite's jobs with their work, shared ones once, in an order in which they can run."""
     rows = {job["id"]: job for run in suite.runs for job in jobs_of_run(run, catalogue)}
     own = [job for job in rows.values() if job["stage"] == "cost"]
     for pair in suite.groups():
@@ -317,7 +290,7 @@ def jobs_of(suite: Suite, catalogue: Catalogue) -> pd.DataFrame:
     for stage in ("tables", "claims", "figures", "track"):
         rows[stage] = {"id": stage, "stage": stage, "needs": [job["id"] for job in own]}
     order = list(STAGES).index
-    return frame_of(sorted(rows.values(), key=lambda job: order(job["stage"])))
+    return _frame_of(sorted(rows.values(), key=lambda job: order(job["stage"])))
 
 
 def jobs_of_run(run: RunSpec, catalogue: Catalogue) -> Iterator[Row]:

@@ -19,13 +19,13 @@ from sparsetune.errors import ConfigError, DataError
 from sparsetune.stages.estimate import (
     PEAK_MACS_PER_SECOND,
     START_UP_SECONDS,
-    compare,
-    finished_jobs,
-    frame_of,
-    jobs_of,
-    predict,
+    _compare,
+    _finished_jobs,
+    _frame_of,
+    _jobs_of,
+    _predict,
+    _wall_seconds,
     shape_of,
-    wall_seconds,
 )
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
@@ -45,48 +45,48 @@ def ran(count=20, *, task="a", rate=1.0, kind="full/none", start=4.0, stage="tun
          "work_seconds": rate * (n + n**2 / 2), **more}
         for n in range(1, count + 1)
     ]  # fmt: skip
-    return frame_of({**row, "job_seconds": row["work_seconds"] + start} for row in rows)
+    return _frame_of({**row, "job_seconds": row["work_seconds"] + start} for row in rows)
 
 
 def test_measured_speed_is_found_and_start_up_is_what_is_not_work():
     jobs = pd.concat([ran(rate=1.5), ran(rate=3.0, kind="dsee/unstructured")])
-    assert predict(jobs, jobs, "cpu").tolist() == pytest.approx(jobs["job_seconds"].tolist())
-    never = frame_of([{"stage": "cost"}])
-    assert predict(never, jobs, "cpu").tolist() == [START_UP_SECONDS["cost"]]
+    assert _predict(jobs, jobs, "cpu").tolist() == pytest.approx(jobs["job_seconds"].tolist())
+    never = _frame_of([{"stage": "cost"}])
+    assert _predict(never, jobs, "cpu").tolist() == [START_UP_SECONDS["cost"]]
 
 
 def test_kind_that_never_ran_takes_the_ratio_of_its_stage_and_then_of_all():
     finished = pd.concat([ran(9, rate=2.0), ran(5, rate=5.0, stage="evaluate", kind="answers")])
-    new = frame_of({"stage": s, "kind": "new", "passes": 50} for s in ("evaluate", "ticket"))
+    new = _frame_of({"stage": s, "kind": "new", "passes": 50} for s in ("evaluate", "ticket"))
     # 1 s is assumed; the middle of nine 2s and five 5s is 2.
-    assert predict(new, finished, "cpu").tolist() == [5 + 4, 2 + START_UP_SECONDS["ticket"]]
+    assert _predict(new, finished, "cpu").tolist() == [5 + 4, 2 + START_UP_SECONDS["ticket"]]
 
 
 def test_jobs_of_one_gpu_tell_of_another_by_their_peaks():
-    done = frame_of([{"id": "x", "stage": "tune", "kind": "k", "macs": 0.2 * 156e12, "passes": 25,
+    done = _frame_of([{"id": "x", "stage": "tune", "kind": "k", "macs": 0.2 * 156e12, "passes": 25,
                       "work_seconds": 4.0, "job_seconds": 4.0, "device": "NVIDIA A100-SXM4",
                       "device_kind": "cuda"}])  # fmt: skip
     # 1 + 1 s are assumed of an A100, and it took twice that; an H100 needs 156 / 494.5 of the 1.
-    assert predict(done, done, "h100").tolist() == pytest.approx([2 * (1 + 156 / 494.5)])
-    assert predict(done, frame_of([]), "a100").tolist() == [2 + START_UP_SECONDS["tune"]]
-    assert predict(done, done.assign(device="Some GPU"), "some gpu").tolist() == [4]
+    assert _predict(done, done, "h100").tolist() == pytest.approx([2 * (1 + 156 / 494.5)])
+    assert _predict(done, _frame_of([]), "a100").tolist() == [2 + START_UP_SECONDS["tune"]]
+    assert _predict(done, done.assign(device="Some GPU"), "some gpu").tolist() == [4]
     with pytest.raises(ConfigError, match=r"--device: name: received 'tpu'; allowed: cpu, t4, "):
-        predict(done, frame_of([]), "tpu")
+        _predict(done, _frame_of([]), "tpu")
     assert max(PEAK_MACS_PER_SECOND.values()) < 1e15
 
 
 def test_no_job_is_predicted_with_records_of_its_own_task():
     # Task a at the assumed speed, task b twice as slow: each is off by 2 for the other's.
     finished = pd.concat([ran(start=0.0), ran(task="b", rate=2.0, start=0.0)])
-    told = compare(finished, finished, "cpu")
+    told = _compare(finished, finished, "cpu")
     assert told["off"].to_dict() == pytest.approx({"a": 0.5, "b": 2.0, "all": 1.0})
     assert told.loc["all", "measured"] == pytest.approx(finished["job_seconds"].sum())
     assert told["jobs"].to_dict() == {"a": 20, "b": 20, "all": 40}
     # What was planned is judged, if the settings are still those that ran.
     planned = finished.assign(passes=finished["passes"] * 2, macs=finished["macs"] * 2)
-    assert compare(planned, finished, "cpu").loc["b", "off"] == pytest.approx(1.0)
-    assert compare(planned.assign(digest="new"), finished, "cpu")["off"]["b"] == pytest.approx(2)
-    assert compare(planned, ran(), "cpu").empty  # one task: nothing to hold out
+    assert _compare(planned, finished, "cpu").loc["b", "off"] == pytest.approx(1.0)
+    assert _compare(planned.assign(digest="new"), finished, "cpu")["off"]["b"] == pytest.approx(2)
+    assert _compare(planned, ran(), "cpu").empty  # one task: nothing to hold out
 
 
 def planned(*rows):
@@ -101,14 +101,14 @@ def timed(name, seconds, needs=(), stage="cost"):
 def test_a_schedule_by_hand():
     # One core: 1 + 2 + 3. Two: a and b side by side, then c after a: 1 + 3.
     jobs = planned(timed("a", 1), timed("b", 2), timed("c", 3, ["a", "made before"]))
-    assert wall_seconds(jobs, {"core": 1, "gpu": 0}) == 6
-    assert wall_seconds(jobs, {"core": 2, "gpu": 0}) == 4
+    assert _wall_seconds(jobs, {"core": 1, "gpu": 0}) == 6
+    assert _wall_seconds(jobs, {"core": 2, "gpu": 0}) == 4
 
 
 def test_jobs_of_a_gpu_wait_for_it_and_the_others_do_not():
     jobs = planned(timed("a", 4, (), "tune"), timed("b", 4, (), "tune"), timed("c", 5))
-    assert wall_seconds(jobs, {"core": 1, "gpu": 1}) == 8
-    assert wall_seconds(jobs, {"core": 1, "gpu": 2}) == 5
+    assert _wall_seconds(jobs, {"core": 1, "gpu": 1}) == 8
+    assert _wall_seconds(jobs, {"core": 1, "gpu": 2}) == 5
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -121,13 +121,13 @@ def test_bounds_of_list_scheduling_hold(seed):
         path[f"{number:02}"] = seconds + max((path[need] for need in needs), default=0)
     total, longest = sum(row[1] for row in rows), max(path.values())
     for cores in (1, 2, 3, 40):
-        length = wall_seconds(planned(*rows), {"core": cores, "gpu": 0})
+        length = _wall_seconds(planned(*rows), {"core": cores, "gpu": 0})
         assert max(longest, total / cores) <= length <= total / cores + longest
 
 
 def jobs(name="config.yaml", **changes):
     suite = CATALOGUE.suite({**read_yaml(CONFIG / name), **changes}, origin=name)
-    return jobs_of(suite, CATALOGUE).set_index("id")
+    return _jobs_of(suite, CATALOGUE).set_index("id")
 
 
 def one(method, *, backbone="mini-bert", task="mini-sst2", **changes):
@@ -135,25 +135,42 @@ def one(method, *, backbone="mini-bert", task="mini-sst2", **changes):
     return jobs(runs=[block], **changes)
 
 
-def test_a_full_run_and_its_evaluation_by_hand():
+SHORT = {"limits": {"train_examples": 320, "evaluation_examples": 64}}
+GPT2 = {"backbone": "mini-gpt2", "task": "mini-e2e"}
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "job", "passes"),
+    [
+        ("full", {}, f"tune/{RUN.format('full')}", 3 * 50),  # epochs, batches of 32
+        ("full", {}, f"evaluate/{RUN.format('full')}", 8),  # 500 / 64, rounded up
+        ("full", SHORT, f"tune/{RUN.format('full')}", 3 * 10),
+        ("full", SHORT, f"evaluate/{RUN.format('full')}", 1),
+        # 60 prompts, 40 new tokens.
+        ("full", GPT2, "evaluate/mini-gpt2/mini-e2e/full/seed-1", 1 * 40),
+        # 3.2 epochs of 8,000 documents in batches of 16.
+        ("full", {}, "backbone/mini-bert", 1600),
+        ("full", {"backbone": "mini-bert-early"}, "backbone/mini-bert-early", 75 + 0.8 * 1600),
+        ("earlybert", {}, "ticket/mini-bert/mini-sst2/earlybert/seed-1", 50),  # an epoch
+    ],
+)
+def test_passes_by_hand(method, asked, job, passes):
+    assert one(method, **asked).loc[job].passes == passes
+
+
+def test_multiply_adds_by_hand():
     found = one("full")
     tune, evaluate = (found.loc[f"{stage}/{RUN.format('full')}"] for stage in ("tune", "evaluate"))
-    # 3 epochs of 50 batches of 32.
-    assert (tune.passes, tune.macs) == (150, 3 * FORWARD * 4800)
-    assert (evaluate.passes, evaluate.macs) == (8, 500 * FORWARD)  # 500 / 64, rounded up
+    assert (tune.macs, evaluate.macs) == (3 * FORWARD * 4800, 500 * FORWARD)
     assert evaluate.needs == [tune.name]
-
-
-def test_generation_counts_a_pass_for_each_token():
-    found = one("full", backbone="mini-gpt2", task="mini-e2e")
-    # 60 prompts, 40 new tokens.
-    assert found.loc["evaluate/mini-gpt2/mini-e2e/full/seed-1"].passes == 1 * 40
+    early = one("full", backbone="mini-bert-early").loc["backbone/mini-bert-early"]
+    assert early.macs < found.loc["backbone/mini-bert"].macs
 
 
 def test_a_search_comes_before_its_run_and_is_counted_on_the_dense_model():
     found = one("earlybert")
     search = found.loc["ticket/mini-bert/mini-sst2/earlybert/seed-1"]
-    assert (search.passes, search.macs) == (50, 3 * FORWARD * 1600)  # 1 epoch of 50 steps
+    assert search.macs == 3 * FORWARD * 1600
     run = found.loc[f"tune/{RUN.format('earlybert')}"]
     assert search.name in run.needs
     # 8 of 12 heads and 230 of 384 neurons are left in each layer, for 2 epochs.
@@ -178,21 +195,6 @@ def test_heads_that_go_in_between_are_paid_for_before_and_not_after():
 def test_a_frozen_backbone_needs_no_gradients_of_its_weights():
     full, lora = (one(name).loc[f"tune/{RUN.format(name)}"] for name in ("full", "lora"))
     assert lora.macs / lora.passes == pytest.approx(full.macs / full.passes * 2 / 3)
-
-
-def test_limits_cut_the_work():
-    cut = one("full", limits={"train_examples": 320, "evaluation_examples": 64})
-    assert cut.loc[f"tune/{RUN.format('full')}"].passes == 30
-    assert cut.loc[f"evaluate/{RUN.format('full')}"].passes == 1
-
-
-def test_pre_training_by_hand():
-    found = one("full").loc["backbone/mini-bert"]
-    # 3.2 epochs of 8,000 documents in batches of 16.
-    assert found.passes == 1600
-    early = one("full", backbone="mini-bert-early").loc["backbone/mini-bert-early"]
-    assert early.passes == 75 + 0.8 * 1600
-    assert early.macs < found.macs
 
 
 def test_the_suite_has_the_jobs_of_the_workflow_each_after_what_it_needs():
@@ -245,10 +247,10 @@ def test_what_nobody_knows_is_refused(tmp_path):
     (tmp_path / "corpus").mkdir()
     suite, catalogue = changed(tmp_path / "corpus", "backbones/mini-bert.yaml", source, text)
     with pytest.raises(ConfigError, match=r"mini-bert: phase pretraining: .* unknown length"):
-        jobs_of(suite, catalogue)
+        _jobs_of(suite, catalogue)
     suite, catalogue = changed(tmp_path, "tasks/mini-sst2.yaml", "expected: {tokens: 12}", "")
     with pytest.raises(ConfigError, match=r"task mini-sst2: expected.tokens: missing"):
-        jobs_of(suite, catalogue)
+        _jobs_of(suite, catalogue)
 
 
 def test_work_is_read_from_records(tmp_path):
@@ -260,7 +262,7 @@ def test_work_is_read_from_records(tmp_path):
         records["evaluate"]["asked"]["settings"] = {"scoring": {"generation": None}}
 
     write_run(tmp_path / "mini", edit=edit)
-    found = frame_of(finished_jobs(tmp_path)).set_index("stage")
+    found = _frame_of(_finished_jobs(tmp_path)).set_index("stage")
     tune = found.loc["tune"]
     assert tune.id == "tune/mini-bert/mini-sst2/full/seed-0"
     # 100 steps of 4 batches, 300 examples; 60 s, and 4 s until it was ready.
@@ -270,9 +272,9 @@ def test_work_is_read_from_records(tmp_path):
     (record,) = tmp_path.glob("mini/runs/*/*/*/*/tune.json")
     record.write_text("{")
     with pytest.raises(DataError, match=r"seed-0/tune\.json"):
-        frame_of(finished_jobs(tmp_path))
+        _frame_of(_finished_jobs(tmp_path))
     record.with_name("cost.json").unlink()
-    assert list(finished_jobs(tmp_path)) == []
+    assert list(_finished_jobs(tmp_path)) == []
 
 
 @pytest.fixture
