@@ -78,9 +78,7 @@ class LiveRun:
         self._rows: deque[tuple[int, int, Mapping[str, float]]] = deque()
         self._points: list[Metric] = []
         self._dropped = self._unusable = 0
-        self._store: Store | None = None
-        self._run_id: str | None = None
-        self._opened = False
+        self._opened: tuple[Store, str] | None = None
         self._problem: str | None = None
         self._ending: tuple[str, Mapping[str, Any]] | None = None
         self._ended = threading.Event()
@@ -122,7 +120,7 @@ class LiveRun:
             reason = problem or "the tracker did not answer in time"
             problem = f"gave up after {self._pace.finish_seconds:g} s: {reason}"
         if problem is None:
-            return TrackingOutcome(self._run_id, None)
+            return TrackingOutcome(self._opened[1] if self._opened else None, None)
         return TrackingOutcome(None, f"{without_password(store_uri(self._results))}: {problem}")
 
     def _work(self) -> None:
@@ -150,21 +148,19 @@ class LiveRun:
             self._ended.wait(pause)
 
     def _open(self) -> tuple[Store, str]:
-        if self._store is None:
-            self._store = open_store(self._results, self._key.suite)
-        store, key = self._store, self._key
-        if self._run_id is None:
+        """The store and the run, made at the first call that succeeds."""
+        if self._opened is None:
+            store, key = open_store(self._results, self._key.suite), self._key
             tags = {**self._tags, **key.tags()}
             if key.group and (parent := store.parents().get(key.group)):
                 tags[PARENT_LINK_TAG] = parent.info.run_id
             run = store.client.create_run(store.experiment_id, tags=tags, run_name=key.text)
-            self._run_id = run.info.run_id
-        if not self._opened:
-            # Also what a killed job left open: a rerun replaces, it never doubles.
-            store.delete(store.runs(RUN_KEY_TAG, key.text), but=self._run_id)
-            store.send(self._run_id, params=as_params(self._params))
-            self._opened = True
-        return store, self._run_id
+            run_id = run.info.run_id
+            # Also what a killed job, or a call that failed here, left open: a rerun replaces.
+            store.delete(store.runs(RUN_KEY_TAG, key.text), but=run_id)
+            store.send(run_id, params=as_params(self._params))
+            self._opened = store, run_id
+        return self._opened
 
     def _send(self) -> None:
         from mlflow.entities import Metric

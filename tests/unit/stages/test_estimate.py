@@ -226,31 +226,22 @@ def test_published_sizes_give_the_published_parameters(name, millions):
     assert dense_parameters(shape) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-def changed(tmp_path, place, before, after):
-    """A copy of the catalogue in which one file differs."""
-    for folder in CONFIG.iterdir():
-        if folder.is_dir():
-            (tmp_path / folder.name).mkdir()
-            for path in folder.iterdir():
-                (tmp_path / folder.name / path.name).write_text(path.read_text())
-    text = (CONFIG / place).read_text()
-    assert before in text
-    (tmp_path / place).write_text(text.replace(before, after))
-    catalogue = Catalogue(tmp_path)
-    config = read_yaml(CONFIG / "config.yaml")
-    return catalogue.suite(config, origin="config.yaml"), catalogue
-
-
-def test_what_nobody_knows_is_refused(tmp_path):
-    source = "source: {kind: world, seed: 0, documents: 8000}"
-    text = "source: {kind: text, seed: 0, paths: [a.txt]}"
-    (tmp_path / "corpus").mkdir()
-    suite, catalogue = changed(tmp_path / "corpus", "backbones/mini-bert.yaml", source, text)
-    with pytest.raises(ConfigError, match=r"mini-bert: phase pretraining: .* unknown length"):
-        _jobs_of(suite, catalogue)
-    suite, catalogue = changed(tmp_path, "tasks/mini-sst2.yaml", "expected: {tokens: 12}", "")
-    with pytest.raises(ConfigError, match=r"task mini-sst2: expected.tokens: missing"):
-        _jobs_of(suite, catalogue)
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("backbones/mini-bert", "source: {kind: world, seed: 0, documents: 8000}",
+         "source: {kind: text, seed: 0, paths: [a.txt]}",
+         r"mini-bert: phase pretraining: .* unknown length"),
+        ("tasks/mini-sst2", "expected: {tokens: 12}", "",
+         r"task mini-sst2: expected.tokens: missing"),
+    ],
+)  # fmt: skip
+def test_what_nobody_knows_is_refused(catalogue, edit, file, old, new, message):
+    edit(catalogue / f"{file}.yaml", old, new)
+    changed = Catalogue(catalogue)
+    suite = changed.suite(read_yaml(CONFIG / "config.yaml"), origin="config.yaml")
+    with pytest.raises(ConfigError, match=message):
+        _jobs_of(suite, changed)
 
 
 def test_work_is_read_from_records(tmp_path):
