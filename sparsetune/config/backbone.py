@@ -19,6 +19,8 @@ from sparsetune.config.settings import (
     Share,
     Text,
     Thing,
+    names_differ,
+    only_with,
 )
 
 Architecture = Literal["bert", "roberta", "gpt2"]
@@ -99,13 +101,18 @@ TEXT_SOURCES = ("world", "text", "hub-text")
 """Kinds of sources that are texts, on which a backbone is pre-trained here."""
 
 
-class ExpectedSizes(Settings):
-    """Published sizes, which an estimate uses."""
+class _Sizes(Settings):
+    """What every model has."""
 
     hidden_size: Count = Field(description="D")
     layers: Count = Field(description="L")
     heads: Count = Field(description="H")
     feed_forward_size: Count = Field(description="F")
+
+
+class ExpectedSizes(_Sizes):
+    """Published sizes, which an estimate uses."""
+
     maximum_positions: Count = Field(description="rows of the position embedding")
     vocabulary_size: Count = Field(description="rows of the token embedding")
 
@@ -124,13 +131,9 @@ class PublishedTokenizer(Settings):
     backbone: Id = Field(description="id of the backbone whose tokenizer is taken")
 
 
-class Shape(Settings):
+class Shape(_Sizes):
     """Sizes of a model that is pre-trained here."""
 
-    hidden_size: Count = Field(description="D")
-    layers: Count = Field(description="L")
-    heads: Count = Field(description="H")
-    feed_forward_size: Count = Field(description="F")
     maximum_positions: int = Field(ge=8, description="longest input in tokens")
     dropout: Share = Field(description="everywhere, in [0, 1)")
     initializer_range: Positive = Field(description="standard deviation of random weights")
@@ -190,14 +193,9 @@ class Pretraining(Settings):
 
     def rules(self) -> Iterator[Rule]:
         """What phases, shape and search ask of each other."""
-        yield (
-            (self.masked_fraction is not None) == (self.objective == "masked"),
-            "masked_fraction",
-            "needed by objective masked, and only there",
-        )
-        names = [phase.name for phase in self.phases]
-        told = f"names must differ, received {', '.join(names)}"
-        yield len(names) == len(set(names)), "phases", told
+        given, masked = self.masked_fraction is not None, self.objective == "masked"
+        yield only_with("masked_fraction", given, masked, "objective masked")
+        yield names_differ(self.phases)
         positions = self.shape.maximum_positions
         for index, phase in enumerate(self.phases):
             yield (
@@ -272,11 +270,8 @@ class Backbone(Thing):
 
     def rules(self) -> Iterator[Rule]:
         """Pre-trained here, or fetched, never both; and what an architecture can predict."""
-        yield (
-            (self.source.kind in TEXT_SOURCES) == (self.pretraining is not None),
-            "pretraining",
-            f"needed by source.kind {', '.join(TEXT_SOURCES)}, and only there",
-        )
+        given, text = self.pretraining is not None, self.source.kind in TEXT_SOURCES
+        yield only_with("pretraining", given, text, f"source.kind {', '.join(TEXT_SOURCES)}")
         if self.pretraining:
             wanted = "causal" if self.architecture == "gpt2" else "masked"
             yield (

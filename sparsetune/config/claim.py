@@ -24,6 +24,7 @@ from sparsetune.config.settings import (
     UniqueItems,
     broken,
     none_of,
+    only_with,
 )
 from sparsetune.errors import ConfigError, violation
 
@@ -193,11 +194,8 @@ class Claim(Settings):
     def rules(self) -> Iterator[Rule]:
         """What relation, quantity and sides ask of each other."""
         for key in ("tolerance", "because"):
-            yield (
-                (key in self.model_fields_set) != (self.relation == "above"),
-                key,
-                "needed by relation at-least, at-most and within, and only there",
-            )
+            given, wanted = key in self.model_fields_set, self.relation != "above"
+            yield only_with(key, given, wanted, "relation at-least, at-most and within")
         about_number = self.number is not None
         yield (
             not about_number or self.quantity != "score",

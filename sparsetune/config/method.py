@@ -25,6 +25,7 @@ from sparsetune.config.settings import (
     Thing,
     UniqueItems,
     broken,
+    names_differ,
     none_of,
 )
 from sparsetune.errors import violation
@@ -245,9 +246,7 @@ class Method(Thing):
 
     def rules(self) -> Iterator[Rule]:
         """Update, mask and phases must fit together."""
-        names = [phase.name for phase in self.phases]
-        told = f"names must differ, received {', '.join(names)}"
-        yield len(names) == len(set(names)), "phases", told
+        yield names_differ(self.phases)
         yield (
             self.start == "pretrained" or self.update.kind == "full",
             "start",

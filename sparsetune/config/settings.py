@@ -4,7 +4,7 @@ The models themselves are in the module of the thing that they describe.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
@@ -132,3 +132,22 @@ def none_of(key: str, received: object, allowed: Iterable[object]) -> PydanticCu
     return broken(
         key, f"received {shown(received)}; allowed: {', '.join(known)}{nearest(received, known)}"
     )
+
+
+def only_with(key: str, given: bool, wanted: bool, where: str) -> Rule:
+    """The rule of a key that must be there in one case and may not in any other.
+
+    Args:
+        key: dotted, from the model whose rule it is.
+        given: whether it is there.
+        wanted: whether the case is at hand.
+        where: the case, in words.
+    """
+    return given == wanted, key, f"needed by {where}, and only there"
+
+
+def names_differ(phases: Sequence[Any]) -> Rule:
+    """The rule that no two phases have one name."""
+    names = [phase.name for phase in phases]
+    told = f"names must differ, received {', '.join(names)}"
+    return len(names) == len(set(names)), "phases", told

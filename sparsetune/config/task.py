@@ -17,6 +17,7 @@ from sparsetune.config.settings import (
     Thing,
     UniqueItems,
     none_of,
+    only_with,
 )
 
 GENERATED_PREFIX = "mini-"
@@ -193,8 +194,7 @@ class Task(Thing):
             ("generation", "generation"),
             ("window_stride_tokens", "span"),
         ):
-            given = bool(getattr(self, key))
-            yield (self.kind == kind) == given, key, f"needed by kind {kind}, and only there"
+            yield only_with(key, bool(getattr(self, key)), self.kind == kind, f"kind {kind}")
         yield (
             (self.window_stride_tokens or 0) < self.maximum_tokens,
             "window_stride_tokens",
@@ -235,7 +235,7 @@ class Task(Thing):
         layout, kind = self.layout, self.kind
         for key in ("columns", "splits"):
             given = getattr(self, key) is not None
-            yield (layout == "table") == given, key, "needed by layout table, and only there"
+            yield only_with(key, given, layout == "table", "layout table")
         yield (
             layout == "webnlg" or self.evaluation_part is None,
             "evaluation_part",

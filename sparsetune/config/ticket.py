@@ -15,6 +15,7 @@ from sparsetune.config.settings import (
     Settings,
     Share,
     Thing,
+    only_with,
 )
 
 
@@ -76,16 +77,9 @@ class SearchSettings(Settings):
             "",
             "needs either stop_epochs or stop_steps",
         )
-        yield (
-            (self.stop == "settled") == (self.cap_epochs is not None),
-            "cap_epochs",
-            "needed by stop settled, and only there",
-        )
-        yield (
-            (self.objective == "mlm") == (self.masked_fraction is not None),
-            "masked_fraction",
-            "needed by objective mlm, and only there",
-        )
+        capped, masked = self.cap_epochs is not None, self.masked_fraction is not None
+        yield only_with("cap_epochs", capped, self.stop == "settled", "stop settled")
+        yield only_with("masked_fraction", masked, self.objective == "mlm", "objective mlm")
 
 
 class TicketSettings(Thing):
