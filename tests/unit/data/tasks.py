@@ -1,4 +1,9 @@
-"""Tasks for tests of data, as the catalogue has them but without its checks."""
+"""Tasks for tests of data, as the catalogue has them but without its checks, and files for them."""
+
+import io
+
+import pyarrow
+import pyarrow.parquet
 
 from sparsetune.config.backbone import HubSource, MirrorSource
 from sparsetune.config.task import Columns, Generation, Splits, SyntheticTask, Task
@@ -24,3 +29,16 @@ def task_of(layout, kind="classification", labels=("0", "1"), split="dev", **oth
     return Task.model_construct(
         id=layout, layout=layout, kind=kind, labels=labels, evaluation_split=split, **values
     )
+
+
+def parquet(**columns):
+    """The bytes of a parquet file."""
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def files_below(folder):
+    """Path -> content of every file."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

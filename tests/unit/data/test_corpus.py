@@ -3,11 +3,11 @@
 import gzip
 import hashlib
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
-from unit.data.hub_server import COMMIT, hub  # noqa: F401
+from transformers import AutoTokenizer
+from unit.data.hub_server import COMMIT
+from unit.data.tasks import parquet
 
 from sparsetune.config.backbone import HubText, TextFiles
 from sparsetune.data.corpus import (
@@ -18,8 +18,6 @@ from sparsetune.data.corpus import (
     gather_corpus,
     mask_tokens,
 )
-from sparsetune.data.synthetic.tasks import write_corpus
-from sparsetune.data.tokenization import train_tokenizer
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.records import sha256_of
 
@@ -38,8 +36,8 @@ def lines(folder):
 def texts(tmp_path):
     (tmp_path / "b.txt").write_text("one  two\n\n \n three\u2028four \n", encoding="utf-8")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("né\n".encode(), mtime=0))
-    table = pyarrow.table({"id": [1, 2, 3], "text": ["five\n\nsix", None, "seven"]})
-    pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
+    columns = {"id": [1, 2, 3], "text": ["five\n\nsix", None, "seven"]}
+    (tmp_path / "c.parquet").write_bytes(parquet(**columns))
     return tmp_path
 
 
@@ -76,17 +74,14 @@ def test_a_bad_file_is_named_and_leaves_nothing(tmp_path, name, content, message
 
 
 def test_a_parquet_file_without_text_is_told_its_columns(tmp_path):
-    pyarrow.parquet.write_table(pyarrow.table({"body": ["a"]}), tmp_path / "c.parquet")
+    (tmp_path / "c.parquet").write_bytes(parquet(body=["a"]))
     with pytest.raises(DataError, match=r"c\.parquet: columns: received body; need text"):
         gather(tmp_path, tmp_path / "c.parquet")
 
 
-def test_hub_text_is_read_at_the_commit_that_the_branch_stands_for(hub, tmp_path):  # noqa: F811
-    served = {}
-    for name, text in (("wiki/b", "second"), ("wiki/a", "first"), ("other/a", "unwanted")):
-        sink = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(pyarrow.table({"text": [text]}), sink)
-        served[f"{name}.parquet"] = sink.getvalue().to_pybytes()
+def test_hub_text_is_read_at_the_commit_that_the_branch_stands_for(hub, tmp_path):
+    texts = {"wiki/b": "second", "wiki/a": "first", "other/a": "unwanted"}
+    served = {f"{name}.parquet": parquet(text=[text]) for name, text in texts.items()}
     hub.repositories["dataset", "my/texts"] = served
 
     def gather_hub(*patterns):
@@ -107,35 +102,13 @@ def test_hub_text_is_read_at_the_commit_that_the_branch_stands_for(hub, tmp_path
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    write_corpus(path, seed=1, documents=200)
-    return path
-
-
-def _tokenizer(corpus, kind, architecture):
-    from transformers import AutoTokenizer
-
-    directory = corpus.parent / architecture
-    train_tokenizer(
-        kind,
-        corpus,
-        vocabulary_size=600,
-        architecture=architecture,
-        directory=directory,
-        maximum_tokens=128,
-    )
-    return AutoTokenizer.from_pretrained(directory)
+def bert(trained):
+    return AutoTokenizer.from_pretrained(trained["bert"])
 
 
 @pytest.fixture(scope="module")
-def bert(corpus):
-    return _tokenizer(corpus, "wordpiece", "bert")
-
-
-@pytest.fixture(scope="module")
-def gpt2(corpus):
-    return _tokenizer(corpus, "byte-bpe", "gpt2")
+def gpt2(trained):
+    return AutoTokenizer.from_pretrained(trained["gpt2"])
 
 
 def test_each_document_is_a_block_with_special_tokens_and_is_cut(corpus, bert):

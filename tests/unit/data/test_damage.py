@@ -1,13 +1,10 @@
 """Published layouts, damaged in one place each: one line says where, nothing is overwritten."""
 
 import gzip
-import io
 import json
 
-import pyarrow
-import pyarrow.parquet
 import pytest
-from unit.data.tasks import task_of
+from unit.data.tasks import parquet, task_of
 
 from sparsetune.errors import DataError
 from sparsetune.records import DatasetRecord, read_record
@@ -15,12 +12,6 @@ from sparsetune.stages.context import Context
 from sparsetune.stages.dataset import make_dataset
 
 CONTEXT = "Ada lives in Oslo. Ben lives in Rome."
-
-
-def parquet(**columns):
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
-    return buffer.getvalue()
 
 
 def squad(*questions):

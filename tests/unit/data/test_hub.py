@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from huggingface_hub import constants
-from unit.data.hub_server import COMMIT, hub  # noqa: F401
+from unit.data.hub_server import COMMIT
+from unit.data.tasks import files_below
 
 from sparsetune.data.hub import HubFiles, NothingArrivesError
 from sparsetune.errors import DataError
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def snapshot(hub, tmp_path):  # noqa: F811
+def snapshot(hub, tmp_path):
     hub.repositories["dataset", NAME] = {"a/x.tsv": BODY, "a/y.parquet": BODY[:90], "b/x.tsv": b"z"}
 
     def run(revision="main", patterns=("a/*",), name=NAME):
@@ -33,14 +34,9 @@ def snapshot(hub, tmp_path):  # noqa: F811
     return run
 
 
-def files(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if
-            p.is_file()}  # fmt: skip
-
-
 def test_wanted_files_come_once_and_then_without_network(snapshot, monkeypatch, tmp_path):
     commit, folder = snapshot()
-    assert (commit, files(folder)) == (COMMIT, {"a/x.tsv": BODY, "a/y.parquet": BODY[:90]})
+    assert (commit, files_below(folder)) == (COMMIT, {"a/x.tsv": BODY, "a/y.parquet": BODY[:90]})
     asked = list(snapshot.hub.asked)
     assert len(asked) == 4  # the branch, the listing, two files
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -72,7 +68,7 @@ def test_a_download_that_was_cut_goes_on_and_one_refused_is_left_to_the_next_cal
     snapshot.hub.faults["a/x.tsv"] = [("cut", 700), ("cut", 10), 503]
     with pytest.raises(DataError, match=r"the hub refused: .*503"):
         snapshot()
-    assert files(snapshot()[1])["a/x.tsv"] == BODY
+    assert files_below(snapshot()[1])["a/x.tsv"] == BODY
 
 
 @pytest.mark.parametrize(

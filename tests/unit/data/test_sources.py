@@ -1,11 +1,9 @@
 import gzip
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from huggingface_hub import constants
-from unit.data.hub_server import COMMIT, hub  # noqa: F401
-from unit.data.tasks import source_of, task_of
+from unit.data.hub_server import COMMIT
+from unit.data.tasks import parquet, source_of, task_of
 
 from sparsetune.config.backbone import TextFiles
 from sparsetune.data.examples import read_examples
@@ -107,16 +105,13 @@ def test_a_synthetic_task_is_made_alike_each_time(tmp_path, layout, kind, expect
 
 
 @pytest.fixture
-def glue(hub):  # noqa: F811
+def glue(hub):
     """Two GLUE tasks on a hub, in parquet."""
-    files = {}
-    for subset in ("sst2", "cola"):
-        for split, size in (("train", 3), ("validation", 2)):
-            table = pyarrow.table({"sentence": ["a"] * size, "label": [1] * size})
-            sink = pyarrow.BufferOutputStream()
-            pyarrow.parquet.write_table(table, sink)
-            files[f"{subset}/{split}-00000-of-00001.parquet"] = sink.getvalue().to_pybytes()
-    hub.repositories["dataset", "nyu-mll/glue"] = files
+    hub.repositories["dataset", "nyu-mll/glue"] = {
+        f"{subset}/{split}-00000-of-00001.parquet": parquet(sentence=["a"] * size, label=[1] * size)
+        for subset in ("sst2", "cola")
+        for split, size in (("train", 3), ("validation", 2))
+    }
     return hub
 
 
@@ -136,10 +131,8 @@ def test_a_hub_task_is_read_at_its_commit_and_then_without_network(glue, tmp_pat
 
 
 def test_a_bad_row_from_the_hub_is_told_by_repository_and_commit(glue, tmp_path):
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.table({"sentence": ["a"], "label": [7]}), sink)
     name = "sst2/validation-00000-of-00001.parquet"
-    glue.repositories["dataset", "nyu-mll/glue"][name] = sink.getvalue().to_pybytes()
+    glue.repositories["dataset", "nyu-mll/glue"][name] = parquet(sentence=["a"], label=[7])
     source = {"kind": "hub", "repository": "nyu-mll/glue", "revision": COMMIT}
     task = task_of("sst2", source=source)
     with pytest.raises(DataError) as caught:

@@ -6,8 +6,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, BertTokenizerFast, GPT2TokenizerFast, RobertaTokenizerFast
 
 from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
-from sparsetune.data.synthetic.tasks import write_corpus
-from sparsetune.data.tokenization import SEPARATOR, collate, encode, train_tokenizer
+from sparsetune.data.tokenization import SEPARATOR, collate, encode
 from sparsetune.errors import ConfigError, DataError
 
 WORDS = ["ada", "ben", "lives", "in", "oslo", "rome", ".", "where", "who", "?", *"abcdefgh"]
@@ -198,30 +197,6 @@ def test_no_examples_give_no_features(bert):
     assert encode([], task_of("span"), bert, for_training=True) == []
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    write_corpus(path, seed=1, documents=300)
-    return path
-
-
-KINDS = {"bert": "wordpiece", "roberta": "byte-bpe", "gpt2": "byte-bpe"}
-
-
-def train(architecture, corpus, directory, kind=None, size=500):
-    train_tokenizer(
-        kind or KINDS[architecture], corpus, vocabulary_size=size, architecture=architecture,
-        directory=directory, maximum_tokens=64,
-    )  # fmt: skip
-    return directory
-
-
-@pytest.fixture(scope="module")
-def trained(corpus, tmp_path_factory):
-    root = tmp_path_factory.mktemp("trained")
-    return {name: train(name, corpus, root / name) for name in KINDS}
-
-
 @pytest.mark.parametrize(
     ("architecture", "name", "special", "template"),
     [
@@ -231,15 +206,15 @@ def trained(corpus, tmp_path_factory):
     ],
 )
 def test_a_trained_tokenizer_is_of_its_architecture_and_the_same_each_time(
-    architecture, name, special, template, corpus, trained, tmp_path
+    architecture, name, special, template, train, trained, tmp_path
 ):
     folder = trained[architecture]
-    again = train(architecture, corpus, tmp_path) / "tokenizer.json"
+    again = train(architecture, tmp_path) / "tokenizer.json"
     assert again.read_bytes() == (folder / "tokenizer.json").read_bytes()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert type(tokenizer).__name__.startswith(name)
     assert tokenizer.convert_tokens_to_ids(special.split()) == list(range(len(special.split())))
-    assert (len(tokenizer), tokenizer.model_max_length) == (500, 64)
+    assert (len(tokenizer), tokenizer.model_max_length) == (500, 128)
     parts = {"A": "the herons sing", "B": "many birds"}
     expected = [
         token
@@ -265,11 +240,11 @@ def test_wordpiece_lower_cases_and_byte_bpe_returns_any_text(trained):
         ("byte-bpe", "gpt2", 100, "vocabulary_size: received 100"),
     ],
 )
-def test_wrong_settings_are_refused(kind, architecture, size, named, corpus, tmp_path):
+def test_wrong_settings_are_refused(kind, architecture, size, named, train, tmp_path):
     with pytest.raises(ConfigError, match=named):
-        train(architecture, corpus, tmp_path, kind, size)
+        train(architecture, tmp_path, kind, size)
 
 
-def test_missing_corpus_is_refused(tmp_path):
+def test_missing_corpus_is_refused(train, tmp_path):
     with pytest.raises(DataError, match=r"none\.txt"):
-        train("bert", tmp_path / "none.txt", tmp_path / "out")
+        train("bert", tmp_path / "out", text=tmp_path / "none.txt")

@@ -1,15 +1,13 @@
 import fcntl
 import gc
-import io
 import json
 import os
 from types import SimpleNamespace
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 import yaml
 from unit.data.hub_server import COMMIT, hub  # noqa: F401
+from unit.data.tasks import files_below, parquet
 
 from sparsetune.cli import main
 from sparsetune.config.load import Catalogue
@@ -25,12 +23,6 @@ SUITE = {
     "runs": [{"backbones": ["minilm"], "tasks": ["sst2", "rte"], "methods": ["full"]}],
 }  # fmt: skip
 PLACES = ["datasets/sst2", "datasets/rte", "backbones/minilm"]
-
-
-def parquet(**columns):
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
-    return file.getvalue()
 
 
 SINGLE = parquet(sentence=["good", "bad"], label=[1, 0])
@@ -68,11 +60,6 @@ def mirror(hub, catalogue, tmp_path, capsys, monkeypatch):  # noqa: F811
     return run
 
 
-def files(folder):
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-
-
 def refused(done):
     assert done.code == 2
     assert len(done.error.splitlines()) == 1, done.error
@@ -83,7 +70,7 @@ def test_a_mirror_has_each_folder_in_its_place_with_a_note(mirror):
     done = mirror()
     assert (done.code, done.error) == (0, "")
     splits = ("train-00000-of-00001.parquet", "validation-00000-of-00001.parquet")
-    assert sorted(files(mirror.to)) == sorted(
+    assert sorted(files_below(mirror.to)) == sorted(
         [f"datasets/{task}/{name}" for task in ("sst2", "rte") for name in (*splits, ORIGIN)]
         + [f"backbones/minilm/{name}" for name in (*MODEL, ORIGIN)]
     )
@@ -100,18 +87,18 @@ def test_a_mirror_has_each_folder_in_its_place_with_a_note(mirror):
 
 def test_a_second_call_verifies_and_needs_no_network(mirror):
     mirror()
-    before, asked = files(mirror.to), len(mirror.hub.asked)
+    before, asked = files_below(mirror.to), len(mirror.hub.asked)
     mirror.hub.close()
     done = mirror()
     assert done.code == 0
     assert [line.rpartition(": ")[2] for line in done.lines[:3]] == ["verified"] * 3
-    assert (files(mirror.to), len(mirror.hub.asked)) == (before, asked)
+    assert (files_below(mirror.to), len(mirror.hub.asked)) == (before, asked)
 
 
 @pytest.mark.parametrize("damage", [b"{}", None])
 def test_a_damaged_folder_is_filled_again_from_the_librarys_cache(mirror, damage):
     mirror()
-    before = files(mirror.to)
+    before = files_below(mirror.to)
     path = mirror.to / "backbones" / "minilm" / "config.json"
     path.unlink()
     if damage is not None:
@@ -119,7 +106,7 @@ def test_a_damaged_folder_is_filled_again_from_the_librarys_cache(mirror, damage
     mirror.hub.asked.clear()
     done = mirror()
     assert done.lines[2].endswith(": fetched")
-    assert (files(mirror.to), mirror.hub.downloads()) == (before, [])
+    assert (files_below(mirror.to), mirror.hub.downloads()) == (before, [])
 
 
 def test_a_dry_run_lists_sizes_and_leaves_nothing(mirror):
@@ -189,7 +176,7 @@ def test_files_of_the_user_are_never_deleted(mirror):
         (by_hand / name).write_bytes(content)
     done = mirror()
     assert done.lines[2] == f"backbones/minilm: there without {ORIGIN}: left as it is"
-    assert sorted(files(by_hand)) == sorted(MODEL)
+    assert sorted(files_below(by_hand)) == sorted(MODEL)
     (mirror.to / "datasets" / "sst2" / "my.tsv").write_text("mine")
     assert mirror().code == 0
     (mirror.catalogue / "revisions.lock.yaml").unlink()

@@ -1,10 +1,9 @@
 import gzip
 import json
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from unit.data import tasks
+from unit.data.tasks import parquet
 
 from sparsetune.data.examples import GenerationExample
 from sparsetune.data.layouts import read_published
@@ -68,8 +67,7 @@ def test_hub_parquet_is_read_from_a_folder_for_each_split(tmp_path, as_lists):
     columns = {"tripleset": [e["tripleset"] for e in ENTRIES], "annotations": annotations}
     for folder in ("train", "validation"):
         (tmp_path / "hub" / folder).mkdir(parents=True)
-        path = tmp_path / "hub" / folder / "0000.parquet"
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        (tmp_path / "hub" / folder / "0000.parquet").write_bytes(parquet(**columns))
     for split, count in (("train", 3), ("evaluation", 2)):
         found = read_published(tmp_path / "hub", task_of(), split)
         assert (len(found), found[0].source) == (count, FIRST)

@@ -1,10 +1,9 @@
 import gzip
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from unit.data import tasks
+from unit.data.tasks import parquet
 
 from sparsetune.data.examples import GenerationExample
 from sparsetune.data.layouts import read_published, split_files
@@ -73,9 +72,7 @@ def test_hub_parquet_gives_the_same_examples_as_csv(tmp_path):
     for csv_name, folder in (("trainset.csv", "train"), ("devset.csv", "validation")):
         (tmp_path / csv_name).write_text("mr,ref\n" + rows)
         (tmp_path / "hub" / folder).mkdir(parents=True)
-        pyarrow.parquet.write_table(
-            pyarrow.table(columns), tmp_path / "hub" / folder / "0000.parquet"
-        )
+        (tmp_path / "hub" / folder / "0000.parquet").write_bytes(parquet(**columns))
     for split in ("train", "evaluation"):
         expected = read_published(tmp_path, task_of(), split)
         assert read_published(tmp_path / "hub", task_of(), split) == expected

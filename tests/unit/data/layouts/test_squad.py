@@ -1,10 +1,8 @@
 import gzip
 import json
 
-import pyarrow
-import pyarrow.parquet
 import pytest
-from unit.data.tasks import task_of
+from unit.data.tasks import parquet, task_of
 
 from sparsetune.data.examples import SpanExample
 from sparsetune.data.layouts import read_published
@@ -43,6 +41,5 @@ def test_parquet_gives_the_same_questions(tmp_path):
         "answers": [{"text": [t], "answer_start": [s]} for e in from_json for t, s in e.answers],
     }
     (tmp_path / "hub").mkdir()
-    path = tmp_path / "hub" / "train-00000-of-00001.parquet"
-    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    (tmp_path / "hub" / "train-00000-of-00001.parquet").write_bytes(parquet(**table))
     assert read_published(tmp_path / "hub", TASK, "train") == from_json

@@ -2,10 +2,9 @@ import gzip
 import json
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from unit.data import tasks
+from unit.data.tasks import parquet
 
 from sparsetune.config.load import Catalogue
 from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
@@ -37,10 +36,10 @@ def write_every_form(folder, rows):
     write("jsonl", "\n".join(json.dumps(row) for row in rows).encode())
     write("json", json.dumps(rows).encode())
     write("json.gz", gzip.compress(json.dumps(rows).encode()))
-    table = pyarrow.table({name: [row[name] for row in rows] for name in names})
+    table = parquet(**{name: [row[name] for row in rows] for name in names})
     for name, file in (("parquet", "part-1.parquet"), ("shard", "part-1-00000-of-00001.parquet")):
         (folder / name).mkdir()
-        pyarrow.parquet.write_table(table, folder / name / file)
+        (folder / name / file).write_bytes(table)
 
 
 def test_every_form_gives_the_same_examples(tmp_path):
@@ -135,8 +134,7 @@ def test_rows_are_counted_as_an_editor_does(tmp_path):
 def test_tasks_of_no_paper_are_one_file_each(tmp_path, task_id, columns, expected):
     task = Catalogue(ROOT / "config").task(task_id)
     for name in ("train", getattr(task.splits, task.evaluation_split)):
-        path = tmp_path / f"{name}-00000-of-00001.parquet"
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        (tmp_path / f"{name}-00000-of-00001.parquet").write_bytes(parquet(**columns))
     found = read_published(tmp_path, task, "evaluation")
     assert [
         getattr(one, "label", None) or getattr(one, "references", 0) for one in found
