@@ -1,15 +1,21 @@
 """The synthetic language writes the published layouts, the same bytes for the same seed."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
+from unit.data.tasks import task_of
 
-from sparsetune.data.synthetic.tasks import LAYOUTS, write_corpus, write_task
+from sparsetune.data.layouts import read_published
+from sparsetune.data.layouts.glue import read_tests
+from sparsetune.data.synthetic.tasks import write_corpus, write_task
 from sparsetune.errors import ConfigError
 
 SIZES = {"train": 40, "dev": 20}
+KINDS = {
+    **dict.fromkeys(("sst2", "cola", "rte"), "classification"),
+    "stsb": "regression", "squad": "span", "e2e": "generation",
+}  # fmt: skip
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -20,23 +26,12 @@ def _bytes(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", KINDS)
 def test_same_seed_gives_same_bytes_and_other_seed_does_not(layout, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_task(layout, tmp_path / name, seed=seed, sizes=SIZES)
     assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
     assert _bytes(tmp_path / "a") != _bytes(tmp_path / "c")
-
-
-def test_sst2_has_header_and_binary_labels(tmp_path):
-    write_task("sst2", tmp_path, seed=1, sizes={**SIZES, "test": 5})
-    header, *rows = _lines(tmp_path / "train.tsv")
-    assert header == ["sentence", "label"]
-    assert len(rows) == 40
-    assert {row[1] for row in rows} == {"0", "1"}
-    test = _lines(tmp_path / "test.tsv")
-    assert test[0] == ["index", "sentence"]
-    assert [row[0] for row in test[1:]] == list("01234")
 
 
 def test_cola_has_no_header_and_marks_what_is_unacceptable(tmp_path):
@@ -46,32 +41,19 @@ def test_cola_has_no_header_and_marks_what_is_unacceptable(tmp_path):
     assert {(label, mark) for _, label, mark, _ in rows} == {("1", ""), ("0", "*")}
 
 
-def test_rte_rows_are_numbered_and_labelled_in_words(tmp_path):
-    write_task("rte", tmp_path, seed=1, sizes=SIZES)
-    header, *rows = _lines(tmp_path / "train.tsv")
-    assert header == ["index", "sentence1", "sentence2", "label"]
-    assert [row[0] for row in rows] == [str(index) for index in range(40)]
-    assert {row[3] for row in rows} == {"entailment", "not_entailment"}
-
-
-def test_stsb_has_ten_columns_and_scores_from_0_to_5(tmp_path):
-    write_task("stsb", tmp_path, seed=1, sizes=SIZES)
-    header, *rows = _lines(tmp_path / "dev.tsv")
-    assert header[7:] == ["sentence1", "sentence2", "score"]
-    assert {len(row) for row in (header, *rows)} == {10}
-    assert all(0 <= float(row[9]) <= 5 and len(row[9].split(".")[1]) == 3 for row in rows)
-
-
-def test_squad_answers_stand_in_their_context(tmp_path):
-    write_task("squad", tmp_path, seed=1, sizes={"train": 41, "dev": 7})
-    content = json.loads((tmp_path / "train-v1.1.json").read_text(encoding="utf-8"))
-    paragraphs = content["data"][0]["paragraphs"]
-    questions = [(part["context"], qa) for part in paragraphs for qa in part["qas"]]
-    assert len({qa["id"] for _, qa in questions}) == len(questions) == 41
-    for context, qa in questions:
-        (answer,) = qa["answers"]
-        start = answer["answer_start"]
-        assert context[start : start + len(answer["text"])] == answer["text"]
+@pytest.mark.parametrize(("layout", "kind"), KINDS.items())
+def test_the_readers_of_published_files_read_what_is_written(layout, kind, tmp_path):
+    sizes = SIZES if layout == "squad" else {**SIZES, "test": 5}
+    write_task(layout, tmp_path, seed=1, sizes=sizes)
+    labels = ("entailment", "not_entailment") if layout == "rte" else ("0", "1")
+    task = task_of(layout, kind, labels)
+    read = [read_published(tmp_path, task, split) for split in ("train", "evaluation")]
+    assert [len(examples) for examples in read] == list(SIZES.values())
+    if kind == "classification":
+        assert {one.label for examples in read for one in examples} == {0, 1}
+    for examples in read_tests(tmp_path, task).values():
+        assert [one.id for one in examples] == [f"test-{n}" for n in range(5)]
+        assert all(one.text and one.label is None for one in examples)
 
 
 def test_e2e_references_of_one_representation_follow_each_other(tmp_path):
