@@ -4,7 +4,7 @@ Names only: nothing is read, and nothing heavy is imported, since the workflow a
 """
 
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 REFERENCE_METHOD = "full"
 """The dense method that every other one of a task is compared with."""
@@ -26,8 +26,7 @@ SUITE_TABLES = (
 _SHOWN = (".svg", ".html")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """Where a result stands in the report.
 
     Attributes:
@@ -38,7 +37,7 @@ class Entry:
 
     category: str
     caption: str
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str]
 
 
 # First match wins. A name in a pattern is a column of the category's list.

@@ -65,8 +65,11 @@ def method_styles(methods: Iterable[str], markers: Sequence[str] = _MARKERS) -> 
     }
 
 
-def dense_scores(suite: Finished) -> dict[tuple[str, str], float]:
-    """(backbone, task) -> mean primary metric of its dense runs, where it is defined.
+def against_dense(suite: Finished) -> pd.DataFrame:
+    """The runs with a score whose task has a dense run to compare with.
+
+    Returns:
+        The runs' lines, and ``points``: the primary metric minus the dense runs' mean.
 
     Raises:
         DataError: no task has a dense run whose score is defined.
@@ -78,7 +81,12 @@ def dense_scores(suite: Finished) -> dict[tuple[str, str], float]:
     }
     if not dense:
         raise DataError(f"no task of this suite has a score of {REFERENCE_METHOD!r}")
-    return dense
+    means = pd.Series(
+        [dense.get(pair) for pair in zip(suite.runs["backbone"], suite.runs["task"], strict=True)],
+        suite.runs.index,
+    )
+    runs = suite.runs[suite.runs["score"].notna() & means.notna()]
+    return runs.assign(points=100 * (runs["score"] - means))
 
 
 def _tradeoffs(suite: Finished) -> pd.DataFrame:
@@ -86,17 +94,16 @@ def _tradeoffs(suite: Finished) -> pd.DataFrame:
 
     ``score`` is in points from the dense run's mean, ``spread`` their sample standard deviation.
     """
-    dense, lines = dense_scores(suite), []
-    for key, runs in suite.groups.items():
-        if key[:2] not in dense or None in set(runs["score"]):
+    lines = []
+    for key, runs in against_dense(suite).groupby(list(KEY), sort=False):
+        if len(runs) < len(suite.groups[key]):
             continue
-        points = [100 * (score - dense[key[:2]]) for score in runs["score"]]
         lines.append({
             **dict(zip(KEY, key, strict=True)), "metric": runs["metric"].iloc[0],
-            "score": statistics.fmean(points), "spread": deviation_of(points),
+            "score": statistics.fmean(runs["points"]), "spread": deviation_of(runs["points"]),
             "macs": statistics.fmean(runs["macs_effective_share_of_dense"]),
             "trained": statistics.fmean(runs["parameters_trained"]),
-            "seeds": len(points), "collapsed": any(runs["collapsed"]),
+            "seeds": len(runs), "collapsed": any(runs["collapsed"]),
         })  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -123,7 +130,7 @@ def write_pareto(suite: Finished, path: Path) -> None:
     A task without a dense run is left out.
 
     Raises:
-        DataError: as :func:`dense_scores`.
+        DataError: as :func:`against_dense`.
     """
     found = _tradeoffs(suite)
     styles = method_styles(suite.runs["method"])

@@ -15,7 +15,7 @@ from sparsetune.config.metric import scale_of
 from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.records import write_text_atomically
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.figures import dense_scores, method_styles
+from sparsetune.reporting.figures import against_dense, method_styles
 from sparsetune.reporting.load import Finished, is_generated
 from sparsetune.reporting.render import page
 
@@ -53,13 +53,11 @@ def write_interactive(suite: Finished, path: Path, *, title: str) -> None:
 
 def _points(suite: Finished) -> pd.DataFrame:
     """Each run with its place and what is told about it."""
-    dense, lines = dense_scores(suite), []
-    for run in suite.runs.itertuples():
+    lines = []
+    for run in against_dense(suite).itertuples():
         pair = (run.backbone, run.task)
-        if pair not in dense or run.score is None:
-            continue
         whole = suite.groups[*pair, REFERENCE_METHOD]["parameters_trained"].iloc[0]
-        macs, points = 100 * run.macs_effective_share_of_dense, 100 * (run.score - dense[pair])
+        macs = 100 * run.macs_effective_share_of_dense
         flag = ", the same answer for all examples" if run.collapsed else ""
         lines.append({
             "method": run.method,
@@ -67,12 +65,12 @@ def _points(suite: Finished) -> pd.DataFrame:
             "macs": macs,
             # A method that trains only its head has no place on an axis of powers of ten.
             "trained": 100 * max(run.parameters_trained, 1) / whole,
-            "score": points,
+            "score": run.points,
             "collapsed": run.collapsed,
             "told": [
                 f"{run.backbone} · {run.task} · {run.method} · seed {run.seed}",
                 f"{scale_of(run.metric).heading} {100 * run.score:.1f} %, "
-                f"{points:+.1f} points{flag}",
+                f"{run.points:+.1f} points{flag}",
                 f"{run.macs_effective_per_example / 1e6:,.2f} M ({macs:.1f} % of dense)",
                 f"{run.parameters_trained:,} ({100 * run.parameters_trained / whole:.3g} % of "
                 "the dense run's)",

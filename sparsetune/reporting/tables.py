@@ -9,7 +9,7 @@ replaces. Every ``write_...`` returns the files it wrote, each table's in the or
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,14 +18,7 @@ from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.errors import DataError
 from sparsetune.records.parts import EpochScore
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.load import (
-    KEY,
-    Finished,
-    Key,
-    deviation_of,
-    is_generated,
-    mean_of,
-)
+from sparsetune.reporting.load import KEY, Finished, Key, deviation_of, is_generated, mean_of
 from sparsetune.reporting.render import (
     Column,
     number_column,
@@ -93,8 +86,15 @@ _NUMBERS = {
 """What a reader wants first of a run -> how a table calls it, in the order to show."""
 
 Groups = Mapping[Key, pd.DataFrame]
-_Mean = tuple[str, str, Callable[[Any], str]]
-"""Heading, column of the frame (``name in the CSV=column`` where they differ), and how to print."""
+
+
+class _Mean(NamedTuple):
+    """A column of means over seeds, of the frame's column with its name in the CSV or another."""
+
+    heading: str
+    name: str
+    show: Callable[[Any], str]
+    of: str = ""
 
 
 def macs_text(value: float) -> str:
@@ -115,37 +115,37 @@ def _times(factor: float) -> Callable[[float], str]:
     return lambda value: f"{factor * value:.1f}"
 
 
-_TIMINGS: Sequence[_Mean] = (
-    ("train s", "train_seconds", _times(1)),
-    ("start-up s", "start_up_seconds", _times(1)),
-    ("evaluate s", "evaluate_seconds", _times(1)),
-    ("examples/s", "examples_per_second", _times(1)),
-    ("peak memory MB", "peak_memory_bytes", _times(1e-6)),
-    ("latency ms", "latency_seconds_batch_1", _times(1e3)),
-    ("sequences/s", "sequences_per_second_batch_64", _times(1)),
-    ("inference memory MB", "inference_peak_memory_bytes", _times(1e-6)),
+_TIMINGS = (
+    _Mean("train s", "train_seconds", _times(1)),
+    _Mean("start-up s", "start_up_seconds", _times(1)),
+    _Mean("evaluate s", "evaluate_seconds", _times(1)),
+    _Mean("examples/s", "examples_per_second", _times(1)),
+    _Mean("peak memory MB", "peak_memory_bytes", _times(1e-6)),
+    _Mean("latency ms", "latency_seconds_batch_1", _times(1e3)),
+    _Mean("sequences/s", "sequences_per_second_batch_64", _times(1)),
+    _Mean("inference memory MB", "inference_peak_memory_bytes", _times(1e-6)),
 )
-_COSTS: Sequence[_Mean] = (
-    ("trained", "parameters_trained", _COUNT),
-    ("with head", "parameters_trained_with_head", _COUNT),
-    ("stored bytes", "stored_bytes", _COUNT),
-    ("dense MACs", "macs_dense_per_example=macs_dense", macs_text),
-    ("executed %", "macs_executed_share", percent),
-    ("effective %", "macs_effective_share", percent),
-    ("padding %", "macs_executed_padding_share", percent),
-    ("dense at 128", "macs_dense_at_128_tokens", macs_text),
-    ("executed % at 128", "macs_executed_share_at_128_tokens", percent),
-    ("effective % at 128", "macs_effective_share_at_128_tokens", percent),
-    ("search MACs", "macs_search=search_macs", macs_text),
-    ("training MACs", "macs_training=training_macs", macs_text),
-    ("whole life MACs", "macs_whole_life", macs_text),
+_COSTS = (
+    _Mean("trained", "parameters_trained", _COUNT),
+    _Mean("with head", "parameters_trained_with_head", _COUNT),
+    _Mean("stored bytes", "stored_bytes", _COUNT),
+    _Mean("dense MACs", "macs_dense_per_example", macs_text, "macs_dense"),
+    _Mean("executed %", "macs_executed_share", percent),
+    _Mean("effective %", "macs_effective_share", percent),
+    _Mean("padding %", "macs_executed_padding_share", percent),
+    _Mean("dense at 128", "macs_dense_at_128_tokens", macs_text),
+    _Mean("executed % at 128", "macs_executed_share_at_128_tokens", percent),
+    _Mean("effective % at 128", "macs_effective_share_at_128_tokens", percent),
+    _Mean("search MACs", "macs_search", macs_text, "search_macs"),
+    _Mean("training MACs", "macs_training", macs_text, "training_macs"),
+    _Mean("whole life MACs", "macs_whole_life", macs_text),
 )
-_TASK_COSTS: Sequence[_Mean] = (
-    ("trained parameters", "parameters_trained", _COUNT),
-    ("stored bytes", "stored_bytes", _COUNT),
-    ("effective MACs %", "macs_effective_share_of_dense", percent),
-    ("executed MACs %", "macs_executed_share_of_dense", percent),
-    ("sparsity %", "sparsity", percent),
+_TASK_COSTS = (
+    _Mean("trained parameters", "parameters_trained", _COUNT),
+    _Mean("stored bytes", "stored_bytes", _COUNT),
+    _Mean("effective MACs %", "macs_effective_share_of_dense", percent),
+    _Mean("executed MACs %", "macs_executed_share_of_dense", percent),
+    _Mean("sparsity %", "sparsity", percent),
 )
 
 
@@ -358,12 +358,12 @@ def _name_columns(groups: Groups) -> list[Column]:
 
 
 def _mean_columns(groups: Groups, wanted: Sequence[_Mean]) -> list[Column]:
-    columns = []
-    for heading, names, show in wanted:
-        name, _, of = names.partition("=")
-        means = [mean_of(group[of or name]) for group in groups.values()]
-        columns.append(number_column(heading, name, means, show))
-    return columns
+    return [
+        number_column(
+            heading, name, [mean_of(group[of or name]) for group in groups.values()], show
+        )
+        for heading, name, show, of in wanted
+    ]
 
 
 def _one_metric(runs: pd.DataFrame) -> str:
