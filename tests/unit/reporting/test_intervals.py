@@ -12,30 +12,30 @@ from sparsetune.reporting.intervals import (
     widened_to,
 )
 
+UNIT = stats.norm.ppf(0.975)
 
-def test_one_cell_is_students_t_by_hand():
+
+def ends(interval):
+    return interval.low, interval.high
+
+
+def test_one_cell_is_students_t_by_hand_and_the_paired_test_of_a_library():
     # Differences 1, 2, 3: mean 2, sd 1, error 1 / sqrt 3; t(2) at 97.5 % = 4.30265.
     found = over_seeds([[1.0, 2.0, 3.0]])
     half = 4.30265 / math.sqrt(3)
     assert (found.mean, found.freedom, found.over) == (2.0, 2.0, "seeds")
-    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
-
-
-def test_one_cell_agrees_with_the_paired_test_of_a_library():
+    assert ends(found) == pytest.approx((2 - half, 2 + half), abs=1e-5)
     left, right = np.random.default_rng(0).normal(size=(2, 7))
-    found = over_seeds([list(left - right)])
-    assert (found.low, found.high) == pytest.approx(
-        tuple(stats.ttest_rel(left, right).confidence_interval(0.95))
-    )
+    library = stats.ttest_rel(left, right).confidence_interval(0.95)
+    assert ends(over_seeds([list(left - right)])) == pytest.approx(tuple(library))
 
 
 def test_two_cells_agree_with_welchs_test_of_a_library():
     # mean(a) - mean(-b) is twice the mean of both cells, and Welch's error is the same.
     a, b = [0.2, 1.9, 1.1, 0.4], [3.0, 5.5, 4.0]
     welch = stats.ttest_ind(a, [-value for value in b], equal_var=False)
-    low, high = welch.confidence_interval(0.95)
     found = over_seeds([a, b])
-    assert (found.low, found.high) == pytest.approx((low / 2, high / 2))
+    assert ends(found) == pytest.approx([end / 2 for end in welch.confidence_interval(0.95)])
     assert found.freedom == pytest.approx(welch.df)
 
 
@@ -45,15 +45,12 @@ def test_cells_count_once_and_seeds_that_agree_leave_no_noise(cells):
     assert (found.low, found.mean, found.high) == (2.0, 2.0, 2.0)
 
 
-def test_tasks_are_a_sample_of_their_means():
+def test_tasks_are_a_sample_of_their_means_and_widen_the_interval_where_they_disagree():
     # Means 1, 2, 6 of the cells: what the library says of these three numbers.
     found = over_tasks([[0.0, 2.0], [2.0], [5.0, 6.0, 7.0]])
-    low, high = stats.ttest_1samp([1, 2, 6], 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((low, high))
+    library = stats.ttest_1samp([1, 2, 6], 0).confidence_interval(0.95)
+    assert ends(found) == pytest.approx(tuple(library))
     assert (found.mean, found.freedom, found.over) == (3.0, 2.0, "tasks")
-
-
-def test_tasks_that_disagree_widen_the_interval():
     cells = [[1.0, 1.1], [5.0, 5.1]]
     seeds, tasks = over_seeds(cells), over_tasks(cells)
     assert tasks.low < seeds.low < seeds.high < tasks.high
@@ -64,24 +61,13 @@ def test_tasks_that_disagree_widen_the_interval():
     ([((90, 87, 102), (80, 75, 84))], (5, 10, 23)),
     # Half-widths 5 and 12 below, mean of two: 13 / 2; above 3 and 4: 5 / 2. Means 10 and 20.
     ([((90, 85, 93), (80, 80, 80)), ((70, 58, 74), (50, 50, 50))], (15 - 6.5, 15, 17.5)),
+    # Two independent normals with standard error 1: the difference has sqrt 2; of four, half.
+    ([((1, 1 - UNIT, 1 + UNIT), (0, -UNIT, UNIT))], (1 - 2**0.5 * UNIT, 1, 1 + 2**0.5 * UNIT)),
+    ([((1, 1 - UNIT, 1 + UNIT), (0, -UNIT, UNIT))] * 4, (1 - UNIT / 2**0.5, 1, 1 + UNIT / 2**0.5)),
 ])  # fmt: skip
 def test_examples_by_hand(cells, expected):
     found = over_examples(cells)
-    assert (found.low, found.mean, found.high) == expected
-
-
-def test_examples_of_equal_symmetric_intervals_add_in_quadrature():
-    # Two independent normals with standard error 1: the difference has sqrt 2.
-    half = stats.norm.ppf(0.975)
-    found = over_examples([((1.0, 1 - half, 1 + half), (0.0, -half, half))])
-    expected = stats.norm(1, math.sqrt(2)).interval(0.95)
-    assert (found.low, found.high) == pytest.approx(expected)
-
-
-def test_examples_of_equal_cells_narrow_with_the_square_root_of_their_number():
-    one = over_examples([((1.0, 0.0, 2.0), (0.0, -1.0, 1.0))])
-    four = over_examples([((1.0, 0.0, 2.0), (0.0, -1.0, 1.0))] * 4)
-    assert one.high - one.mean == pytest.approx(2 * (four.high - four.mean))
+    assert (found.low, found.mean, found.high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("low", "high", "expected", "widened"), [
@@ -90,7 +76,7 @@ def test_examples_of_equal_cells_narrow_with_the_square_root_of_their_number():
 ])  # fmt: skip
 def test_interval_is_no_narrower_than_the_examples(low, high, expected, widened):
     found = widened_to(Interval(1.0, 0.0, 2.0, "tasks", 1.0), Interval(1.0, low, high, "examples"))
-    assert ((found.low, found.high), found.widened, found.over) == (expected, widened, "tasks")
+    assert (ends(found), found.widened, found.over) == (expected, widened, "tasks")
 
 
 @pytest.mark.parametrize(("interval", "cells"), [
