@@ -158,7 +158,7 @@ class Corpus(Part):
 
 
 class TrainedPhase(Part):
-    """One phase that trained; ``seconds`` has ``loading_seconds`` in it."""
+    """One phase that trained; ``seconds`` has ``loading_seconds`` in it, ``engine`` tells how."""
 
     name: str
     kind: Literal["train"] = "train"
@@ -169,6 +169,7 @@ class TrainedPhase(Part):
     loading_seconds: Seconds
     resumed_at_step: Count
     final_loss: float | None
+    engine: str
 
 
 class PrunedPhase(Part):

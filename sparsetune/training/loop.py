@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,15 @@ from sparsetune.training.checkpoints import (
 )
 from sparsetune.training.losses import StepLoss
 from sparsetune.training.optimizers import make_optimizer, make_schedule
-from sparsetune.training.plan import TrainingPlan
+from sparsetune.training.plan import TrainingPlan, lengths_of
 from sparsetune.training.scoring import EpochScores, EpochScoring
 from sparsetune.training.seeding import seed_everything
-from sparsetune.training.step import Batch, EagerStep
+from sparsetune.training.step import Batch, CapturedStep, EagerStep, GraphLengths
 
 logger = logging.getLogger(__name__)
 CURVES = ("loss", "grad_norm", "learning_rate")
 _CURVE_POINTS = 50
+Engine = Literal["eager", "captured"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class PhaseJob:
         collate: see ``features``.
         settings: hyper-parameters.
         optimizer: see :mod:`sparsetune.training.optimizers`.
+        engine: ``eager``, or ``captured`` for graphs on CUDA; see :mod:`sparsetune.training.step`.
         plan: the order of the examples.
         folder: where the checkpoint goes.
         device: ``cpu`` or ``cuda``.
@@ -66,6 +68,7 @@ class PhaseJob:
     seed: int
     checkpoint_seconds: float
     optimizer: str = "adamw"
+    engine: Engine = "eager"
     horizon_steps: int | None = None
     loss: StepLoss | None = None
     extra_loss: Callable[[], Tensor] | None = None
@@ -102,13 +105,7 @@ def run_phase(
     model.to(job.device)
     optimizer = make_optimizer(job.optimizer, model, job.settings)
     schedule = make_schedule(optimizer, job.settings, job.horizon_steps or job.plan.steps)
-    gradients = EagerStep(
-        model,
-        loss=job.loss,
-        extra_loss=job.extra_loss,
-        maximum_norm=job.settings.maximum_gradient_norm,
-        device=job.device,
-    )
+    gradients = _step_of(model, job)
     progress = _Progress(job)
 
     checkpoint = Checkpoint.read(job.folder)
@@ -129,7 +126,7 @@ def run_phase(
             optimizer.step()
             schedule.step()
             job.after_gradients(step)
-            optimizer.zero_grad()
+            gradients.clear()
             progress.add(step, loss)
             job.on_step(step)
             if progress.curve_due(step):
@@ -144,7 +141,29 @@ def run_phase(
                 ).write(job.folder)
                 saved_at = time.monotonic()
     progress.refuse_bad_loss()
-    return progress.measured(resumed_at_step=checkpoint.step if checkpoint else 0)
+    return {
+        **progress.measured(resumed_at_step=checkpoint.step if checkpoint else 0),
+        "engine": gradients.description,
+    }
+
+
+def _step_of(model: nn.Module, job: PhaseJob) -> EagerStep:
+    settings = job.settings
+    common: dict[str, Any] = {
+        "loss": job.loss,
+        "extra_loss": job.extra_loss,
+        "maximum_norm": settings.maximum_gradient_norm,
+        "device": job.device,
+    }
+    if job.engine == "eager":
+        return EagerStep(model, **common)
+    lengths = GraphLengths.planned(
+        lengths_of(job.features), job.plan.batches, rows=settings.batch_size
+    )
+    accumulated = settings.gradient_accumulation
+    return CapturedStep(
+        model, batches=accumulated, rows=settings.batch_size, lengths=lengths, **common
+    )
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class StepLoss:
         """Labels of a batch that the mean is over."""
         return int((self._targets(labels) != IGNORED_LABEL).sum())
 
-    def __call__(self, logits: Tensor, labels: Tensor, items: int) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, items: int | Tensor) -> Tensor:
         """A batch's part of the step's mean: the parts of a step's batches add up to it.
 
         Args:
