@@ -131,6 +131,7 @@ def _tuned(run, generator):
             "name": phase.name, "kind": "train", "steps": 300, "examples_seen": 9600,
             "tokens_seen": 300_000, "seconds": round(float(generator.uniform(50, 90)), 3),
             "loading_seconds": 1.0, "final_loss": float(generator.uniform(0.1, 0.6)),
+            "engine": "eager",
             "resumed_at_step": 0,
         }
         for phase in run.method.phases

@@ -18,6 +18,7 @@ rule backbone:
         runtime=minutes_of("backbone"),
         gpu=GPUS,
         gpu_jobs=GPU_JOBS,
+        steps=SUITE.steps,
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["backbone"],
@@ -27,6 +28,6 @@ rule backbone:
     shell:
         "sparsetune backbone --backbone {wildcards.backbone} --digest {params.digest}"
         " {params.options} --device {resources.device} --gpu-jobs {resources.gpu_jobs}"
-        " --threads {threads}"
+        " --steps {resources.steps} --threads {threads}"
         " --checkpoints resources/checkpoints/{wildcards.backbone}"
         " --output {params.folder} &> {log}"

@@ -19,6 +19,7 @@ rule ticket:
         runtime=minutes_of("ticket"),
         gpu=GPUS,
         gpu_jobs=GPU_JOBS,
+        steps=SUITE.steps,
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["ticket"],
@@ -32,4 +33,5 @@ rule ticket:
         " {params.options} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone}"
         " --checkpoints {params.checkpoints} --device {resources.device}"
-        " --gpu-jobs {resources.gpu_jobs} --threads {threads} --output {params.folder} &> {log}"
+        " --gpu-jobs {resources.gpu_jobs} --steps {resources.steps}"
+        " --threads {threads} --output {params.folder} &> {log}"

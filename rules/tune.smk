@@ -21,6 +21,7 @@ rule tune:
         runtime=minutes_of("tune"),
         gpu=GPUS,
         gpu_jobs=GPU_JOBS,
+        steps=SUITE.steps,
         device=SUITE.device,  # a resource, since another device alone reruns nothing
     params:
         version=STAGES["tune"],
@@ -32,4 +33,5 @@ rule tune:
         "sparsetune tune {params.run} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.recipes}"
         " --checkpoints {params.checkpoints} --results results --device {resources.device}"
-        " --gpu-jobs {resources.gpu_jobs} --threads {threads} --output {params.folder} &> {log}"
+        " --gpu-jobs {resources.gpu_jobs} --steps {resources.steps}"
+        " --threads {threads} --output {params.folder} &> {log}"

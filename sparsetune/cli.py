@@ -71,6 +71,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": 1,
         "help": "jobs at once on this machine's GPUs; beyond their number they share them",
     },
+    "--steps": {
+        "choices": ["captured", "eager"],
+        "default": "captured",
+        "help": "on CUDA: replay training steps as graphs, or run operation by operation",
+    },
     "--threads": {"type": at_least(1), "help": "CPU threads"},
     "--prepare": {"action": "store_true", "help": "only create the store, before parallel jobs"},
     "--attempt": {"help": "name of this attempt, for the record; else the next one's"},
@@ -97,7 +102,7 @@ _LIMITS = "[--train-examples] [--evaluation-examples]"
 _RUN = f"--run [--suite] [--digest] [--mirror] {_LIMITS} [--score-epochs]"
 _FOLDERS = "--dataset-dir --backbone-dir"
 _DEVICE = "[--device] [--gpu-jobs] [--threads]"
-_RESUMED = f"--checkpoints [--checkpoint-seconds] {_DEVICE}"
+_RESUMED = f"--checkpoints [--checkpoint-seconds] [--steps] {_DEVICE}"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -249,7 +254,7 @@ def _context(arguments: argparse.Namespace) -> Any:
     # Made after the stage's imports, which are start-up and not work.
     from sparsetune.stages.context import Context
 
-    names = ("checkpoints", "checkpoint_seconds", "gpu_jobs")
+    names = ("checkpoints", "checkpoint_seconds", "gpu_jobs", "steps")
     given = {name: getattr(arguments, name, None) for name in names}
     device = getattr(arguments, "device", "cpu")
     return Context(device, **{name: value for name, value in given.items() if value is not None})

@@ -235,6 +235,7 @@ class Catalogue(CatalogueFolder):
             runs=tuple(runs.values()),
             refusals=tuple(refusals),
             score_epochs=asked.score_epochs,
+            steps=asked.steps,
         )
 
     def _at(self, backbone_id: str, task_id: str) -> tuple[set[str], str]:

@@ -40,6 +40,11 @@ class SuiteFile(Settings):
     suite: Id = Field(description="names the results folder and the MLflow experiment")
     description: Text = Field(description="one line")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = CUDA when there")
+    steps: Literal["captured", "eager"] = Field(
+        default="captured",
+        description="on CUDA, captured = training steps are replayed as graphs; eager = operation "
+        "by operation; no result depends on it beyond rounding",
+    )
     mirror: Text | None = Field(description="folder that serves every hub source; null = the hub")
     limits: Limits
     score_epochs: bool = Field(
@@ -154,6 +159,7 @@ class Suite:
     runs: tuple[RunSpec, ...] = field(repr=False)
     refusals: tuple[Refusal, ...] = ()
     score_epochs: bool = False
+    steps: str = "captured"
 
     @functools.cached_property
     def by_path(self) -> dict[str, RunSpec]:

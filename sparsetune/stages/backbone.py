@@ -25,13 +25,13 @@ def make_backbone(
     """
     inputs: dict[str, str] = {}
     if backbone.pretraining is not None:
-        device = context.device  # before anything touches CUDA
+        engine = context.engine  # before anything touches CUDA
         from sparsetune.data.sources import text_files
         from sparsetune.training.pretraining import PretrainingPlace, pretrain
 
         inputs = hashes(text_files(backbone.source))
         context.ready()
-        place = PretrainingPlace(context.checkpoints, lock_file, device, context.checkpoint_seconds)
+        place = PretrainingPlace(context.checkpoints, lock_file, engine)
         measured = pretrain(backbone, directory, place=place, inputs=inputs)
     else:
         from sparsetune.data.sources import fetch_backbone

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsetune.config.suite import RunSpec
 from sparsetune.errors import ConfigError
@@ -20,15 +20,15 @@ from sparsetune.records import (
     write_record,
 )
 from sparsetune.records.parts import Part, Tracking
+
+if TYPE_CHECKING:
+    from sparsetune.training.loop import Engine
+
 from sparsetune.stages.devices import Slot, describe_device, take_device
 
 
 class Context:
-    """One job, from its first moment to its record.
-
-    Attributes:
-        checkpoint_seconds: time between checkpoints.
-    """
+    """One job, from its first moment to its record."""
 
     def __init__(
         self,
@@ -37,9 +37,10 @@ class Context:
         checkpoints: Path | None = None,
         checkpoint_seconds: float = 60,
         gpu_jobs: int = 1,
+        steps: str = "captured",
     ) -> None:
         self._checkpoints = checkpoints
-        self.checkpoint_seconds = checkpoint_seconds
+        self._checkpoint_seconds, self._steps = checkpoint_seconds, steps
         self._clock = Clock()
         self._wish = device
         self._gpu_jobs = gpu_jobs
@@ -55,6 +56,18 @@ class Context:
         """
         kind, self._slot = take_device(self._wish, self._gpu_jobs)
         return kind
+
+    @property
+    def engine(self) -> "Engine":
+        """How the job trains: on its device, and there in captured steps unless that is not wished.
+
+        Raises:
+            ConfigError, TrainingError: see :attr:`device`.
+        """
+        from sparsetune.training.loop import Engine
+
+        captured = self.device == "cuda" and self._steps == "captured"
+        return Engine(self.device, captured, self._checkpoint_seconds)
 
     @property
     def checkpoints(self) -> Path:

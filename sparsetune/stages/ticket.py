@@ -130,7 +130,7 @@ def _searched(
     model = load_model(backbone, kind=kind, label_count=label_count, seed=job.seed)
     work = context.work_folder(job.digest, folders=inputs, files=())
     context.ready()
-    place = SearchPlace(work, context.device, context.checkpoint_seconds)
+    place = SearchPlace(work, context.engine)
     search = run_search(model, settings, data, place=place, seed=job.seed, draw=_draw_of(recipe))
     search.measured["search"].update(told)
     return search.ticket(_label(job)), search

@@ -87,7 +87,7 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
     context.ready()
     live = _live_run(spec, paths)
     on_curve = live.log if live else _unwatched
-    workplace = Workplace(folder, device, spec.seed, context.checkpoint_seconds, on_curve, scoring)
+    workplace = Workplace(folder, context.engine, spec.seed, on_curve, scoring)
     try:
         with tuned.computing(device, trains=True):
             results = run_phases(

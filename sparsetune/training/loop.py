@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,22 @@ from sparsetune.training.step import Batch, CapturedStep, EagerStep, GraphLength
 logger = logging.getLogger(__name__)
 CURVES = ("loss", "grad_norm", "learning_rate")
 _CURVE_POINTS = 50
-Engine = Literal["eager", "captured"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a training computes, whatever it trains.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        captured: replay steps as CUDA graphs where that works; see
+            :mod:`sparsetune.training.step`.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    device: str = "cpu"
+    captured: bool = False
+    checkpoint_seconds: float = 60
 
 
 @dataclass(frozen=True)
@@ -42,12 +57,10 @@ class PhaseJob:
         collate: see ``features``.
         settings: hyper-parameters.
         optimizer: see :mod:`sparsetune.training.optimizers`.
-        engine: ``eager``, or ``captured`` for graphs on CUDA; see :mod:`sparsetune.training.step`.
         plan: the order of the examples.
         folder: where the checkpoint goes.
-        device: ``cpu`` or ``cuda``.
+        engine: see :class:`Engine`.
         seed: of dropout, in ``[0, 2**63)``; the global generators start from it.
-        checkpoint_seconds: time between checkpoints.
         horizon_steps: steps over which the learning rate is scheduled; None = the plan's.
         loss: see ``sparsetune.training.losses.step_loss``; None = the model's own.
         extra_loss: a term added to the loss once a step, or None.
@@ -64,11 +77,9 @@ class PhaseJob:
     settings: OptimizerSettings
     plan: TrainingPlan
     folder: Path
-    device: str
+    engine: Engine
     seed: int
-    checkpoint_seconds: float
     optimizer: str = "adamw"
-    engine: Engine = "eager"
     horizon_steps: int | None = None
     loss: StepLoss | None = None
     extra_loss: Callable[[], Tensor] | None = None
@@ -89,7 +100,7 @@ def run_phase(
     """Train one phase from its checkpoint, or from the start.
 
     Args:
-        model: what is trained, on ``job.device`` afterwards; parameters with ``requires_grad``
+        model: what is trained, on the engine's device afterwards; parameters with ``requires_grad``
             get updates.
         job: the phase.
         state: reads the trained tensors, for checkpoints.
@@ -102,7 +113,7 @@ def run_phase(
         TrainingError: the loss, or a score, is NaN or infinite; the last checkpoint is from before.
     """
     seed_everything(job.seed)
-    model.to(job.device)
+    model.to(job.engine.device)
     optimizer = make_optimizer(job.optimizer, model, job.settings)
     schedule = make_schedule(optimizer, job.settings, job.horizon_steps or job.plan.steps)
     gradients = _step_of(model, job)
@@ -133,11 +144,11 @@ def run_phase(
                 progress.add_point(norm, rate)
             if progress.scores.due(step):
                 progress.score(model)
-            if time.monotonic() - saved_at >= job.checkpoint_seconds:
+            if time.monotonic() - saved_at >= job.engine.checkpoint_seconds:
                 progress.refuse_bad_loss()  # or it would replace the last good checkpoint
                 told = {**progress.told(), "schedule": schedule.state_dict()}
                 Checkpoint(
-                    step, state(), optimizer.state_dict(), random_state(job.device), told
+                    step, state(), optimizer.state_dict(), random_state(job.engine.device), told
                 ).write(job.folder)
                 saved_at = time.monotonic()
     progress.refuse_bad_loss()
@@ -153,9 +164,9 @@ def _step_of(model: nn.Module, job: PhaseJob) -> EagerStep:
         "loss": job.loss,
         "extra_loss": job.extra_loss,
         "maximum_norm": settings.maximum_gradient_norm,
-        "device": job.device,
+        "device": job.engine.device,
     }
-    if job.engine == "eager":
+    if not job.engine.captured:
         return EagerStep(model, **common)
     lengths = GraphLengths.planned(
         lengths_of(job.features), job.plan.batches, rows=settings.batch_size
@@ -193,8 +204,8 @@ class _Progress:
         self._logged_step = 0
         # On the device, so that watching every step does not make a GPU wait: the sum of the losses
         # since the last point, and the step of the first one that was not finite, -1 for none.
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=job.device)
-        self._bad_step = torch.tensor(-1, device=job.device)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=job.engine.device)
+        self._bad_step = torch.tensor(-1, device=job.engine.device)
         self._seconds = 0.0  # of interrupted processes
         self._loading_seconds = 0.0  # of making batches, in all processes; a part of the above
         self._started = time.perf_counter()
@@ -214,7 +225,7 @@ class _Progress:
         self._loss_sum += loss
         first = (self._bad_step < 0) & ~torch.isfinite(loss)
         self._bad_step = torch.where(first, step, self._bad_step)
-        if self.job.device == "cpu":
+        if self.job.engine.device == "cpu":
             self.refuse_bad_loss()
 
     def curve_due(self, step: int) -> bool:

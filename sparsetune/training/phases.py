@@ -25,7 +25,7 @@ from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 from sparsetune.methods.tuned import TunedModel
 from sparsetune.records import read_json, write_json
 from sparsetune.training.checkpoints import read_state, save_state
-from sparsetune.training.loop import CURVES, PhaseJob, run_phase
+from sparsetune.training.loop import CURVES, Engine, PhaseJob, run_phase
 from sparsetune.training.losses import step_loss
 from sparsetune.training.plan import lengths_of, make_plan
 from sparsetune.training.scoring import EpochScoring, score_point
@@ -38,18 +38,16 @@ class Workplace:
 
     Attributes:
         folder: keeps checkpoints and finished phases until the run is done.
-        device: ``cpu`` or ``cuda``.
+        engine: how it computes.
         seed: the run's; see :func:`sparsetune.training.seeding.phase_seed`.
-        checkpoint_seconds: time between checkpoints.
         on_curve: called with (step over all phases, values).
         scoring: how the model is scored after each epoch of the last phase that trains; None =
             not at all.
     """
 
     folder: Path
-    device: str
+    engine: Engine
     seed: int
-    checkpoint_seconds: float
     on_curve: Callable[[int, Mapping[str, float]], None]
     scoring: EpochScoring | None = None
 
@@ -165,9 +163,8 @@ def _job(
         settings=phase,
         plan=plan,
         folder=workplace.folder / f"phase-{index}",
-        device=workplace.device,
+        engine=workplace.engine,
         seed=phase_seed(workplace.seed, index, phase.name, "dropout"),
-        checkpoint_seconds=workplace.checkpoint_seconds,
         on_curve=lambda step, values: workplace.on_curve(steps_before + step, values),
         scoring=workplace.scoring,
     )

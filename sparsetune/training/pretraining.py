@@ -38,7 +38,7 @@ from sparsetune.randomness import derive
 from sparsetune.records import STAGES, digest_of, read_json, sha256_of, write_json
 from sparsetune.training.checkpoints import read_state, save_state
 from sparsetune.training.initial_models import new_model, start_embeddings
-from sparsetune.training.loop import PhaseJob, run_phase
+from sparsetune.training.loop import Engine, PhaseJob, run_phase
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan
 from sparsetune.training.search import GATES, TICKET, SearchPlace, search_in_pretraining
 from sparsetune.training.seeding import phase_seed, seed_everything
@@ -51,14 +51,12 @@ class PretrainingPlace:
     Attributes:
         checkpoints: folder for resuming; emptied at the end.
         lock_file: YAML file that keeps the commits of hub branches.
-        device: ``cpu`` or ``cuda``.
-        checkpoint_seconds: time between checkpoints.
+        engine: how it computes.
     """
 
     checkpoints: Path
     lock_file: Path
-    device: str
-    checkpoint_seconds: float
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -270,7 +268,7 @@ def _make_early(
             phase.dense_plan,
             (phase.features, collate_blocks),
             label=label,
-            place=SearchPlace(work / "search", place.device, place.checkpoint_seconds),
+            place=SearchPlace(work / "search", place.engine),
             optimizer=recipe.optimizer,
         ),
     )
@@ -311,9 +309,8 @@ def _train(
         optimizer=recipe.optimizer,
         plan=phase.plan(max(1, round(share * phase.dense_steps))),
         folder=work / f"phase-{phase.index}",
-        device=place.device,
+        engine=place.engine,
         seed=phase_seed(phase.seed, phase.index, phase.settings.name, "dropout"),
-        checkpoint_seconds=place.checkpoint_seconds,
     )
     result = run_phase(model, job, state=state, load_state=load)
     save_state(state(), done)

@@ -30,7 +30,7 @@ from sparsetune.earlybert.ticket import (
 from sparsetune.errors import ConfigError
 from sparsetune.randomness import derive
 from sparsetune.records import replacing
-from sparsetune.training.loop import PhaseJob, run_phase
+from sparsetune.training.loop import Engine, PhaseJob, run_phase
 from sparsetune.training.plan import TrainingPlan, lengths_of, make_plan, steps_in_epoch
 
 TICKET, GATES = "ticket.json", "gates.npz"
@@ -40,11 +40,10 @@ _ARRAYS = ("steps", "heads", "neurons", "head_masks", "neuron_masks")
 
 @dataclass(frozen=True)
 class SearchPlace:
-    """Where and on what a search runs: folder for resuming, device, time between checkpoints."""
+    """Where and on what a search runs: folder for resuming, engine."""
 
     folder: Path
-    device: str
-    checkpoint_seconds: float
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -140,9 +139,8 @@ def run_search(
         optimizer=optimizer,
         plan=plan,
         folder=place.folder,
-        device=place.device,
+        engine=place.engine,
         seed=derive(seed, "search", "dropout"),
-        checkpoint_seconds=place.checkpoint_seconds,
         horizon_steps=round(search.train.epochs * plan.steps_per_epoch),
         extra_loss=found.penalty,
         on_step=found.step,

@@ -19,6 +19,7 @@ OPTIONAL_IDS |= {"evaluate": OPTIONAL_IDS["tune"], "cost": OPTIONAL_IDS["tune"]}
 PHASE = {
     "name": "train", "kind": "train", "steps": 100, "examples_seen": 300, "tokens_seen": 3000,
     "seconds": 5.25, "loading_seconds": 0.25, "resumed_at_step": 0, "final_loss": 0.5,
+    "engine": "eager",
 }  # fmt: skip
 SPEED = {
     "sequences": 1, "tokens": 17, "threads": 1, "sequences_per_second": 500.0, "repeats": 3,

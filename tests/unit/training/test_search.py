@@ -11,6 +11,7 @@ from sparsetune.earlybert.convergence import relative_distance
 from sparsetune.earlybert.gates import Gates
 from sparsetune.earlybert.ticket import DrawConfig, TicketLabel, draw_masks
 from sparsetune.training.checkpoints import checkpoint_step
+from sparsetune.training.loop import Engine
 from sparsetune.training.plan import make_plan
 from sparsetune.training.search import SearchPlace, run_search, steps_between_checks, write_gates
 
@@ -34,7 +35,7 @@ def settings(**changes):
 
 def search(folder, *, kind="bert", checkpoint_seconds=1e9, **changes):
     model = tiny_model(kind, scale=1.0)
-    place = SearchPlace(folder, "cpu", checkpoint_seconds)
+    place = SearchPlace(folder, Engine(checkpoint_seconds=checkpoint_seconds))
     data = (features(), COLLATE)
     return run_search(model, settings(**changes), data, place=place, seed=5, draw=DRAW), model
 

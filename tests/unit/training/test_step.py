@@ -35,7 +35,7 @@ def phase(folder, engine, *, dropout=False, model=None, **options):
     model = model or tiny_model("bert", scale=1.0)
     if not dropout:  # its numbers depend on a batch's shape
         without_dropout(model)
-    return train(phase_job(folder, data=data(), engine=engine, **options), model)
+    return train(phase_job(folder, data=data(), captured=engine == "captured", **options), model)
 
 
 def same(found, expected):
@@ -65,7 +65,7 @@ def test_a_captured_phase_is_an_eager_one(tmp_path, loss, extra, accumulation):
 
 
 def test_an_interrupted_captured_phase_ends_bit_identical(tmp_path):
-    options = {"data": data(), "engine": "captured"}
+    options = {"data": data(), "captured": True}
     whole, expected = train(phase_job(tmp_path / "whole", **options))  # dropout is on
     interrupt(tmp_path / "parts", on_step=stop_at(5), **options)
     parts, found = train(phase_job(tmp_path / "parts", **options))

@@ -14,7 +14,7 @@ from sparsetune.data.tokenization import collate
 from sparsetune.dsee.support import model_supports
 from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import Structure, build
-from sparsetune.training.loop import PhaseJob, run_phase
+from sparsetune.training.loop import Engine, PhaseJob, run_phase
 from sparsetune.training.phases import Workplace
 from sparsetune.training.plan import make_plan
 
@@ -82,7 +82,10 @@ def features(count=20, *, seed=0, labels=3):
     return made
 
 
-def phase_job(folder, *, data=None, horizon_epochs=None, changes=(), **others):
+def phase_job(
+    folder, *, data=None, horizon_epochs=None, changes=(), captured=False,
+    checkpoint_seconds=1e9, **others,
+):  # fmt: skip
     """One phase on made-up features; ``changes`` are hyper-parameters, ``others`` job fields."""
     data = data or features()
     changes = dict(changes)
@@ -96,8 +99,8 @@ def phase_job(folder, *, data=None, horizon_epochs=None, changes=(), **others):
         seed=5,
         horizon_epochs=horizon_epochs,
     )
-    fixed = {"name": "train", "device": "cpu", "seed": 5, "checkpoint_seconds": 1e9,
-             "optimizer": optimizer, **others}  # fmt: skip
+    engine = Engine("cpu", captured, checkpoint_seconds)
+    fixed = {"name": "train", "engine": engine, "seed": 5, "optimizer": optimizer, **others}
     return PhaseJob(
         features=data, collate=COLLATE, settings=settings, plan=plan, folder=folder, **fixed
     )
@@ -114,7 +117,7 @@ def stop_at(stop):
 
 
 def workplace(folder, *, on_curve=lambda _step, _values: None, checkpoint_seconds=1e9):
-    return Workplace(folder, "cpu", 5, checkpoint_seconds, on_curve)
+    return Workplace(folder, Engine(checkpoint_seconds=checkpoint_seconds), 5, on_curve)
 
 
 def save_backbone(root: Path, kind) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from unit.tiny import HEADS, HIDDEN, LAYERS, WIDTH
 
 from sparsetune.config.load import Backbone
+from sparsetune.training.loop import Engine
 from sparsetune.training.pretraining import PretrainingPlace, pretrain
 
 PHASE = {
@@ -44,5 +45,7 @@ def tiny_backbone(architecture="bert", *, early=True, **changes):
 
 
 def run(root: Path, backbone, *, checkpoint_seconds=1e9, inputs=None):
-    place = PretrainingPlace(root / "work", root / "lock.yaml", "cpu", checkpoint_seconds)
+    place = PretrainingPlace(
+        root / "work", root / "lock.yaml", Engine(checkpoint_seconds=checkpoint_seconds)
+    )
     return pretrain(backbone, root / "out", place=place, inputs=inputs or {})
