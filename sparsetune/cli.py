@@ -18,10 +18,20 @@ from sparsetune import __version__
 from sparsetune.config.load import Catalogue
 from sparsetune.config.reading import suite_content
 from sparsetune.config.suite import Limits, RunSpec, Suite
-from sparsetune.errors import ConfigError, DiskError, SparsetuneError, is_full_disk
+from sparsetune.errors import (
+    ConfigError,
+    DiskError,
+    SparsetuneError,
+    is_full_disk,
+    is_full_gpu,
+)
 from sparsetune.records import STAGES, digest_of
 
 LOCK_FILE = "revisions.lock.yaml"
+_FULL_GPU = (
+    "let fewer jobs share the GPU (--gpu-jobs; Snakemake: --resources gpu=N), or take a smaller "
+    "batch_size with gradient_accumulation"
+)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -184,9 +194,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.call(arguments)
     except Exception as error:
-        if arguments.debug or not (isinstance(error, SparsetuneError) or is_full_disk(error)):
+        full_gpu = is_full_gpu(error)
+        known = isinstance(error, SparsetuneError) or is_full_disk(error) or full_gpu
+        if arguments.debug or not known:
             raise
-        told = " ".join(str(error).split())
+        told = " ".join(str(error).split()) + (f"; {_FULL_GPU}" if full_gpu else "")
         print(f"sparsetune {arguments.command}: {told}", file=sys.stderr)
         return getattr(error, "exit_code", DiskError.exit_code)
     return 0

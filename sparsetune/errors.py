@@ -64,6 +64,15 @@ def is_full_disk(error: BaseException) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)
 
 
+def is_full_gpu(error: BaseException) -> bool:
+    """Whether an exception of torch says that a GPU, or the share of one, has no memory left.
+
+    Args:
+        error: told by the name of its class, since torch is imported by few.
+    """
+    return any(one.__name__ == "OutOfMemoryError" for one in type(error).__mro__)
+
+
 def nearest(word: object, known: Iterable[object]) -> str:
     """Name the nearest known word, as a suffix for a message; empty if none is near.
 

@@ -107,6 +107,12 @@ class Device(Part):
     id: str | None = absent()
     slots: PositiveInt | None = absent()
 
+    @property
+    def timed_on(self) -> str:
+        """What times and speeds depend on: the name, and how many jobs may have been beside."""
+        shared = f", shared by up to {self.slots} jobs" if self.slots and self.slots > 1 else ""
+        return f"{self.name}{shared}"
+
 
 class Tracking(Part):
     """Where MLflow has the run, or why it has not."""

@@ -163,7 +163,7 @@ def _line(run: _Run) -> dict[str, Any]:
         "link": RunLink(f"seed {run.seed}", run.folder / "evaluate.json", run_id),
         "settings": asked.settings,
         "ticket": asked.ticket,
-        "devices": (where.device.name, run.evaluate.where.device.name),
+        "devices": (where.device.timed_on, run.evaluate.where.device.timed_on),
         "dirty": any(record.where.dirty for record in (run.tune, run.evaluate, run.cost)),
         "start_up_seconds": where.start_up_seconds,
         "metric": evaluate.headline_metric,

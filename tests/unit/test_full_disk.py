@@ -2,6 +2,7 @@ import errno
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparsetune import cli
 from sparsetune.errors import DataError, DiskError, is_full_disk
@@ -45,3 +46,17 @@ def test_command_line_tells_a_full_disk_in_one_line(monkeypatch, capsys, error):
     monkeypatch.setitem(cli.COMMANDS, "show", call)
     assert cli.main(["show", "--results", str(Path())]) == 3
     assert capsys.readouterr().err == f"sparsetune show: {error}\n"
+
+
+def test_command_line_tells_a_full_gpu_in_one_line_with_what_helps(monkeypatch, capsys):
+    def fail(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\n More.")
+
+    monkeypatch.setitem(cli.COMMANDS, "show", cli.Command(fail, *cli.COMMANDS["show"][1:]))
+    assert cli.main(["show", "--results", str(Path())]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "sparsetune show: CUDA out of memory. Tried to allocate 2.00 GiB. More.; "
+    )
+    assert "--resources gpu=N" in told
+    assert told.count("\n") == 1

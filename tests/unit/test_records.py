@@ -178,6 +178,13 @@ def test_clock_measures_start_up_only_after_ready():
     assert where.started <= where.ended
 
 
+def test_times_of_a_shared_device_are_told_apart_and_no_other_record_changes():
+    alone = Device(kind="cuda", name="H100", id="0", slots=1)
+    assert alone.timed_on == "H100"
+    assert alone.model_copy(update={"slots": 2}).timed_on == "H100, shared by up to 2 jobs"
+    assert Device(kind="cpu", name="x").model_dump() == {"kind": "cpu", "name": "x"}
+
+
 def test_version_of_code_is_unknown_outside_a_checkout(monkeypatch):
     monkeypatch.setenv("PATH", os.devnull)
     clock.git_state.cache_clear()

@@ -88,7 +88,8 @@ def test_tables_are_byte_identical_whatever_the_order_of_folders(folders, tmp_pa
 def test_notes_tell_of_generated_tasks_missing_seeds_dirty_trees_and_devices(tmp_path):
     def elsewhere(recorded):
         recorded["tune"]["where"]["dirty"] = True
-        recorded["tune"]["where"]["device"] = {"kind": "cuda", "name": "H200"}
+        shared = {"kind": "cuda", "name": "H200", "id": "1", "slots": 4}
+        recorded["tune"]["where"]["device"] = shared
 
     folders = [write_run(tmp_path, "full", seed=seed) for seed in (0, 1)]
     text, _ = task_table([*folders, write_run(tmp_path, "lora", edit=elsewhere)], tmp_path)
@@ -97,7 +98,7 @@ def test_notes_tell_of_generated_tasks_missing_seeds_dirty_trees_and_devices(tmp
         "Missing seeds: mini-bert/mini-sst2/lora (1).",
         "Not run: mini-bert/mini-sst2/dsee-unstructured.",
         "Run from a work tree with uncommitted changes: mini-bert/mini-sst2/lora.",
-        "Run on different devices: H200, cpu.",
+        "Run on different devices: H200, shared by up to 4 jobs, cpu.",
         "Scored on 400 examples of the split dev.",
     ):
         assert f"- {note}\n" in text
