@@ -22,7 +22,7 @@ from sparsetune.config.backbone import (
 from sparsetune.config.load import Backbone, Task
 from sparsetune.data.hub import HubFiles
 from sparsetune.errors import DataError, ModelError
-from sparsetune.records import read_json, sha256_of, write_json
+from sparsetune.records import read_json, sha256_of
 
 ORIGIN = "mirror.json"
 """What a mirror's folder was filled with; folders that somebody filled by hand have none."""
@@ -227,23 +227,8 @@ def inventory(directory: Path) -> dict[str, Any]:
     }
 
 
-def write_origin(folder: Path, repository: str, commit: str, patterns: Sequence[str]) -> None:
-    """Note in a mirror's folder what it was filled with.
-
-    Args:
-        folder: all files below it are noted.
-        repository: ``owner/name``.
-        commit: 40 hex digits.
-        patterns: of the files that were wanted.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-    told = {"repository": repository, "commit": commit, "patterns": list(patterns), "files": sums}
-    write_json(folder / ORIGIN, told)
-
-
 def read_origin(folder: Path) -> dict[str, Any] | None:
-    """Read what :func:`write_origin` noted; None if nothing was.
+    """Read what a mirror's folder was filled with; None if nothing was noted.
 
     Raises:
         DataError: the note is damaged.

@@ -26,9 +26,9 @@ from sparsetune.data.sources import (
     read_origin,
     replaced_directory,
     task_files,
-    write_origin,
 )
 from sparsetune.errors import ConfigError, DataError, ModelError, refusal
+from sparsetune.records import sha256_of, write_json
 
 Only = Literal["datasets", "backbones"]
 
@@ -185,10 +185,18 @@ def _fill(part: MirrorPart, folder: Path, lock_file: Path) -> str:
             target = new / name.removeprefix(files.prefix)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target)
-        write_origin(new, files.repository, commit, files.patterns)
-    filled = read_origin(folder) or {"files": ()}
-    size = sum((folder / name).stat().st_size for name in filled["files"])
-    return f"{len(filled['files'])} files, {size:,} bytes, {origin}: fetched"
+        _write_origin(new, files, commit)
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    size = sum(sizes) - (folder / ORIGIN).stat().st_size
+    return f"{len(sizes) - 1} files, {size:,} bytes, {origin}: fetched"
+
+
+def _write_origin(folder: Path, files: HubFiles, commit: str) -> None:
+    """Note in a folder what it was filled with; see ``read_origin``."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in found}
+    told = {"repository": files.repository, "commit": commit, "patterns": list(files.patterns)}
+    write_json(folder / ORIGIN, {**told, "files": sums})
 
 
 def _planned(parts: Sequence[MirrorPart], root: Path, lock_file: Path) -> Iterator[str]:

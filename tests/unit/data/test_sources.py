@@ -8,13 +8,10 @@ from unit.data.tasks import parquet, source_of, task_of
 from sparsetune.config.backbone import TextFiles
 from sparsetune.data.examples import read_examples
 from sparsetune.data.sources import (
-    ORIGIN,
     matching_files,
-    mirrored_commit,
     planned_inputs,
     replaced_directory,
     text_files,
-    write_origin,
 )
 from sparsetune.errors import DataError
 from sparsetune.records import DatasetRecord, read_record, sha256_of
@@ -151,20 +148,6 @@ def test_a_replaced_directory_leaves_nothing_after_an_error(tmp_path):
         fail()
     found = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))]
     assert found == ["kept", "kept/file"]
-
-
-def test_a_mirrors_folder_that_differs_from_its_note_is_refused(mirror):
-    assert mirrored_commit(mirror) is None
-    write_origin(mirror, "nyu-mll/glue", COMMIT, ["*"])
-    (mirror / "added.tsv").touch()
-    assert mirrored_commit(mirror) == COMMIT
-    (mirror / "dev.tsv").write_bytes(GOOD[:-1])
-    with pytest.raises(DataError, match=r"dev\.tsv: damaged: .*run sparsetune mirror again"):
-        mirrored_commit(mirror)
-    for text in ("{", "[]", "{}"):
-        (mirror / ORIGIN).write_text(text)
-        with pytest.raises(DataError, match=r"mirror\.json: "):
-            mirrored_commit(mirror)
 
 
 def text_of(*paths):
