@@ -47,7 +47,7 @@ def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> Non
 
     ``stem`` is in the suite's folder: links lead to its tables.
     """
-    lines = pd.DataFrame([as_line(one) for one in judgements], dtype=object)
+    lines = pd.DataFrame([_as_line(one) for one in judgements], dtype=object)
     texts = {
         "md": page("claims.md", **_content(suite, judgements, "md")),
         "html": page("claims.html", **_content(suite, judgements, "html")),
@@ -57,7 +57,7 @@ def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> Non
         write_text_atomically(stem.with_name(f"{stem.name}.{suffix}"), text)
 
 
-def as_line(judgement: Judgement) -> dict[str, Any]:
+def _as_line(judgement: Judgement) -> dict[str, Any]:
     """One claim as a flat line: None where there is nothing, differences in the claim's unit."""
     claim, cells = judgement.claim, judgement.cells
     interval, wider = judgement.interval, judgement.over_tasks
@@ -83,7 +83,7 @@ def as_data(judgement: Judgement) -> dict[str, Any]:
     """One claim with everything that decides it, as JSON-like data."""
     cells = [{**asdict(cell), "differences": cell.differences} for cell in judgement.cells]
     left_out = {reason: list(places) for reason, places in judgement.left_out.items()}
-    return {**as_line(judgement), "cells": cells, "left_out": left_out}
+    return {**_as_line(judgement), "cells": cells, "left_out": left_out}
 
 
 def counts(judgements: Iterable[Judgement]) -> dict[str, int]:
@@ -109,8 +109,8 @@ def _content(suite: str, judgements: Sequence[Judgement], form: str) -> dict[str
         "overview": table([
             named(tested),
             text_column("verdict", "", [one.verdict for one in tested], strong=True),
-            text_column("measured", "", list(map(measured, tested))),
-            text_column("claimed", "", list(map(claimed, tested))),
+            text_column("measured", "", list(map(_measured, tested))),
+            text_column("claimed", "", list(map(_claimed, tested))),
             text_column("decided by", "", [one.reason for one in tested]),
             text_column("source", "", [one.claim.source for one in tested]),
         ]),
@@ -157,7 +157,7 @@ def _leading(
     return text_column(heading, "", [f"[{text}]({to})" if to else text for text, to in pairs])
 
 
-def measured(judgement: Judgement) -> str:
+def _measured(judgement: Judgement) -> str:
     """What was measured: a difference, or the value that a number is claimed of."""
     interval, claim = judgement.interval, judgement.claim
     if interval is None:
@@ -173,8 +173,8 @@ def measured(judgement: Judgement) -> str:
     return f"{show(interval.mean + shift)}{between} {claim.measure.unit}"
 
 
-def claimed(judgement: Judgement) -> str:
-    """What the claim demands, in the terms of :func:`measured`."""
+def _claimed(judgement: Judgement) -> str:
+    """What the claim demands, in the terms of :func:`_measured`."""
     claim, unit = judgement.claim, judgement.claim.measure.unit
     what = "difference" if claim.twins else f"{claim.left} less {claim.right}"
     if claim.relation == "within":
@@ -207,7 +207,9 @@ def _told(judgement: Judgement) -> list[str]:
     ]
     if judgement.interval is None or judgement.scale is None:
         return [*lines, f"{judgement.verdict.capitalize()}: {judgement.reason}."]
-    told = f"{judgement.verdict.capitalize()}: {measured(judgement)}, claimed {claimed(judgement)}"
+    told = (
+        f"{judgement.verdict.capitalize()}: {_measured(judgement)}, claimed {_claimed(judgement)}"
+    )
     lines.append(f"{told}; {judgement.reason}. Scale: {_SCALES[judgement.scale]}.")
     if judgement.over_tasks is not None:
         low, high = map(_signed, judgement.over_tasks.ends)

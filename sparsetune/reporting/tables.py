@@ -97,13 +97,8 @@ class _Mean(NamedTuple):
     of: str = ""
 
 
-def macs_text(value: float) -> str:
-    """A number of MACs with three digits and a unit.
-
-    Example:
-        >>> macs_text(11_174_000_000), macs_text(512)
-        ('11.2 G', '512')
-    """
+def _macs_text(value: float) -> str:
+    """A number of MACs with three digits and a unit."""
     rounded = float(f"{value:.3g}")
     for size, letter in _UNITS:
         if rounded >= size:
@@ -129,16 +124,16 @@ _COSTS = (
     _Mean("trained", "parameters_trained", _COUNT),
     _Mean("with head", "parameters_trained_with_head", _COUNT),
     _Mean("stored bytes", "stored_bytes", _COUNT),
-    _Mean("dense MACs", "macs_dense_per_example", macs_text, "macs_dense"),
+    _Mean("dense MACs", "macs_dense_per_example", _macs_text, "macs_dense"),
     _Mean("executed %", "macs_executed_share", percent),
     _Mean("effective %", "macs_effective_share", percent),
     _Mean("padding %", "macs_executed_padding_share", percent),
-    _Mean("dense at 128", "macs_dense_at_128_tokens", macs_text),
+    _Mean("dense at 128", "macs_dense_at_128_tokens", _macs_text),
     _Mean("executed % at 128", "macs_executed_share_at_128_tokens", percent),
     _Mean("effective % at 128", "macs_effective_share_at_128_tokens", percent),
-    _Mean("search MACs", "macs_search", macs_text, "search_macs"),
-    _Mean("training MACs", "macs_training", macs_text, "training_macs"),
-    _Mean("whole life MACs", "macs_whole_life", macs_text),
+    _Mean("search MACs", "macs_search", _macs_text, "search_macs"),
+    _Mean("training MACs", "macs_training", _macs_text, "training_macs"),
+    _Mean("whole life MACs", "macs_whole_life", _macs_text),
 )
 _TASK_COSTS = (
     _Mean("trained parameters", "parameters_trained", _COUNT),
@@ -332,12 +327,8 @@ def columns_of(spreads: pd.DataFrame) -> list[Column]:
     return [*columns, number_column("seeds", "seeds_count", map(int, spreads["seeds_count"]))]
 
 
-def best_epoch(epochs: Sequence[EpochScore], metric: str) -> tuple[float, float] | None:
-    """The best epoch of one run, and the metric's value after it; the earliest wins a tie.
-
-    Returns:
-        None if epochs were not scored, or the metric was undefined after all of them.
-    """
+def _best_epoch(epochs: Sequence[EpochScore], metric: str) -> tuple[float, float] | None:
+    """The best epoch of one run, the earliest of a tie, and its score; None where undefined."""
     sign = -1 if lower_is_better(metric) else 1
     found = [(one.epoch, value) for one in epochs if (value := one.metrics.get(metric)) is not None]
     return max(found, key=lambda one: sign * one[1], default=None)
@@ -419,7 +410,7 @@ def _best_epoch_columns(groups: Groups, metric: str) -> list[Column]:
         return []
     texts, lines = [], []
     for group in groups.values():
-        best = [best_epoch(epochs, metric) for epochs in group["epoch_scores"]]
+        best = [_best_epoch(epochs, metric) for epochs in group["epoch_scores"]]
         found = [] if None in best else [one for one in best if one]
         epochs, values = [f"{one[0]:g}" for one in found], [one[1] for one in found]
         mean, deviation = mean_of(values), deviation_of(values)

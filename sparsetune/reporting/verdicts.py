@@ -113,7 +113,7 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     Cells of the paper's own backbones and tasks decide alone if there are any; else those of other
     real tasks; else generated ones. Generated and real tasks are never mixed.
     """
-    cells, left_out = cells_of(claim, evidence)
+    cells, left_out = _cells_of(claim, evidence)
     scale = next((one for one in get_args(Scale) if any(c.scale == one for c in cells)), None)
     if scale is None:
         reason = _why_nothing(claim, evidence, left_out)
@@ -128,7 +128,7 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     interval, wider = _interval_of(claim, chosen), None
     if interval.over == "seeds" and len(chosen) > 1:
         wider = over_tasks([cell.differences for cell in chosen])
-    verdict, reason = decide(claim, interval, chosen)
+    verdict, reason = _decide(claim, interval, chosen)
     return Judgement(claim, verdict, reason, scale, chosen, interval, wider, left_out)
 
 
@@ -160,12 +160,10 @@ def allowed(claim: Claim) -> tuple[float, float]:
     return low, claim.tolerance if claim.relation in ("at-most", "within") else math.inf
 
 
-def decide(claim: Claim, interval: Interval, cells: Sequence[Cell]) -> tuple[Verdict, str]:
-    """Hold the interval of the mean difference of cells against what the claim allows.
+def _decide(claim: Claim, interval: Interval, cells: Sequence[Cell]) -> tuple[Verdict, str]:
+    """What follows from the interval of the mean difference of cells, and why in one sentence.
 
-    Returns:
-        ``holds`` if the whole interval is allowed, ``fails`` if nothing of it is, else
-        ``within noise``; and the reason in one sentence.
+    The claim holds if the whole interval is allowed, and fails if nothing of it is.
     """
     if interval.low is None:
         return "within noise", "a single value cannot decide: its noise is not known"
@@ -216,7 +214,7 @@ class _LeftOutError(Exception):
         self.place, self.reason = "/".join(place), reason
 
 
-def cells_of(claim: Claim, evidence: Evidence) -> tuple[list[Cell], dict[str, list[str]]]:
+def _cells_of(claim: Claim, evidence: Evidence) -> tuple[list[Cell], dict[str, list[str]]]:
     """Collect the cells of a claim in the suite's order; and reason -> the places left out."""
     own = [
         key

@@ -3,7 +3,7 @@ import csv
 import pytest
 from unit.reporting.runs import cells_of, claim
 
-from sparsetune.reporting.claims import as_data, claimed, counts, measured, write_claims
+from sparsetune.reporting.claims import _claimed, _measured, as_data, counts, write_claims
 from sparsetune.reporting.intervals import Interval
 from sparsetune.reporting.verdicts import Cell, Judgement
 
@@ -90,4 +90,4 @@ def test_against_a_number_the_value_itself_is_told(
     )
     over = "nothing" if about.measure.counted else "seeds"
     found = Judgement(about, "holds", "", interval=Interval(value, value - 1, value + 1, over))
-    assert (measured(found), claimed(found)) == (told, demanded)
+    assert (_measured(found), _claimed(found)) == (told, demanded)

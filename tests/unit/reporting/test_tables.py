@@ -7,8 +7,8 @@ from unit.reporting.runs import cells_of, changing, lines_of, scoring, suite_of,
 from sparsetune.errors import DataError
 from sparsetune.records.parts import EpochScore
 from sparsetune.reporting.tables import (
-    best_epoch,
-    macs_text,
+    _best_epoch,
+    _macs_text,
     write_costs,
     write_headline,
     write_task_table,
@@ -248,7 +248,7 @@ def test_a_generated_text_costs_its_prompt_and_its_steps(tmp_path):
      (999_999, "1 M"), (2e18, "2 E"), (0, "0")],
 )  # fmt: skip
 def test_macs_have_a_unit(macs, text):
-    assert macs_text(macs) == text
+    assert _macs_text(macs) == text
 
 
 def epochs(*values, metric=METRIC):
@@ -272,7 +272,7 @@ def epochs(*values, metric=METRIC):
 )
 def test_the_best_epoch_is_the_earliest_of_the_best_defined_scores(values, metric, expected):
     scored = [EpochScore.model_validate(one) for one in epochs(*values, metric=metric)]
-    assert best_epoch(scored, metric) == expected
+    assert _best_epoch(scored, metric) == expected
 
 
 def scored(root, method, seed, *values, **told):

@@ -7,7 +7,7 @@ from unit.reporting.runs import changing, claim, scoring, suite_of, write_run
 from sparsetune.config.claim import Requirement
 from sparsetune.reporting.intervals import Interval
 from sparsetune.reporting.tickets import KeptUnits
-from sparsetune.reporting.verdicts import Cell, Evidence, cells_of, decide, judge
+from sparsetune.reporting.verdicts import Cell, Evidence, _cells_of, _decide, judge
 
 
 def number(quantity, right, relation="at-least", tolerance=0.0, **changes):
@@ -57,7 +57,7 @@ def pair(left, right, *, backbone="mini-bert", task="mini-sst2"):
 def test_the_interval_decides(relation, tolerance, low, high, verdict):
     interval = Interval((low + high) / 2, low, high, "seeds", 3.0)
     cell = Cell("mini-bert", "mini-sst2", "generated", (1, 2), (1.0, 1.0), (1.0, 1.0))
-    assert decide(claim(relation=relation, tolerance=tolerance), interval, [cell])[0] == verdict
+    assert _decide(claim(relation=relation, tolerance=tolerance), interval, [cell])[0] == verdict
 
 
 def test_seeds_are_paired_and_decide_where_each_place_has_two(suite):
@@ -142,7 +142,7 @@ def test_runs_with_other_settings_are_left_out_with_their_value(suite):
         otherwise="another search",
     )  # fmt: skip
     runs = {**pair([searched(0.2)], [0.8]), **pair([searched(1.0)], [0.8], task="mini-rte")}
-    cells, left_out = cells_of(claim(requires=(need,)), suite(runs))
+    cells, left_out = _cells_of(claim(requires=(need,)), suite(runs))
     assert [cell.task for cell in cells] == ["mini-sst2"]
     reason = "another search (ticket.search.stop_epochs is 1.0, not 0.2)"
     assert left_out == {reason: ["mini-bert/mini-rte"]}
