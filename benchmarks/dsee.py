@@ -1,11 +1,11 @@
 """DSEE against its neighbours: time and memory of a step, GreBsmo, removal, size of a run's file.
 
-    python benchmarks/dsee.py [--seconds 40] [--threads 2]
+    python benchmarks/dsee.py [--seconds 10] [--threads 2] [--device auto]
 
 Times are paired: the variants take turns, each round gives one ratio, and the median of the ratios
 counts, so that other work on the machine falls on both. Processor time (of all threads) stands
 beside the wall clock because it is disturbed less. Prints a table and writes
-``benchmarks/results/dsee.json``.
+``benchmarks/results/dsee.json``, or ``dsee-cuda.json`` where the steps ran on a GPU.
 """
 
 import argparse
@@ -36,7 +36,8 @@ from sparsetune.methods.tuned import Structure, TunedModel
 from sparsetune.pruning.masks import exact_top_k
 from sparsetune.pruning.structured import remove
 
-BATCHES = ((16, 128), (32, 32))
+BATCHES = {"cpu": ((16, 128), (32, 32)), "cuda": ((32, 128), (128, 128), (32, 32))}
+OTHER_WAY = {"cpu": "together", "cuda": "apart"}  # than the one that ``dsee.choice`` takes
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 KEPT_HEADS, KEPT_NEURONS = 9, 2304
 
@@ -74,21 +75,32 @@ def ratio(taken, above, below, *, share=1.0):
     return found
 
 
-def step_rows(examples, tokens, seconds):
-    """Steps of DSEE against LoRA and full tuning, in time and in memory."""
-    runs = {name: steps.step_of(name, examples, tokens) for name in steps.VARIANTS}
+def step_rows(examples, tokens, seconds, device):
+    """Steps of DSEE against LoRA and full tuning, in time and in memory; and its other way."""
+    other = OTHER_WAY[device]
+    names = ("dsee", other, "lora", "full")
+    runs = {name: steps.step_of(name, examples, tokens, device) for name in names}
     taken = paired(runs, seconds)
-    peaks = {name: steps.peak_bytes(runs[name]) for name in runs}
+    peaks = {name: steps.peak_bytes(runs[name], device) for name in runs}
     size = f"batch {examples} x {tokens}"
     return {
         f"step, DSEE / LoRA, {size}": ratio(taken, "dsee", "lora") | {"at most": 1.0},
         f"step, DSEE / full, {size}": ratio(taken, "dsee", "full") | {"at most": 0.58},
+        f"step, DSEE {other} / as chosen, {size}": ratio(taken, other, "dsee") | {"at least": 0.95},
         f"peak memory of a step, DSEE / LoRA, {size}": {
             "value": round(peaks["dsee"] / peaks["lora"], 4),
             "at most": 1.02,
             "bytes": peaks,
         },
     }
+
+
+def operators_row():
+    """Operators of a step with all updates folded together, against LoRA's."""
+    counts = {name: steps.operators(name) for name in ("together", "apart", "lora", "full")}
+    value = round(counts["together"] / counts["lora"], 4)
+    return {"operators of a step, DSEE together / LoRA": {"value": value, "at most": 0.9,
+            "counts": counts}}  # fmt: skip
 
 
 def grebsmo_row(seconds):
@@ -103,7 +115,7 @@ def removal_row(seconds):
     whole, smaller = steps.backbone().eval(), steps.backbone().eval()
     kept = [list(range(KEPT_HEADS))] * steps.LAYERS, [list(range(KEPT_NEURONS))] * steps.LAYERS
     remove(smaller, *kept)
-    examples, tokens = BATCHES[0]
+    examples, tokens = BATCHES["cpu"][0]
     ids = torch.randint(1, whole.config.vocab_size, (examples, tokens))
     dense = ModelShape.dense(whole.config.to_dict(), "classification", 2)
     shapes = (dense, dense.with_kept(*kept))
@@ -145,10 +157,13 @@ def file_row():
             "bytes": size}}  # fmt: skip
 
 
-def measurements(seconds):
-    """Take one measurement after the other."""
-    for examples, tokens in BATCHES:
-        yield step_rows(examples, tokens, seconds)
+def measurements(seconds, device):
+    """Take one measurement after the other; the last three are the CPU's affair."""
+    for examples, tokens in BATCHES[device]:
+        yield step_rows(examples, tokens, seconds, device)
+    yield operators_row()
+    if device == "cuda":
+        return
     yield grebsmo_row(seconds)
     yield removal_row(seconds / 2)
     yield file_row()
@@ -178,22 +193,30 @@ def show(rows):
 def main():
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=40.0, help="for each paired measurement")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each paired measurement")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="of steps"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if asked.device == "auto" else asked.device
     load = os.getloadavg()[0]
     print(f"{'':52} {'value':>7} {'target':>7}          quartiles  processor")
     rows = {}
-    for measured in measurements(asked.seconds):
+    for measured in measurements(asked.seconds, device):
         show(measured)
         rows |= {name: row | {"met": verdict(row)[2]} for name, row in measured.items()}
     machine = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {asked.threads} threads",
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "load_at_start": round(load, 1),
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, peft)},
     }
-    target = Path(__file__).parent / "results" / "dsee.json"
+    target = (
+        Path(__file__).parent / "results" / ("dsee-cuda.json" if device == "cuda" else "dsee.json")
+    )
     target.write_text(json.dumps(machine | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
