@@ -37,7 +37,7 @@ CHECKS = 100
 SPEED = {
     "sequences": 1, "tokens": 32, "threads": 1, "sequences_per_second": 100.0, "repeats": 3,
     "latency_median_seconds": 0.01, "latency_p90_seconds": 0.02,
-    "latency_minimum_seconds": 0.01, "warmup": 2,
+    "latency_minimum_seconds": 0.01, "warmup": 2, "engine": "eager",
 }  # fmt: skip
 WHERE = {
     "commit": "c" * 40,

@@ -137,8 +137,9 @@ def _forward_all(
             result = model(**inputs)
             spans = "logits" not in result
             heads = (result.start_logits, result.end_logits) if spans else (result.logits,)
+            on_host = [head.float().cpu() for head in heads]  # all rows at once: each copy waits
             for row, index in enumerate(indices):
-                outputs[index] = tuple(head[row].float().cpu() for head in heads)
+                outputs[index] = tuple(head[row] for head in on_host)
         return outputs, time.perf_counter() - started
 
 

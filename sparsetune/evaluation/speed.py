@@ -3,13 +3,15 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from sparsetune.architectures.graphs import Work, cuda_graph
 from sparsetune.cost.lengths import EVALUATION_BATCH
+from sparsetune.errors import first_line
 from sparsetune.evaluation.generate import continue_prompts
 from sparsetune.evaluation.predict import EvaluationSplit, batch_of, inference_mode
 from sparsetune.records.parts import Speed
@@ -23,8 +25,9 @@ _LONG_SECONDS = 0.5  # a call that takes so long is warm after one
 def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list[Speed]:
     """Time one sequence alone, and a batch of 64: those in the middle of the split's lengths.
 
-    A call is a forward pass, padded to its longest sequence; for generation it is the whole
-    search, and a prompt alone is timed only: batches there are as large as memory is meant for.
+    A call is a forward pass, padded to its longest sequence, on CUDA replayed as a graph; for
+    generation it is the whole search, and a prompt alone is timed only: batches there are as large
+    as memory is meant for.
 
     Args:
         split: with at least one example.
@@ -33,8 +36,9 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
         device: ``cpu`` or ``cuda``; a call ends when the device is done.
 
     Returns:
-        For each batch: ``sequences`` (fewer than 64 in a smaller split), ``tokens`` it is padded
-        to, ``threads`` of torch, ``sequences_per_second`` (median), and the latency.
+        For each batch: ``engine`` (eager or captured), ``sequences`` (fewer than 64 in a smaller
+        split), ``tokens`` it is padded to, ``threads`` of torch, ``sequences_per_second`` (median),
+        and the latency.
     """
     settings = split.task.generation
     pad, end = split.tokenizer.pad_token_id, split.tokenizer.eos_token_id
@@ -48,14 +52,14 @@ def measure_speed(split: EvaluationSplit, model: nn.Module, device: str) -> list
                 model(**inputs)
             else:
                 continue_prompts(model, inputs, settings, end_token_id=end, pad_token_id=pad)
-            if device == "cuda":
-                torch.cuda.synchronize()
 
         with inference_mode(model, device):
-            taken = _timed(call)
+            engine, work = _engine(call, device, captured=settings is None)
+            taken = _timed(work)
         measured.append(
             Speed.model_validate(
                 {
+                    "engine": engine,
                     "sequences": len(chosen),
                     "tokens": inputs["input_ids"].shape[1],
                     "threads": torch.get_num_threads(),
@@ -79,7 +83,25 @@ def middle(features: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[st
     return ordered[first : first + count]
 
 
-def _timed(call: Callable[[], None]) -> dict[str, float]:
+def _engine(call: Work, device: str, *, captured: bool) -> tuple[str, Work]:
+    """How a call runs, and the call: on CUDA it ends when the device is done."""
+    if device == "cpu":
+        return "eager", call
+    engine, replay = "eager", call
+    if captured:
+        try:
+            engine, replay = "captured", cuda_graph(call)
+        except RuntimeError as error:
+            engine = f"eager: {first_line(error)}"
+
+    def finished() -> None:
+        replay()
+        torch.cuda.synchronize()
+
+    return engine, finished
+
+
+def _timed(call: Work) -> dict[str, float]:
     """Warm up, and time as many calls as a fraction of a second holds, three at least.
 
     The latency that 90 % of the calls kept to is the smallest such time, not interpolated.
@@ -98,7 +120,7 @@ def _timed(call: Callable[[], None]) -> dict[str, float]:
     }
 
 
-def _seconds_of(call: Callable[[], None]) -> float:
+def _seconds_of(call: Work) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began

@@ -29,7 +29,7 @@ STAGES: dict[str, int] = {
     "support": 3,
     "ticket": 4,
     "tune": 5,
-    "evaluate": 4,
+    "evaluate": 5,
     "cost": 4,
     "tables": 7,
     "claims": 3,

@@ -308,8 +308,9 @@ class ResamplingAsked(Part):
 
 
 class Speed(Part):
-    """Time of one batch, over ``repeats`` calls."""
+    """Time of one batch, over ``repeats`` calls; ``engine`` tells how they ran."""
 
+    engine: str
     sequences: Count
     tokens: Count
     threads: Count

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sparsetune.architectures.graphs import Work, cuda_graph
 from sparsetune.data.tokenization import IGNORED_LABEL
 from sparsetune.errors import first_line
 from sparsetune.training.losses import StepLoss
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
-Replay = Callable[[], object]
 LENGTHS_MULTIPLE = 16
 FEWEST_REPLAYS = 8  # capturing costs about five eager passes
-_WARM_UPS = 3  # so that libraries have their workspaces before memory may not be allocated
 _AGREEMENT = 1e-3  # relative; replayed kernels are the eager ones, sums may be ordered otherwise
 _FILLS = {"labels": IGNORED_LABEL}  # other fields take 0 where a text is padded; see _padded
 
@@ -131,7 +130,7 @@ class _Captured:
     batch: Batch
     items: Tensor
     extra: Tensor
-    replay: Replay
+    replay: Work
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class GraphLengths:
 
 
 class CapturedStep(EagerStep):
-    """Replay the forward and backward pass of a batch as one graph, a graph for each length.
+    """Work the forward and backward pass of a batch as one graph, a graph for each length.
 
     Texts are padded to the length of their graph. A batch that is not full, or whose length is
     seldom, runs eagerly; which ones do depends on the plan alone, so that a resumed phase does the
@@ -203,7 +202,7 @@ class CapturedStep(EagerStep):
         batches: int,
         rows: int,
         lengths: GraphLengths,
-        capture: Callable[[Replay], Replay] | None = None,
+        capture: Callable[[Work], Work] | None = None,
         loss: StepLoss | None,
         extra_loss: Callable[[], Tensor] | None,
         maximum_norm: float,
@@ -213,7 +212,7 @@ class CapturedStep(EagerStep):
             model, loss=loss, extra_loss=extra_loss, maximum_norm=maximum_norm, device=device
         )
         self._batches, self._rows, self._lengths = batches, rows, lengths
-        self._capture = capture or _cuda_graph
+        self._capture = capture or cuda_graph
         self._graphs: dict[int, _Captured] = {}
         self._problem = ""
         pad = getattr(getattr(model, "config", None), "pad_token_id", None)
@@ -283,7 +282,7 @@ class CapturedStep(EagerStep):
                 raise ValueError("the replay's loss or gradients are not those of an eager pass")
         return graph
 
-    def _make_gradients(self, run: Replay) -> None:
+    def _make_gradients(self, run: Work) -> None:
         """Give a gradient to each parameter that gets one, to be added to from now on."""
         generator = self._generator()
         total, earlier = self._total.clone(), [p.grad for p in self._parameters]
@@ -344,24 +343,3 @@ class _Snapshot:
 def _agree(one: Tensor, other: Tensor) -> bool:
     scale = max(float(other.abs().max()), 1e-12) if other.numel() else 1.0
     return bool((one - other).abs().max() <= _AGREEMENT * scale) if other.numel() else True
-
-
-def _cuda_graph(function: Replay) -> Replay:
-    """Capture a function as a CUDA graph.
-
-    Source:
-        PyTorch's notes on CUDA graphs: warm-up on a side stream, static inputs, gradients that
-        exist beforehand.
-    Differs:
-        Nothing.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UPS):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay

@@ -24,7 +24,7 @@ PHASE = {
 SPEED = {
     "sequences": 1, "tokens": 17, "threads": 1, "sequences_per_second": 500.0, "repeats": 3,
     "latency_median_seconds": 0.002, "latency_p90_seconds": 0.003,
-    "latency_minimum_seconds": 0.001, "warmup": 2,
+    "latency_minimum_seconds": 0.001, "warmup": 2, "engine": "eager",
 }  # fmt: skip
 MACS = {"dense": 1_000, "executed": 1_007, "effective": 1_007}
 MODULES = {"executed": {"query": 1_000, "update": 7}, "effective": {"query": 1_000, "update": 7}}

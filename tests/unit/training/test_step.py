@@ -18,7 +18,7 @@ LOSSES = {"own": None, "smoothed": step_loss("classification", 0.1)}
 
 @pytest.fixture(autouse=True)
 def _graphs_without_cuda(monkeypatch):
-    monkeypatch.setattr(module, "_cuda_graph", lambda function: function)
+    monkeypatch.setattr(module, "cuda_graph", lambda function: function)
     monkeypatch.setattr(module, "FEWEST_REPLAYS", 2)
 
 
@@ -90,7 +90,7 @@ def failing(_function):
 def test_where_capturing_fails_steps_run_eagerly_and_the_reason_is_told(
     tmp_path, monkeypatch, capture, told
 ):
-    monkeypatch.setattr(module, "_cuda_graph", capture)
+    monkeypatch.setattr(module, "cuda_graph", capture)
     result, found = phase(tmp_path / "captured", "captured", dropout=True)
     expected, wanted = phase(tmp_path / "eager", "eager", dropout=True)
     assert result["engine"].startswith("eager: length ")

@@ -159,8 +159,9 @@ def train(job, model=None):
 
 def interrupt(folder, model=None, **options):
     """Train a phase that is broken off; every step before is saved."""
+    job = phase_job(folder, **{"checkpoint_seconds": 0, **options})
     with pytest.raises(Interrupted):
-        train(phase_job(folder, checkpoint_seconds=0, **options), model)
+        train(job, model)
 
 
 def without_dropout(model):
