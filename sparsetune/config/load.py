@@ -14,7 +14,7 @@ from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSourc
 from sparsetune.config.folder import CatalogueFolder, Entry
 from sparsetune.config.method import Method, TicketMask, TrainPhase
 from sparsetune.config.reading import merged, validated, with_phases
-from sparsetune.config.settings import Settings
+from sparsetune.config.settings import Thing
 from sparsetune.config.suite import Limits, Refusal, RunSpec, Suite, SuiteFile
 from sparsetune.config.support import SUPPORTS, SupportSettings
 from sparsetune.config.task import Task
@@ -56,8 +56,7 @@ class Catalogue(CatalogueFolder):
             lender.source, HubSource | MirrorSource
         ):
             self._refuse(
-                "backbone",
-                lender_id,
+                lender,
                 f"its tokenizer cannot be lent to {taker.architecture}: source.kind "
                 f"{lender.source.kind}, architecture {lender.architecture}; allowed: hub or "
                 f"mirror, {taker.architecture}",
@@ -115,12 +114,10 @@ class Catalogue(CatalogueFolder):
         ticket = self.ticket(ticket_id, backbone_id=backbone.id, task_id=task_id)
         searched = isinstance(ticket, SearchedTicket) and ticket.search.objective == "mlm"
         if searched and backbone.architecture == "gpt2":
-            own = ticket_id in self.known("ticket")
-            self._refuse(
-                "ticket" if own else "method",
-                ticket_id,
-                "search.objective: received mlm for a gpt2 backbone, which has no masked language "
-                "model; allowed there: task",
+            own = "ticket" if ticket_id in self.known("ticket") else "method"
+            raise ConfigError(
+                f"{self.entry(own, ticket_id).origin}: search.objective: received mlm for a gpt2 "
+                "backbone, which has no masked language model; allowed there: task"
             )
         return ticket
 
@@ -145,10 +142,9 @@ class Catalogue(CatalogueFolder):
         """
         found = self._resolve(ids, suite, validated(Limits, limits, origin="limits"))
         if isinstance(found, Refusal):
-            self._refuse(
-                "method",
-                found.method,
-                f"does not run on backbone {found.backbone}: {found.reason}",
+            origin = self.entry("method", found.method).origin
+            raise ConfigError(
+                f"{origin}: does not run on backbone {found.backbone}: {found.reason}"
             )
         return replace(found, score_epochs=score_epochs)
 
@@ -170,8 +166,7 @@ class Catalogue(CatalogueFolder):
             ticket = self.ticket_of(method.mask.ticket, backbone, task_id=task_id)
             if backbone.made_smaller:
                 self._refuse(
-                    "method",
-                    method_id,
+                    method,
                     f"mask.ticket does not fit backbone {backbone_id}, whose heads and neurons "
                     "were removed in pre-training",
                 )
@@ -181,8 +176,7 @@ class Catalogue(CatalogueFolder):
         """Check what each two of a run ask of each other."""
         if (task.kind == "generation") != (backbone.architecture == "gpt2"):
             self._refuse(
-                "task",
-                task.id,
+                task,
                 f"kind {task.kind} does not fit backbone {backbone.id} ({backbone.architecture}); "
                 "generation needs gpt2, everything else bert or roberta",
             )
@@ -191,8 +185,7 @@ class Catalogue(CatalogueFolder):
         cut = task.kind != "generation"
         if cut and longest is not None and task.maximum_tokens > longest:
             self._refuse(
-                "task",
-                task.id,
+                task,
                 f"maximum_tokens: received {task.maximum_tokens}; allowed on backbone "
                 f"{backbone.id}: up to {longest}",
             )
@@ -201,8 +194,7 @@ class Catalogue(CatalogueFolder):
         for phase in method.phases:
             if isinstance(phase, TrainPhase) and phase.label_smoothing:
                 self._refuse(
-                    "method",
-                    method.id,
+                    method,
                     f"phases: {phase.name}: label_smoothing: received {phase.label_smoothing} for "
                     f"a task of kind {task.kind}, which has no classes; allowed there: 0",
                 )
@@ -280,8 +272,9 @@ class Catalogue(CatalogueFolder):
             varied = self._varied(thing_id, mask["ticket"], mask["vary"], ticket)
             _validated("ticket", thing_id, varied, rules=False)
 
-    def _refuse(self, thing: str, thing_id: str, message: str) -> NoReturn:
-        raise ConfigError(f"{self.entry(thing, thing_id).origin}: {message}")
+    def _refuse(self, thing: Thing, told: str) -> NoReturn:
+        (kind,) = (name for name, model in _MODELS.items() if isinstance(thing, model))
+        raise ConfigError(f"{self.entry(kind, thing.id).origin}: {told}")
 
     def _served(self, source: Any, thing_id: str, room: str) -> Any:
         """A source, or where the mirror keeps it.
@@ -304,8 +297,8 @@ class Catalogue(CatalogueFolder):
         return source
 
 
-_MODELS: dict[str, type[Settings]] = {"backbone": Backbone, "task": Task, "method": Method}
-_FAMILIES: dict[str, tuple[str, Mapping[str, type[Settings]]]] = {
+_MODELS: dict[str, type[Thing]] = {"backbone": Backbone, "task": Task, "method": Method}
+_FAMILIES: dict[str, tuple[str, Mapping[str, type[Thing]]]] = {
     "ticket": ("origin", TICKETS),
     "support": ("recipe", SUPPORTS),
 }

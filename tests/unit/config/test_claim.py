@@ -95,6 +95,8 @@ def test_what_cannot_be_meant_is_refused_in_one_line(read, case):
         read({**GOOD, **change})
 
 
-def test_an_id_stands_once(read):
+def test_an_id_is_an_id_and_stands_once(read):
+    with refused("claim A b: id: received 'A b'; allowed: text matching"):
+        read({**GOOD, "id": "A b"})
     with refused("claim beats-random: id: twice"):
         read(GOOD, GOOD)
