@@ -1,5 +1,19 @@
 # What happens once, before the first job.
+from sparsetune.warm import WARM_STAGES
+from sparsetune.warm.launch import launch, wanted
+
+try:
+    WARM = wanted() and workflow.local_exec
+except SparsetuneError as error:
+    print(f"sparsetune: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
+
+
 onstart:
+    # Jobs on this machine are forked from one process that imports meanwhile.
+    if WARM and not workflow.touch:
+        jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in WARM_STAGES]
+        launch([job.threads for job in jobs], log=Path("logs/warm.log"))
     # Eight jobs on a fresh SQLite store break each other, so it is made before they start.
     # A store that cannot be made is told, never fatal: records are the truth.
     shell(

@@ -1,6 +1,7 @@
 """The command line: one sub-command for each stage; parse, call one function, map errors.
 
-Heavy libraries are imported by the sub-command that needs them, after threads are set.
+Heavy libraries are imported by the sub-command that needs them, after threads are set; and next to
+nothing before a job of a workflow has handed itself over to a process that has them already.
 """
 
 import argparse
@@ -12,12 +13,9 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from sparsetune import __version__
-from sparsetune.config.load import Catalogue
-from sparsetune.config.reading import suite_content
-from sparsetune.config.suite import Limits, RunSpec, Suite
 from sparsetune.errors import (
     ConfigError,
     DiskError,
@@ -25,7 +23,12 @@ from sparsetune.errors import (
     is_full_disk,
     is_full_gpu,
 )
-from sparsetune.records import STAGES, digest_of
+from sparsetune.warm import WARM_STAGES
+from sparsetune.warm.client import hand_over
+
+if TYPE_CHECKING:
+    from sparsetune.config.load import Catalogue
+    from sparsetune.config.suite import Limits, RunSpec, Suite
 
 LOCK_FILE = "revisions.lock.yaml"
 _FULL_GPU = (
@@ -94,6 +97,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--json": {"action": "store_true", "help": "print data instead of tables"},
     "--to": {"type": Path, "help": "folder of the mirror"},
     "--only": {"choices": ["datasets", "backbones"], "help": "leave the rest out"},
+    "--listener": {"type": at_least(0), "help": "descriptor of the socket that it inherits"},
     "--dry-run": {"action": "store_true", "help": "list files and sizes only"},
 }
 """What options mean, whichever sub-command has them."""
@@ -145,6 +149,8 @@ def command(name: str, summary: str, options: str = "") -> Callable[..., Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from sparsetune.records import STAGES
+
     parser = OneLineParser(prog="sparsetune", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"sparsetune {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -176,12 +182,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
     Args:
-        argv: arguments without the program's name; None = the process's own.
+        argv: arguments without the program's name; None = the process's own, which a workflow's
+            warm process may run in this one's place.
 
     Returns:
         Exit code: 0; 2 for a mistake in the input; 3 when training cannot go on or the disk is
         full.
     """
+    if argv is None and sys.argv[1:2] and sys.argv[1] in WARM_STAGES:
+        code = hand_over(sys.argv)
+        if code is not None:
+            return code
     # Imports allocate much and free little: collecting in between costs up to a sixth of start-up.
     gc.disable()
     arguments = _parser().parse_args(argv)
@@ -204,17 +215,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _catalogue(arguments: argparse.Namespace) -> Catalogue:
-    return Catalogue(arguments.catalogue, mirror=arguments.mirror)
+def _catalogue(arguments: argparse.Namespace, *, mirror: str | None = None) -> "Catalogue":
+    from sparsetune.config.load import Catalogue
+
+    return Catalogue(arguments.catalogue, mirror=mirror or getattr(arguments, "mirror", None))
 
 
-def _suite(arguments: argparse.Namespace, given: str | None = None) -> Suite:
+def _suite(arguments: argparse.Namespace, given: str | None = None) -> "Suite":
+    from sparsetune.config.reading import suite_content
+
     config, origin = suite_content(given or arguments.config)
     mirror = config.get("mirror") if isinstance(config, dict) else None
-    return Catalogue(arguments.catalogue, mirror=mirror).suite(config, origin=origin)
+    return _catalogue(arguments, mirror=mirror).suite(config, origin=origin)
 
 
-def _run_spec(arguments: argparse.Namespace) -> RunSpec:
+def _run_spec(arguments: argparse.Namespace) -> "RunSpec":
     parts = arguments.run.split("/")
     seed = parts[-1].removeprefix("seed-")
     if len(parts) != 4 or not parts[-1].startswith("seed-") or not seed.isdecimal():
@@ -230,7 +245,9 @@ def _run_spec(arguments: argparse.Namespace) -> RunSpec:
     return spec
 
 
-def _limits(arguments: argparse.Namespace) -> Limits:
+def _limits(arguments: argparse.Namespace) -> "Limits":
+    from sparsetune.config.suite import Limits
+
     return Limits(
         train_examples=arguments.train_examples, evaluation_examples=arguments.evaluation_examples
     )
@@ -247,6 +264,8 @@ def _require_digest(found: str, arguments: argparse.Namespace, *, what: str) -> 
 
 def _planned(thing: Any, arguments: argparse.Namespace) -> tuple[Any, Path, Any]:
     """A thing of the catalogue as the caller planned it, where it goes, and the job."""
+    from sparsetune.records import digest_of
+
     _require_digest(digest_of(thing.settings()), arguments, what=arguments.command)
     return thing, arguments.output, _context(arguments)
 
@@ -369,7 +388,7 @@ def _tables(arguments: argparse.Namespace) -> None:
 def _claims(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.claims import make_claims
 
-    make_claims(_suite(arguments), Catalogue(arguments.catalogue), **_folders(arguments))
+    make_claims(_suite(arguments), _catalogue(arguments), **_folders(arguments))
 
 
 @command("figures", "draw figures from records", "--config --results --output")
@@ -394,6 +413,13 @@ def _track(arguments: argparse.Namespace) -> None:
         problems = report.problems
     for problem in problems:
         print(f"sparsetune track: warning: {problem}", file=sys.stderr)
+
+
+@command("warm", "import once and fork a workflow's jobs (Snakemake starts it)", "--listener")
+def _warm(arguments: argparse.Namespace) -> None:
+    from sparsetune.warm.server import serve
+
+    serve(main, arguments.listener)
 
 
 @command("schema", "print the JSON Schema of a file of the catalogue, for editors", "--thing")
@@ -436,7 +462,7 @@ def _estimate(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.estimate import as_text, estimate
 
     suite = _suite(arguments, arguments.configfile or arguments.config)
-    catalogue = Catalogue(arguments.catalogue, mirror=suite.mirror)
+    catalogue = _catalogue(arguments, mirror=suite.mirror)
     limits = {"cores": arguments.cores, "gpus": arguments.gpus, "device": arguments.device}
     told = estimate(suite, catalogue, results=arguments.results, **limits)
     print(json.dumps(told, indent=1) if arguments.json else as_text(told))
@@ -465,12 +491,13 @@ def _show(arguments: argparse.Namespace) -> None:
 @command("mirror", "write a folder that replaces the hub for a suite",
          "--config|--suite --to [--only] [--dry-run]")  # fmt: skip
 def _mirror(arguments: argparse.Namespace) -> None:
+    from sparsetune.config.reading import suite_content
     from sparsetune.stages.mirror import mirror_suite, parts_of, suite_file
 
     given = arguments.config or str(suite_file(arguments.catalogue, arguments.suite))
     content, origin = suite_content(given)
     # Without the suite's own mirror: what matters is what would come from the hub.
-    catalogue = Catalogue(arguments.catalogue)
+    catalogue = _catalogue(arguments)
     suite = catalogue.suite(content, origin=origin)
     parts = parts_of(catalogue, suite, only=arguments.only)
     lines = mirror_suite(

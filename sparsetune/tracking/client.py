@@ -157,7 +157,7 @@ def client_of(uri: str) -> "MlflowClient":
     Raises:
         DataError: MLflow is not installed.
     """
-    _set_patience()
+    set_patience()
     try:
         from mlflow import MlflowClient
     except ImportError as error:
@@ -165,7 +165,8 @@ def client_of(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
-def _set_patience() -> None:
+def set_patience() -> None:
+    """Set what MLflow reads when it is imported, where the user has not: how long it tries."""
     for name, value in _ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
@@ -283,7 +284,7 @@ def is_ready(uri: str) -> bool:
     file = _sqlite_file(uri)
     if uri.startswith(_SERVED) or (file and not file.exists()):
         return file is None
-    _set_patience()
+    set_patience()
     try:
         from sqlalchemy import create_engine, exc, inspect, pool, text
 

@@ -31,12 +31,15 @@ ALLOWED = {
     "tracking": GROUND,
     "stages": {*GROUND, *MODELS, "cost", "data", "methods", "training", "evaluation", "reporting",
                "tracking"},
-    "cli": {*GROUND, "methods", "stages", "tracking", "__init__"},
+    "warm": {"errors", "tracking"},
+    "cli": {*GROUND, "methods", "stages", "tracking", "warm", "__init__"},
     "__init__": {"api", "errors"},
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "mlflow", "peft", "sklearn"}
 # Neither the workflow nor a reader of records pays for these at import.
-LIGHT = {"config", "records", "errors", "randomness", "cost", "reporting", "cli", "__init__"}
+LIGHT = {
+    "config", "records", "errors", "randomness", "cost", "reporting", "warm", "cli", "__init__",
+}  # fmt: skip
 
 
 def room_of(path):

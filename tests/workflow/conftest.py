@@ -99,7 +99,8 @@ class Workplace:
             "--directory", self.folder, "--cores", "1", "--nocolor", *arguments,
             "--configfile", self.folder / suite,
         ]  # fmt: skip
-        surroundings = {**os.environ, "PATH": path, "STUB_LOG": str(self._log), **environment}
+        own = {"PATH": path, "STUB_LOG": str(self._log), "SPARSETUNE_WARM": "off"}
+        surroundings = {**os.environ, **own, **environment}
         return subprocess.run(
             list(map(str, command)), capture_output=True, text=True, timeout=120,
             cwd=self.folder, env=surroundings,

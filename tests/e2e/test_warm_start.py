@@ -1,0 +1,85 @@
+"""Jobs forked from the warm process leave what jobs of their own processes leave."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+EPOCHS = 4.0
+METHODS = ("full", "dsee-unstructured")
+RUNS = "results/small/runs/mini-bert/mini-sst2"
+FILES = ("model.safetensors", "history.csv", "predictions.parquet")
+TARGETS = [f"{RUNS}/{method}/seed-1/evaluate.json" for method in METHODS]
+
+
+def without_clock(value):
+    """A record's content but for times, speeds and memory, which no two processes share."""
+    if isinstance(value, dict):
+        return {
+            key: without_clock(inner)
+            for key, inner in value.items()
+            if "second" not in key and "memory" not in key and key != "speed"
+        }
+    return [without_clock(inner) for inner in value] if isinstance(value, list) else value
+
+
+def outcome(project):
+    """Every byte that the runs' jobs left, and their records without the clock."""
+    found = {}
+    for method in METHODS:
+        folder = project.folder / RUNS / method / "seed-1"
+        found |= {(method, name): (folder / name).read_bytes() for name in FILES}
+        for name in ("tune.json", "evaluate.json"):
+            record = json.loads((folder / name).read_text())
+            del record["where"]
+            found[method, name] = without_clock(record)
+    return found
+
+
+def log_of(project):
+    path = project.folder / "logs" / "warm.log"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def warm(project):
+    """What the workflow leaves by default; everything that the runs need is made as well."""
+    done = project.snakemake(*TARGETS)
+    assert done.returncode == 0, done.stdout
+    told = log_of(project)
+    # Backbone and support, and two jobs of each run.
+    assert told.count("ended with 0\n") == 2 + 2 * len(METHODS), told
+    return outcome(project)
+
+
+def test_cold_jobs_leave_the_same_bytes(project, warm, monkeypatch):
+    monkeypatch.setenv("SPARSETUNE_WARM", "off")
+    shutil.rmtree(project.folder / RUNS)
+    (project.folder / "logs" / "warm.log").unlink()
+    done = project.snakemake(*TARGETS)
+    assert done.returncode == 0, done.stdout
+    assert log_of(project) == ""
+    assert outcome(project) == warm
+
+
+def test_killed_warm_process_costs_no_job(project, warm):
+    shutil.rmtree(project.folder / RUNS)
+    (project.folder / "logs" / "warm.log").unlink(missing_ok=True)
+    process = subprocess.Popen(
+        ["snakemake", "--cores", "2", *TARGETS], cwd=project.folder, env=project.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while " is tune --run" not in log_of(project) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    server = int(log_of(project).split()[1])
+    os.kill(server, signal.SIGKILL)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    logs = [path.read_text() for path in (project.folder / "logs/small/tune").rglob("*.log")]
+    assert any("starts again, cold" in text for text in logs)
+    assert outcome(project) == warm

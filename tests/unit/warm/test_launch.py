@@ -1,0 +1,62 @@
+"""When a workflow starts a warm process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sparsetune.errors import ConfigError
+from sparsetune.warm.launch import launch, wanted
+from sparsetune.warm.situation import VARIABLE
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, True), ("on", True), ("off", False)])
+def test_warm_starts_can_be_switched_off(monkeypatch, given, found):
+    monkeypatch.delenv("SPARSETUNE_WARM", raising=False)
+    if given:
+        monkeypatch.setenv("SPARSETUNE_WARM", given)
+    assert wanted() is found
+
+
+def test_unknown_switch_is_refused(monkeypatch):
+    monkeypatch.setenv("SPARSETUNE_WARM", "false")
+    with pytest.raises(ConfigError, match="SPARSETUNE_WARM: received 'false'; allowed: on, off"):
+        wanted()
+
+
+def test_few_jobs_start_no_warm_process(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    log = tmp_path / "logs" / "warm.log"
+    assert not launch([1, 1], log=log)
+    assert not log.exists()
+    assert VARIABLE not in os.environ
+
+
+def test_without_the_command_there_is_no_warm_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not launch([1, 1, 1], log=tmp_path / "warm.log")
+
+
+@pytest.mark.slow
+def test_imports_touch_no_device_and_start_no_threads_of_python():
+    code = (
+        "import importlib, threading, torch\n"
+        "from sparsetune.warm.server import IMPORTED, set_patience\n"
+        "set_patience()\n"
+        "for name in IMPORTED: importlib.import_module(name)\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "assert 'libcuda.so' not in maps\n"
+        "assert threading.active_count() == 1\n"
+        # Arrow's allocator has a thread, which it looks after when a process forks.
+        "import pathlib\n"
+        "tasks = pathlib.Path('/proc/self/task').glob('*/comm')\n"
+        "names = sorted(task.read_text().strip() for task in tasks)\n"
+        "assert names in (['jemalloc_bg_thd', 'python'], ['python']), names\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
