@@ -34,7 +34,7 @@ def rows(path: Path, task: Task, split: Split) -> Iterator[tuple[Any, ...]]:
         keys = [key for key in ("question", "context", "answers", "id") if key in columns]
         for where, values in read_rows(path, [columns[key] for key in keys]):
             with placed(path, where):
-                name = text_of(str(values[3] or ""), "id", filled=True) if len(values) > 3 else None
+                name = _id(values[3]) if len(values) > 3 else None
                 question = question_of(name, *values[:3])
             yield f"{path}: {where}", question
     elif task.kind == "generation":
@@ -51,6 +51,12 @@ def rows(path: Path, task: Task, split: Split) -> Iterator[tuple[Any, ...]]:
             with placed(path, f"{where}: {label}"):
                 value = class_of(raw, numbers) if numbers else score_of(raw)
             yield found, value
+
+
+def _id(value: Any) -> str:
+    name = "" if value is None else str(value)
+    text_of(name, "id", filled=True)
+    return name
 
 
 def _filled_texts(value: Any, name: str) -> list[str]:

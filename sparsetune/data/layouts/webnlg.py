@@ -69,7 +69,7 @@ def linearise(triples: Sequence[tuple[str, str, str]]) -> str:
 
 
 def triple_of(fields: Any) -> tuple[str, str, str]:
-    """Check that a triple is a list, or an object, of three texts.
+    """Check that a triple is a list of three texts.
 
     Args:
         fields: subject, property and object as read.
@@ -77,11 +77,10 @@ def triple_of(fields: Any) -> tuple[str, str, str]:
     Raises:
         ValueError: it is not.
     """
-    values = [fields.get(key) for key in _TRIPLE] if isinstance(fields, dict) else fields
-    if not isinstance(values, list) or [type(value) for value in values] != [str] * len(_TRIPLE):
+    if not isinstance(fields, list) or [type(one) for one in fields] != [str] * len(_TRIPLE):
         need = f"three texts ({', '.join(_TRIPLE)})"
         raise ValueError(f"received triple {shown(fields)}, need {need}")
-    return values[0], values[1], values[2]
+    return fields[0], fields[1], fields[2]
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str, str, list[str]]]:
@@ -93,7 +92,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str, str, list[str]]]:
     for number, holder in enumerate(entries, start=1):
         with placed(path, f"entry {number}"):
             category, triples, texts = _parts(holder, str(number))
-            source = linearise([triple_of(one) for one in triples])
+            source = linearise([triple_of(_fields(one)) for one in triples])
             references = [_reference(one) for one in texts]
         yield f"{path}: entry {number}", category, source, references
 
@@ -112,5 +111,9 @@ def _parts(holder: Any, number: str) -> tuple[str, list[Any], list[Any]]:
     return text_of(category, "category", filled=True), triples, texts
 
 
+def _fields(triple: Any) -> Any:
+    return [triple.get(key) for key in _TRIPLE] if isinstance(triple, dict) else None
+
+
 def _reference(value: Any) -> str:
-    return text_of(value.get("lex") if isinstance(value, dict) else value, "lex", filled=True)
+    return text_of(value.get("lex") if isinstance(value, dict) else None, "lex", filled=True)

@@ -82,11 +82,11 @@ def test_pairs_and_scores(tmp_path):
 
 def test_questions_with_and_without_ids(tmp_path):
     answers = {"text": ["Oslo"], "answer_start": [7]}
-    row = {"key": 5, "q": "Where?", "c": "Ada in Oslo.", "a": answers}
+    row = {"key": 0, "q": "Where?", "c": "Ada in Oslo.", "a": answers}
     row["a"] = [{"text": "Oslo", "answer_start": 7}]
     write_json(tmp_path, row, {**row, "key": 6, "a": answers})
     columns = {"question": "q", "context": "c", "answers": "a"}
-    for extra, ids in (({}, ["train-0", "train-1"]), ({"id": "key"}, ["5", "6"])):
+    for extra, ids in (({}, ["train-0", "train-1"]), ({"id": "key"}, ["0", "6"])):
         found = read_published(tmp_path, task_of("span", (), **columns, **extra), "train")
         assert found == [
             SpanExample(name, "Where?", "Ada in Oslo.", (("Oslo", 7),)) for name in ids
