@@ -16,10 +16,8 @@ rule backbone:
     resources:
         mem_mb=memory_of("backbone"),
         runtime=minutes_of("backbone"),
-        gpu=GPUS,
-        gpu_jobs=GPU_JOBS,
-        steps=SUITE.steps,
-        device=SUITE.device,  # a resource, since another device alone reruns nothing
+        gpu=gpus_of_backbone,
+        computing=TRAINING,
     params:
         version=STAGES["backbone"],
         digest=backbone_digest,
@@ -27,7 +25,6 @@ rule backbone:
         folder=subpath(output[0], parent=True),
     shell:
         "sparsetune backbone --backbone {wildcards.backbone} --digest {params.digest}"
-        " {params.options} --device {resources.device} --gpu-jobs {resources.gpu_jobs}"
-        " --steps {resources.steps} --threads {threads}"
+        " {params.options} {resources.computing} --threads {threads}"
         " --checkpoints resources/checkpoints/{wildcards.backbone}"
         " --output {params.folder} &> {log}"

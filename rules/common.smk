@@ -75,6 +75,9 @@ def options(**given):
     )
 
 
+# Where and how a job computes: resources, since another device alone reruns nothing.
+COMPUTING = options(device=SUITE.device, gpu_jobs=GPU_JOBS)
+TRAINING = f"{COMPUTING} {options(steps=SUITE.steps)}"
 SOURCE_OPTIONS = options(mirror=SUITE.mirror)
 RUN_OPTIONS = options(suite=SUITE.id, mirror=SUITE.mirror, **config["limits"])
 SCORING_OPTION = " --score-epochs" if SUITE.score_epochs else ""
@@ -96,6 +99,11 @@ def minutes_of(stage):
         return NEEDS.minutes(f"{stage}/{TAILS[stage].format(**wildcards)}", attempt)
 
     return needed
+
+
+def gpus_of_backbone(wildcards):
+    """A GPU for what is pre-trained here, none for what is fetched."""
+    return GPUS if CATALOGUE.backbone(wildcards.backbone).pretraining else 0
 
 
 def run_of(wildcards):

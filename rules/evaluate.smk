@@ -18,8 +18,7 @@ rule evaluate:
         mem_mb=memory_of("evaluate"),
         runtime=minutes_of("evaluate"),
         gpu=GPUS,
-        gpu_jobs=GPU_JOBS,
-        device=SUITE.device,  # a resource, since another device alone reruns nothing
+        computing=COMPUTING,
     params:
         version=STAGES["evaluate"],
         run=run_options,
@@ -28,5 +27,4 @@ rule evaluate:
         "sparsetune evaluate {params.run}"
         " --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} --run-dir {params.folder}"
-        " --device {resources.device} --gpu-jobs {resources.gpu_jobs}"
-        " --threads {threads} --output {params.folder} &> {log}"
+        " {resources.computing} --threads {threads} --output {params.folder} &> {log}"

@@ -18,9 +18,7 @@ rule ticket:
         mem_mb=memory_of("ticket"),
         runtime=minutes_of("ticket"),
         gpu=GPUS,
-        gpu_jobs=GPU_JOBS,
-        steps=SUITE.steps,
-        device=SUITE.device,  # a resource, since another device alone reruns nothing
+        computing=TRAINING,
     params:
         version=STAGES["ticket"],
         digest=ticket_digest,
@@ -32,6 +30,5 @@ rule ticket:
         " --task {wildcards.task} --seed {wildcards.seed} --digest {params.digest}"
         " {params.options} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone}"
-        " --checkpoints {params.checkpoints} --device {resources.device}"
-        " --gpu-jobs {resources.gpu_jobs} --steps {resources.steps}"
+        " --checkpoints {params.checkpoints} {resources.computing}"
         " --threads {threads} --output {params.folder} &> {log}"

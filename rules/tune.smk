@@ -20,9 +20,7 @@ rule tune:
         mem_mb=memory_of("tune"),
         runtime=minutes_of("tune"),
         gpu=GPUS,
-        gpu_jobs=GPU_JOBS,
-        steps=SUITE.steps,
-        device=SUITE.device,  # a resource, since another device alone reruns nothing
+        computing=TRAINING,
     params:
         version=STAGES["tune"],
         run=run_options,
@@ -32,6 +30,5 @@ rule tune:
     shell:
         "sparsetune tune {params.run} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.recipes}"
-        " --checkpoints {params.checkpoints} --results results --device {resources.device}"
-        " --gpu-jobs {resources.gpu_jobs} --steps {resources.steps}"
+        " --checkpoints {params.checkpoints} --results results {resources.computing}"
         " --threads {threads} --output {params.folder} &> {log}"

@@ -30,7 +30,7 @@ def test_every_part_of_the_benchmark_runs_and_is_written(tmp_path):
     assert all(row["value"] > 0 for name, row in rows.items() if not name.startswith("losses"))
     # Nothing can be captured here: the reason is in the row, and the losses are the eager ones.
     assert rows["dsee, captured, 4 x 16"]["engine"].startswith("eager: ")
-    assert rows["losses of dsee, captured - eager"]["value"] == 0
+    assert rows["losses of dsee, captured - eager, float32"]["value"] == 0
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -265,6 +265,7 @@ BAD_OPTIONS = {
     "seed": (["ticket", "--seed", "one"], ["--seed", "'one'", "whole number >= 0"]),
     "negative limit": (["cost", "--train-examples", "-5"], ["--train-examples", "'-5'", ">= 1"]),
     "no threads": (["tune", "--threads", "0"], ["--threads", "'0'", ">= 1"]),
+    "no job on a GPU": (["submit", "--gpu-jobs", "0"], ["--gpu-jobs", "'0'", ">= 1"]),
     "digest": (["dataset", "--task", "mini-sst2", "--digest", "0" * 16, "--output", "OUT"],
                ["dataset", "0" * 16, "edited in between"]),
     "run": (["tune", "--run", "a/b/c", "--output", "OUT", *TUNE],

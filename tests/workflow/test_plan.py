@@ -195,9 +195,12 @@ def test_jobs_know_how_many_share_the_gpus_and_ask_for_memory_and_time_by_size(w
     assert all(" --gpu-jobs 6 " in line for line in commands)
     catalogue = Catalogue(workplace.config)
     needs = Needs(suite_in(workplace, "paper"), catalogue, gpu=True)
-    for name in ("backbone/bert-base", f"tune/{run}", f"evaluate/{run}"):
-        assert f"mem_mb={needs.memory_mb(name)}," in told
-        assert f"runtime={needs.minutes(name)}," in told
+    asked = [line for line in told.splitlines() if "computing=--device cuda --gpu-jobs 6" in line]
+    names = ("backbone/bert-base", f"tune/{run}", f"evaluate/{run}")
+    for line, name, gpus in zip(asked, names, (0, 1, 1), strict=True):
+        assert f" gpu={gpus}," in line, name  # a fetch computes nothing
+        assert f"mem_mb={needs.memory_mb(name)}," in line, name
+        assert f"runtime={needs.minutes(name)}," in line, name
 
 
 BAD = {
