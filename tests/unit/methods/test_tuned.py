@@ -6,13 +6,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from unit.tiny import KINDS, tiny_batch, tiny_model
 from unit.training.tiny_jobs import (
+    COLLATE,
     HEADS,
     KEPT,
     MASK,
+    PHASES,
     UPDATES,
     build_tiny,
     changed,
+    features,
+    phases_of,
     save_backbone,
+    workplace,
 )
 
 import sparsetune
@@ -24,6 +29,7 @@ from sparsetune.methods.pruning import heads_for, masks_for
 from sparsetune.methods.registry import update_of
 from sparsetune.methods.tuned import Structure, build, load_tuned
 from sparsetune.pruning.manifest import read_counts
+from sparsetune.training.phases import run_phases
 
 EVERY = {"kept_heads": [[0, 1, 2, 3]] * 2, "kept_neurons": [list(range(40))] * 2}
 N_OF_M = NOfMMask(kind="n-of-m", n=2, m=4, score="delta")
@@ -186,6 +192,27 @@ def test_copies_for_a_gpu_leave_a_run_as_it_is(backbones, tmp_path, case):
     with loaded.computing("cuda", trains=False):
         torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(logits(loaded), expected)
+
+
+@pytest.mark.parametrize("mask", [MASK, HEADS, N_OF_M], ids=lambda mask: mask.kind)
+def test_a_method_with_its_phases_runs_on_copies(backbones, tmp_path, mask):
+    runs = {}
+    for name, device in (("copies", "cuda"), ("plain", "cpu")):
+        tuned = runs[name] = build_tiny(backbones["bert"], "dsee")
+        for module in tuned.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        with tuned.computing(device, trains=True):  # of CPU tensors: the name only chooses
+            run_phases(
+                tuned, phases_of(*PHASES), features=features(), collate=COLLATE, mask=mask,
+                workplace=workplace(tmp_path / name),
+            )  # fmt: skip
+        tuned.model.eval()
+    assert runs["copies"].structure == runs["plain"].structure
+    assert runs["copies"].masks.keys() == runs["plain"].masks.keys()
+    for key, one in runs["plain"].masks.items():  # drawn from weights that differ by rounding
+        assert torch.equal(runs["copies"].masks[key], one)
+    torch.testing.assert_close(logits(runs["copies"]), logits(runs["plain"]), atol=1e-4, rtol=1e-4)
 
 
 def test_heads_are_removed_in_the_middle_of_computing(backbones):
