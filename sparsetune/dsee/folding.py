@@ -126,14 +126,17 @@ class Folding:
     Attributes:
         use: ``auto``: as ``choice.way_of`` says; ``always`` or ``never``, for tests and
             measurements.
+        holds: True = no weight changes, so that passes without gradients share one fold.
     """
 
     def __init__(self, layers: "Sequence[DseeLinear]", blocks: Sequence[nn.Module]) -> None:
         self.use: Use = "auto"
+        self.holds = False
         self._layers = tuple(layers)
         self._blocks = tuple(blocks)
         self._known: dict[int, tuple[list[Any], Tensor]] = {}
         self._handles: list[Any] = []
+        self._made = False  # whether layers have folded weights now
 
     def attach(self, model: nn.Module) -> None:
         """Fold before each forward pass of a model from now on, and let go after it."""
@@ -148,8 +151,12 @@ class Folding:
             self._handles.pop().remove()
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._is_held():
+            return
+        self.release()
         if not self._applies(_tokens(args, kwargs)):
             return
+        self._made = True
         groups: dict[tuple[Any, ...], list[DseeLinear]] = {}
         for layer in self._layers:
             groups.setdefault(_likeness(layer), []).append(layer)
@@ -158,8 +165,22 @@ class Folding:
                 layer.folded = weight
 
     def _after(self, *_: Any) -> None:
-        for layer in self._layers:
-            layer.folded = None
+        if not self.holds or torch.is_grad_enabled():
+            self.release()
+
+    def release(self) -> None:
+        """Let the folded weights go."""
+        if self._made:
+            for layer in self._layers:
+                layer.folded = None
+        self._made = False
+
+    def _is_held(self) -> bool:
+        """Whether an earlier pass has left what this one needs."""
+        folded, weight = self._layers[0].folded, self._layers[0].weight
+        if folded is None or torch.is_grad_enabled() or folded.device != weight.device:
+            return False
+        return folded.dtype == product_dtype(weight, weight.device.type)
 
     def _applies(self, tokens: int) -> bool:
         if self.use == "never" or torch.compiler.is_compiling():

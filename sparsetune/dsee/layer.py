@@ -11,6 +11,7 @@ places in ``support``, merging in ``merge``.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -356,6 +357,25 @@ def fold_together(model: nn.Module, use: Use) -> None:
         raise ModelError("nothing to fold: no DSEE update is attached")
     for folding in found:
         folding.use = use
+
+
+@contextmanager
+def folds_held(model: nn.Module) -> Iterator[None]:
+    """Let passes without gradients share one fold, where a fold of all updates is used at all.
+
+    Args:
+        model: any module; no weight of it may change in the context.
+    """
+    layers = {layer: layer.folding for layer, _ in dsee_branches(model)}
+    foldings = [folding for folding in layers.values() if folding is not None]
+    for folding in foldings:
+        folding.holds = True
+    try:
+        yield
+    finally:
+        for folding in foldings:
+            folding.holds = False
+            folding.release()
 
 
 def dsee_branches(model: nn.Module) -> Iterator[tuple[DseeLinear, DseeBranch]]:

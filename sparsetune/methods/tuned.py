@@ -5,7 +5,7 @@ and packed masks, never the frozen backbone; its manifest says how to rebuild th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -18,7 +18,7 @@ from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.base import Kind
 from sparsetune.architectures.copies import WeightCopies
 from sparsetune.architectures.loading import load_model
-from sparsetune.dsee.layer import dsee_branches
+from sparsetune.dsee.layer import dsee_branches, folds_held
 from sparsetune.dsee.support import restrict_support
 from sparsetune.errors import ModelError
 from sparsetune.methods.kind import Companion, UpdateKind
@@ -95,7 +95,8 @@ class TunedModel:
 
         Args:
             device: ``cpu`` or ``cuda``.
-            trains: False = no weight changes in the context, so all copies are made once.
+            trains: False = no weight changes in the context, so all copies are made once, and
+                DSEE's updates are folded into theirs once.
         """
         if device != "cuda":
             yield
@@ -103,7 +104,8 @@ class TunedModel:
         self._copies = WeightCopies(self.model, hold="frozen" if trains else "everything")
         self._copies.attach()
         try:
-            yield
+            with nullcontext() if trains else folds_held(self.model):
+                yield
         finally:
             self._copies.detach()
             self._copies = None

@@ -11,7 +11,7 @@ from unit.tiny import HIDDEN, KINDS, adapted, attach, tiny_batch, tiny_model
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.choice import way_of
 from sparsetune.dsee.folding import Fold, Plan
-from sparsetune.dsee.layer import DseeConfig, dsee_branches, fold_together
+from sparsetune.dsee.layer import DseeConfig, dsee_branches, fold_together, folds_held
 from sparsetune.dsee.merge import merge
 from sparsetune.errors import ModelError
 from sparsetune.pruning.masks import apply_masks_, two_pool_masks
@@ -256,6 +256,30 @@ def test_nothing_is_left_after_a_pass_that_failed():
     with pytest.raises(RuntimeError):
         model(**tiny_batch())
     assert all(layer.folded is None for layer in layers)
+
+
+def test_passes_without_gradients_share_a_fold_where_it_is_held(monkeypatch):
+    model = model_of("bert", "uneven")
+    fold_together(model, "always")
+    with torch.no_grad():
+        expected = model(**tiny_batch()).logits
+    folds, fold = [], Fold.apply
+    monkeypatch.setattr(Fold, "apply", lambda *given: folds.append(1) or fold(*given))
+    with folds_held(model):
+        with torch.inference_mode():
+            assert torch.equal(model(**tiny_batch()).logits, expected)
+        groups = len(folds)
+        with torch.no_grad():
+            assert torch.equal(model(**tiny_batch()).logits, expected)
+        assert len(folds) == groups
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():  # another dtype, another fold
+            model(**tiny_batch())
+        assert len(folds) == 2 * groups
+        model(**tiny_batch(), labels=LABELS).loss.backward()
+        assert len(folds) == 3 * groups
+    with torch.no_grad():
+        next(dsee_branches(model))[1].U.mul_(2.0)
+        assert not torch.equal(model(**tiny_batch()).logits, expected)
 
 
 def test_a_copy_folds_its_own_and_a_merged_model_folds_no_more():
