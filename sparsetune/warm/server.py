@@ -230,23 +230,37 @@ def _signal(fork: _Fork, number: int) -> None:
             os.killpg(fork.process, number)
 
 
+def import_all() -> None:
+    """Import what jobs import, and let transformers make what it makes for the first model."""
+    set_patience()
+    for name in IMPORTED:
+        importlib.import_module(name)
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("bert")  # a thousand regular expressions, for all models
+
+
 def serve(
-    run: Callable[[Sequence[str]], int], descriptor: int, modules: Sequence[str] = IMPORTED
+    run: Callable[[Sequence[str]], int],
+    descriptor: int,
+    *,
+    prepare: Callable[[], None] = import_all,
 ) -> int:
     """Import, then fork a child for every job until the workflow ends.
 
     Args:
         run: what a fork calls with its arguments; returns its exit code.
         descriptor: of the listening socket.
-        modules: what to import first.
+        prepare: imports what jobs need.
 
     Returns:
         Exit code of the warm process itself; forks never return.
     """
     greeting = json.dumps(situation()).encode()  # now, since imports alter the environment
-    set_patience()
-    for name in modules:
-        importlib.import_module(name)
+    prepare()
+    if opened := _devices():
+        _tell(f"imports have opened {opened[0]}, which no fork can use: jobs run cold")
+        return 1
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page that it looks at
     _tell(f"{os.getpid()} has imported everything")
@@ -255,6 +269,13 @@ def serve(
     if job is not None:
         _run(run, job)
     return 0
+
+
+def _devices() -> list[str]:
+    """Files of GPUs that this process has open: a driver that was asked does not survive a fork."""
+    links = [entry.readlink() for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    kinds = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
+    return [str(link) for link in links if str(link).startswith(kinds)]
 
 
 def _run(run: Callable[[Sequence[str]], int], job: Job) -> NoReturn:

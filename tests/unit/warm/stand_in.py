@@ -59,7 +59,7 @@ if __name__ == "__main__":
         case ["workflow", log]:
             workflow(log)
         case ["warm", "--listener", descriptor]:
-            sys.exit(serve(run, int(descriptor), modules=()))
+            sys.exit(serve(run, int(descriptor), prepare=lambda: None))
         case arguments:
             code = hand_over(sys.argv)
             sys.exit(run(arguments) if code is None else code)
