@@ -47,7 +47,7 @@ from sparsetune.evaluation.predict import inference_mode
 from sparsetune.methods.kinds.full import FullUpdate
 from sparsetune.methods.tuned import Structure, TunedModel
 from sparsetune.pruning.structured import remove
-from sparsetune.stages.devices import take_device
+from sparsetune.stages.devices import take_device, visible_devices
 from sparsetune.training.loop import Engine, PhaseJob, run_phase
 from sparsetune.training.plan import make_plan
 from sparsetune.training.step import EagerStep
@@ -390,6 +390,8 @@ def sharing_rows(results, sizes, asked):
     with results.part("sharing"):
         command = [sys.executable, __file__, "--device", asked.device]
         command += ["--worker", str(max(sizes.jobs)), *(["--small"] if asked.small else [])]
+        names = visible_devices()
+        one_device = {"CUDA_VISIBLE_DEVICES": names[0]} if names else {}
         started = time.monotonic()
         with tempfile.TemporaryFile("w+") as complaints, contextlib.ExitStack() as held:
             workers = [
@@ -400,6 +402,7 @@ def sharing_rows(results, sizes, asked):
                         stdout=subprocess.PIPE,
                         stderr=complaints,
                         text=True,
+                        env=os.environ | one_device,
                     )
                 )
                 for _ in range(max(sizes.jobs))
@@ -500,11 +503,11 @@ def main():
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.worker:  # before anything touches CUDA: it takes a slot first
+        work(SMALL if asked.small else MINILM, asked.device, asked.worker)
+        return
     if asked.device == "cuda" and not torch.cuda.is_available():
         print("gpu.py: no CUDA device here; --device cpu --small shows whether it runs")
-        return
-    if asked.worker:
-        work(SMALL if asked.small else MINILM, asked.device, asked.worker)
         return
     sizes = SMALL if asked.small else LARGE
     results = Results(asked.out, asked.device, asked.minutes)

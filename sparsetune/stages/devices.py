@@ -276,9 +276,10 @@ def _torch_has_cuda() -> bool:
 
 
 def _gpu_count() -> int:
-    if _DRIVER.is_dir():
-        return sum(1 for _ in _DRIVER.iterdir())
-    return sum(re.fullmatch(r"nvidia\d+", path.name) is not None for path in _NODES.glob("nvidia*"))
+    """GPUs of the machine; the driver may tell of more than a container was given nodes of."""
+    told = sum(1 for _ in _DRIVER.iterdir()) if _DRIVER.is_dir() else 0
+    nodes = sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in _NODES.glob("nvidia*"))
+    return min(filter(None, (told, nodes)), default=0)
 
 
 def _processor_name() -> str:

@@ -97,16 +97,21 @@ def test_a_variable_that_names_no_devices_is_refused(monkeypatch, given):
         visible_devices()
 
 
-def test_without_the_variable_the_devices_of_the_machine_count(monkeypatch, machine):
+@pytest.mark.parametrize(
+    ("told", "nodes", "found"),
+    # The driver tells of all cards of a machine, also where a container was given some.
+    [(0, 0, []), (0, 2, ["0", "1"]), (3, 0, ["0", "1", "2"]), (8, 1, ["0"])],
+)
+def test_without_the_variable_the_devices_of_the_machine_count(
+    monkeypatch, machine, told, nodes, found
+):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert visible_devices() == []
-    (machine / "nodes").mkdir()
-    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+    for number in range(told):
+        (machine / "driver" / f"0000:{number:02}:00.0").mkdir(parents=True)
+    for name in ("nvidiactl", "nvidia-uvm", *(f"nvidia{number}" for number in range(nodes))):
+        (machine / "nodes").mkdir(exist_ok=True)
         (machine / "nodes" / name).touch()
-    assert visible_devices() == ["0", "1"]
-    for name in ("0000:01:00.0", "0000:02:00.0", "0000:03:00.0"):
-        (machine / "driver" / name).mkdir(parents=True)
-    assert visible_devices() == ["0", "1", "2"]
+    assert visible_devices() == found
 
 
 def test_a_torch_without_cuda_sees_no_device(monkeypatch):
