@@ -5,24 +5,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsetune.api import (
+        ConfigError,
         DseeConfig,
+        MergeReport,
+        ModelError,
+        OnnxReport,
+        SparsetuneError,
+        Ticket,
+        TicketSearch,
+        TrainingError,
         apply_dsee,
         export_onnx,
         load,
         merge,
+        random_ticket,
         save,
+        search_ticket,
+        shrink,
         trainable_parameters,
     )
 
 __version__ = "0.1.0"
 __all__ = [
+    "ConfigError",
     "DseeConfig",
+    "MergeReport",
+    "ModelError",
+    "OnnxReport",
+    "SparsetuneError",
+    "Ticket",
+    "TicketSearch",
+    "TrainingError",
     "__version__",
     "apply_dsee",
     "export_onnx",
     "load",
     "merge",
+    "random_ticket",
     "save",
+    "search_ticket",
+    "shrink",
     "trainable_parameters",
 ]
 
@@ -35,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

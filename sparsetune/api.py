@@ -1,12 +1,12 @@
 """What ``import sparsetune`` offers, for models loaded and trained elsewhere.
 
-Nothing here computes: it puts together ``dsee``, ``pruning`` and ``export``. Folders hold JSON and
-safetensors only.
+Nothing here computes: it puts together ``earlybert``, ``dsee``, ``pruning`` and ``export``. Folders
+hold JSON and safetensors only.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS, check_plain
 from sparsetune.dsee.layer import DseeConfig, apply_dsee, dsee_branches
-from sparsetune.dsee.merge import merge
-from sparsetune.errors import ConfigError, ModelError, refusal
-from sparsetune.export import export_onnx
+from sparsetune.dsee.merge import MergeReport, merge
+from sparsetune.earlybert import ticket as tickets
+from sparsetune.earlybert.search import TicketSearch, refuse_search, search_ticket
+from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel
+from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError, refusal
+from sparsetune.export import OnnxReport, export_onnx
 from sparsetune.pruning.checkpoint import (
     SUPPORT,
     TENSORS,
@@ -33,20 +36,122 @@ from sparsetune.pruning.checkpoint import (
     write_file,
 )
 from sparsetune.pruning.masks import apply_masks_
-from sparsetune.pruning.structured import sizes_of
+from sparsetune.pruning.structured import keep_layers, remove, sizes_of
 from sparsetune.pruning.zeros import check_zeros, zero_masks
 
 __all__ = [
+    "ConfigError",
     "DseeConfig",
+    "MergeReport",
+    "ModelError",
+    "OnnxReport",
+    "SparsetuneError",
+    "Ticket",
+    "TicketSearch",
+    "TrainingError",
     "apply_dsee",
     "export_onnx",
     "load",
     "merge",
+    "random_ticket",
     "save",
+    "search_ticket",
+    "shrink",
     "trainable_parameters",
 ]
 
+M = TypeVar("M", bound=nn.Module)
 _UNATTACHED = ("full", "bitfit")  # updates of a run that change weights and attach nothing
+
+
+def random_ticket(
+    model: nn.Module, *, heads: float = 1 / 3, neurons: float = 0.4, seed: int = 0
+) -> Ticket:
+    """Draw a ticket of the size of a searched one at random: the control beside it.
+
+    Args:
+        model: of a known architecture, nothing removed yet; only its sizes are looked at.
+        heads: fraction of the heads dropped in every layer, in [0, 1).
+        neurons: fraction of the neurons dropped over all layers, in [0, 1).
+        seed: of the draw, 0 or more.
+
+    Raises:
+        ConfigError: a fraction or the seed is out of range.
+        ModelError: layers of different sizes, or one that would be emptied.
+
+    Source:
+        Chen et al. 2021, arXiv:2101.00063: its random baseline.
+    Differs:
+        See ``earlybert.ticket.random_ticket``.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertModel
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=10, **sizes))
+        >>> random_ticket(model, heads=0.5)
+        Ticket(heads [1] of 2, neurons [6] of 10, origin random)
+    """
+    if seed < 0:
+        raise ConfigError(f"random_ticket: seed: received {seed}; allowed: 0 or more")
+    sizes = sizes_of(model)
+    for name, counts in (("heads", sizes.heads), ("neurons", sizes.ffn_width)):
+        if len(set(counts)) > 1:
+            raise ModelError(f"random_ticket: {name}: received {counts}; needed: one for all")
+    return tickets.random_ticket(
+        (sizes.layers, sizes.heads[0], sizes.ffn_width[0]),
+        DrawConfig(head_ratio=heads, neuron_ratio=neurons),
+        label=TicketLabel(seed=seed),
+    )
+
+
+def shrink(model: M, ticket: Ticket) -> M:
+    """Remove every head, neuron and layer that a ticket does not keep, for real, in place.
+
+    What is kept stays bit for bit, and so do the embeddings and the task head. Optimizers made
+    before hold the old weights: make them afterwards.
+
+    Args:
+        model: of the sizes that the ticket was drawn for, before updates are attached.
+        ticket: from a search, from ``random_ticket`` or from a file.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: ``ticket`` is something else than a ``Ticket``.
+        ModelError: other sizes, or something is attached; nothing is changed then.
+
+    Source:
+        Chen et al. 2021, arXiv:2101.00063 section 3.2.
+    Differs:
+        See ``pruning.structured.remove``.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertModel
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=10, **sizes))
+        >>> small = shrink(model, random_ticket(model, heads=0.5, neurons=0.4))
+        >>> small.encoder.layer[0].intermediate
+        BertIntermediate(
+          (dense): Linear(in_features=8, out_features=6, bias=True)
+          (intermediate_act_fn): GELUActivation()
+        )
+    """
+    if not isinstance(ticket, Ticket):
+        kind = type(ticket).__name__
+        raise ConfigError(f"ticket: received a {kind}; allowed: a sparsetune.Ticket")
+    refuse_search(model, "shrink")
+    ticket.check_fits(model)
+    anatomy = Anatomy.of(model)
+    for site in anatomy.sites():
+        check_plain(site)
+    reason = ticket.kept_layers is not None and anatomy.family.keeps_layers(model.config)
+    if reason:
+        raise ModelError(reason)
+    remove(model, ticket.kept_heads, ticket.kept_neurons)
+    if ticket.kept_layers is not None:
+        keep_layers(model, ticket.kept_layers)
+    return model
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, int]:
@@ -82,6 +187,7 @@ def save(model: nn.Module, folder: Path | str) -> None:
             zero any more; nothing is written then.
     """
     folder = Path(folder)
+    refuse_search(model, "save")
     branches = [branch for _, branch in dsee_branches(model)]
     if not branches:
         save_whole(model, folder)

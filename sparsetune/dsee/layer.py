@@ -315,8 +315,9 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
         raise ConfigError(f"config: received a {kind}, allowed: a sparsetune.DseeConfig")
     anatomy = Anatomy.of(model)
     sites = list(anatomy.sites([name for name in PROJECTIONS if name in config.targets]))
-    for site in sites:  # before the choice, which may take minutes
+    for site in anatomy.sites():  # before the choice, which may take minutes
         check_plain(site)
+    for site in sites:
         _check_sizes(site, config)
     supports = _supports(model, config, sites)
     model.requires_grad_(False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.architectures.base import Site
+from sparsetune.architectures.base import Site, check_plain
 from sparsetune.errors import ModelError
 
 
@@ -54,6 +54,8 @@ class Gates(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         anatomy = Anatomy.of(model)
+        for site in anatomy.sites():
+            check_plain(site)
         layers = range(anatomy.layers)
         head_counts = {anatomy.heads(layer) for layer in layers}
         widths = {anatomy.ffn_width(layer) for layer in layers}

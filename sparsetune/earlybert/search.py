@@ -1,16 +1,21 @@
-"""EarlyBERT's search as an object that any training loop can drive.
+"""EarlyBERT's search: an object that any training loop can drive, and a loop of our own.
 
 search = TicketSearch(model)                  # before the optimizer: its coefficients train too
 for batch in batches:
-(model(**batch).loss + search.penalty()).backward()
-optimizer.step(); optimizer.zero_grad()
-if search.step():                         # the masks have converged
-break
-ticket = search.ticket()
+    (model(**batch).loss + search.penalty()).backward()
+    optimizer.step(); optimizer.zero_grad()
+    if search.step():                         # the masks have converged
+        break
 search.detach()
+ticket = search.ticket()
 """
 
-from collections.abc import Mapping
+import copy
+import logging
+import types
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import replace
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -19,22 +24,43 @@ from torch import Tensor, nn
 from sparsetune.earlybert.convergence import ConvergenceWatch
 from sparsetune.earlybert.gates import Gates
 from sparsetune.earlybert.ticket import DrawConfig, SearchEnd, Ticket, TicketLabel, draw_ticket
-from sparsetune.errors import ModelError
+from sparsetune.errors import ConfigError, ModelError, TrainingError, shown
+from sparsetune.randomness import derive
 
-_GATES = "early_gates"
+_log = logging.getLogger(__name__)
+_GATES, _SAVE = "early_gates", "save_pretrained"
+_MOST_NORM = 1.0  # of a gradient, as in the catalogue's searches
 _STEPS, _HEADS, _NEURONS = "history/steps", "history/heads", "history/neurons"
 
 
 class TicketSearch:
     """Coefficients on heads and neurons, their penalty, and when their masks have converged.
 
-    All weights and coefficients of the model train; the model is of no use as such afterwards:
-    the ticket is for the weights that it began from.
+    All weights and coefficients of the model train until ``detach``. The ticket is for the weights
+    that the model began from: draw it, load them again, and ``shrink`` those. While the search is
+    attached the model cannot be saved, and nothing else can be attached to it.
 
     Attributes:
         gates: the coefficients; a submodule of the model, so that its optimizer sees them.
         points: at each check the steps made, and copies of the coefficients.
         watch: how far the masks moved from check to check; None if they are not drawn.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertForSequenceClassification
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertForSequenceClassification(
+        ...     BertConfig(vocab_size=9, intermediate_size=10, **sizes)
+        ... )
+        >>> search = TicketSearch(model)
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        >>> batch = {"input_ids": torch.tensor([[1, 2], [3, 4]]), "labels": torch.tensor([0, 1])}
+        >>> (model(**batch).loss + search.penalty()).backward()
+        >>> optimizer.step()
+        >>> search.step()
+        False
+        >>> search.detach()
+        >>> [len(kept) for kept in search.ticket(heads=0.5, neurons=0.4).kept_neurons]
+        [6]
 
     Source:
         Chen et al. 2021, arXiv:2101.00063 section 3.
@@ -50,7 +76,7 @@ class TicketSearch:
         *,
         penalties: tuple[float, float] = (1e-4, 1e-4),
         draw: DrawConfig | None = DrawConfig(),  # noqa: B008 (frozen)
-        every: int = 1,
+        every: int = 10,
         last: int | None = None,
         window: int = 5,
         epsilon: float = 0.1,
@@ -61,21 +87,28 @@ class TicketSearch:
             model: of a known architecture, dense, with its head; changed in place.
             penalties: weights of the sums of the heads' and of the neurons' coefficients.
             draw: how masks are drawn at each check; None = they are not.
-            every: optimizer steps from one check to the next.
+            every: optimizer steps from one check to the next; one step moves a mask too little
+                to say anything.
             last: a step that is checked in any case.
             window: checks that must agree, see ``ConvergenceWatch``.
             epsilon: how far they may differ, relative to chance.
 
         Raises:
-            ModelError: layers of different sizes, or an architecture that is not known.
+            ModelError: layers of different sizes, an architecture that is not known, or something
+                is attached already: another search, an update.
             ConfigError: a window or epsilon out of range.
         """
         self._watch = (draw, window, epsilon)
         self.watch = self._new_watch()
-        model.requires_grad_(True)
-        self._model = model
+        refuse_search(model, "TicketSearch")
         self.gates = Gates(model)
+        self._model = model
+        self._trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        self._saved = vars(model).get(_SAVE)
+        model.requires_grad_(True)
         model.add_module(_GATES, self.gates)
+        if hasattr(model, _SAVE):
+            setattr(model, _SAVE, types.MethodType(_refuse_to_save, model))
         self._penalties, self._every, self._last = penalties, every, last
         self._draw = draw
         self._steps = 0
@@ -118,22 +151,32 @@ class TicketSearch:
         self,
         draw: DrawConfig | None = None,
         *,
+        heads: float | None = None,
+        neurons: float | None = None,
         label: TicketLabel = TicketLabel(),  # noqa: B008 (frozen)
         end: SearchEnd | None = None,
     ) -> Ticket:
-        """Draw the ticket from the coefficients as they are now.
+        """Draw the ticket from the coefficients as they are now, or were at ``detach``.
 
         Args:
             draw: how; None = as at the checks.
+            heads: fraction of the heads dropped, in [0, 1); None = as ``draw`` says.
+            neurons: fraction of the neurons dropped, in [0, 1); likewise.
             label: whose ticket.
             end: how the search ended, for the ticket's file.
 
         Raises:
+            ConfigError: a fraction out of range.
             ModelError: a coefficient is NaN, a layer would be emptied, or nothing says how to draw.
         """
         draw = draw or self._draw
         if draw is None:
             raise ModelError("ticket: the search draws no masks; needed: a DrawConfig")
+        draw = replace(
+            draw,
+            head_ratio=draw.head_ratio if heads is None else heads,
+            neuron_ratio=draw.neuron_ratio if neurons is None else neurons,
+        )
         return draw_ticket(*self.gates.snapshot(), draw, label=label, search=end)
 
     def state(self) -> dict[str, Tensor]:
@@ -159,10 +202,196 @@ class TicketSearch:
                 self.watch.show(*point)
 
     def detach(self) -> None:
-        """Take the coefficients off the model."""
+        """Take the coefficients off the model; calling it again does nothing.
+
+        The weights keep what they learned; what was frozen before the search is frozen again.
+        """
+        if getattr(self._model, _GATES, None) is not self.gates:
+            return
         self.gates.detach_hooks()
         delattr(self._model, _GATES)
+        for parameter, trained in self._trained:
+            parameter.requires_grad_(trained)
+        vars(self._model).pop(_SAVE, None)
+        if self._saved is not None:
+            setattr(self._model, _SAVE, self._saved)
 
     def _new_watch(self) -> ConvergenceWatch | None:
         draw, window, epsilon = self._watch
         return None if draw is None else ConvergenceWatch(draw, window=window, epsilon=epsilon)
+
+
+def search_ticket(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    heads: float = 1 / 3,
+    neurons: float = 0.4,
+    stop: Literal["settled"] | int = "settled",
+    learning_rate: float = 2e-5,
+    penalty: float = 1e-4,
+    every: int = 10,
+    seed: int = 0,
+) -> Ticket:
+    """Find which heads and neurons of a model matter for a task, in a short training of a copy.
+
+    The copy trains by AdamW at a constant rate, weights and coefficients alike, for one pass over
+    the batches at most. The given model, and the global generators, are left as they were, so that
+    ``shrink`` and the real training begin from its weights.
+
+    Args:
+        model: of a known architecture, dense, with its head.
+        batches: each by the names of the model's arguments, with its labels; any device, any
+            iterable, such as a ``DataLoader``. What draws from torch's global generator while it
+            is iterated, such as shuffling, draws from ``seed``.
+        heads: fraction of the heads dropped in every layer, in [0, 1).
+        neurons: fraction of the neurons dropped over all layers, in [0, 1).
+        stop: ``settled``: when the masks have stopped moving, at the latest with the batches
+            (``ticket.search.settled_step`` is None then); or a number of batches, 1 or more.
+        learning_rate: of AdamW, above 0.
+        penalty: weight of the sums of absolute coefficients, 0 or more.
+        every: batches from one look at the masks to the next, 1 or more.
+        seed: of dropout and of what ``batches`` draws; the same seed and the same batches give the
+            same ticket on the same machine.
+
+    Returns:
+        The ticket; ``ticket.search`` says where the search ended.
+
+    Raises:
+        ConfigError: an argument out of range.
+        ModelError: something is attached to the model, it gives no loss, or the batches end
+            before ``stop``.
+        TrainingError: the loss became NaN or infinite.
+
+    Source:
+        Chen et al. 2021, arXiv:2101.00063 sections 3.1 and 4: ratios, penalty, rate.
+    Differs:
+        A constant rate instead of the schedule of a whole training; the stopping rule is You et
+        al.'s (arXiv:1909.11957), see ``ConvergenceWatch``.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertForSequenceClassification
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertForSequenceClassification(
+        ...     BertConfig(vocab_size=9, intermediate_size=10, **sizes)
+        ... )
+        >>> batch = {"input_ids": torch.tensor([[1, 2], [3, 4]]), "labels": torch.tensor([0, 1])}
+        >>> ticket = search_ticket(model, [batch] * 3, heads=0.5, stop=3)
+        >>> ticket
+        Ticket(heads [1] of 2, neurons [6] of 10, origin search)
+    """
+    last = _last_step(stop, batches)
+    for name, value, fine in (
+        ("learning_rate", learning_rate, learning_rate > 0),
+        ("penalty", penalty, penalty >= 0),
+        ("every", every, every >= 1),
+        ("seed", seed, seed >= 0),
+    ):
+        if not fine:
+            allowed = {"learning_rate": "above 0", "every": "1 or more"}.get(name, "0 or more")
+            raise ConfigError(f"search_ticket: {name}: received {value}; allowed: {allowed}")
+    draw = DrawConfig(head_ratio=heads, neuron_ratio=neurons)
+    refuse_search(model, "search_ticket")
+    copied = copy.deepcopy(model).train()
+    device = next(copied.parameters()).device
+    search = TicketSearch(copied, penalties=(penalty, penalty), draw=draw, every=every, last=last)
+    optimizer = torch.optim.AdamW(copied.parameters(), lr=learning_rate, weight_decay=0.0)
+    steps = 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(seed, "search"))
+        for batch in batches:
+            loss = _loss(copied(**_moved(batch, device)))
+            if not torch.isfinite(loss):
+                raise TrainingError(f"search_ticket: batch {steps}: the loss is {loss.item()}")
+            (loss + search.penalty()).backward()
+            nn.utils.clip_grad_norm_(copied.parameters(), _MOST_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+            steps += 1
+            if (search.step() and last is None) or steps == last:
+                break
+    if steps == 0 or (last is not None and steps < last):
+        raise ModelError(
+            f"search_ticket: batches: received {steps}; needed: {1 if last is None else last}"
+        )
+    if last is None and not search.converged:
+        _log.warning(
+            "the masks have not settled in %d batches; the ticket is drawn as they are", steps
+        )
+    return search.ticket(label=TicketLabel(seed=seed), end=_end(search, steps, last))
+
+
+def refuse_search(model: nn.Module, where: str) -> None:
+    """Refuse a model to which a ticket search is attached.
+
+    Args:
+        model: any.
+        where: what cannot be done meanwhile, for the message.
+
+    Raises:
+        ModelError: one is.
+    """
+    if isinstance(getattr(model, _GATES, None), Gates):
+        raise ModelError(
+            f"{where}: a ticket search is attached to this {type(model).__name__}; "
+            "needed: its detach() first"
+        )
+
+
+def _refuse_to_save(model: nn.Module, *_: object, **__: object) -> NoReturn:
+    raise ModelError(
+        f"save_pretrained: a ticket search is attached to this {type(model).__name__}, which no "
+        "saved folder can give back; needed: its detach() first (Trainer: save_strategy='no')"
+    )
+
+
+def _last_step(stop: object, batches: object) -> int | None:
+    if stop == "settled":
+        return None
+    if type(stop) is not int or stop < 1:
+        raise ConfigError(
+            f"search_ticket: stop: received {shown(stop)}; allowed: 'settled', or a whole number "
+            "of batches, 1 or more"
+        )
+    if isinstance(batches, Sized) and len(batches) < stop:
+        raise ConfigError(
+            f"search_ticket: stop: received {stop}; allowed: up to the {len(batches)} batches"
+        )
+    return stop
+
+
+def _moved(batch: object, device: torch.device) -> dict[str, Tensor]:
+    if not isinstance(batch, Mapping):
+        raise ModelError(
+            f"search_ticket: batches: received a {type(batch).__name__}; needed: tensors by name"
+        )
+    for name, value in batch.items():
+        if not isinstance(value, Tensor):
+            raise ModelError(
+                f"search_ticket: batches: {name}: received {shown(value)}; needed: a tensor"
+            )
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def _loss(output: Any) -> Tensor:
+    """The loss that a model of transformers gives, whatever form its output has."""
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if not isinstance(loss, Tensor) or loss.dim() != 0:
+        raise ModelError(
+            "search_ticket: the model gives no loss; needed: labels in every batch, and a model "
+            "with a task head"
+        )
+    return loss
+
+
+def _end(search: TicketSearch, steps: int, last: int | None) -> SearchEnd:
+    watch = search.watch
+    check = watch.checks[-1] if watch and watch.checks else None
+    return SearchEnd(
+        steps=steps,
+        rule="settled" if last is None else "fixed",
+        fixed_step=last,
+        settled_step=watch.converged_step if watch else None,
+        head_distance=check.head_distance if check else None,
+        neuron_distance=check.neuron_distance if check else None,
+    )

@@ -152,7 +152,7 @@ class SearchEnd(BaseModel):
     Attributes:
         steps: optimizer steps made.
         rule: ``fixed`` or ``settled``: what the search waited for.
-        fixed_step: where the fixed rule stops.
+        fixed_step: where the fixed rule stops; None = the search had none.
         settled_step: where the masks converged; None = not up to here.
         head_distance: largest distance of the final mask to the window's older ones, relative to
             chance; None if the window was not yet full.
@@ -163,7 +163,7 @@ class SearchEnd(BaseModel):
 
     steps: int
     rule: str
-    fixed_step: int
+    fixed_step: int | None
     settled_step: int | None
     head_distance: float | None
     neuron_distance: float | None
@@ -173,9 +173,9 @@ class Ticket(BaseModel):
     """Heads and neurons to keep in each layer, and which layers.
 
     Attributes:
-        backbone: backbone id.
-        task: task id.
-        recipe: ticket recipe id.
+        backbone: backbone id; empty = not told.
+        task: task id; likewise.
+        recipe: ticket recipe id; likewise.
         seed: of the search or of the random draw.
         heads: heads of every layer before removal.
         neurons: neurons of every layer before removal.
@@ -186,14 +186,18 @@ class Ticket(BaseModel):
         kept_layers: layer numbers, strictly increasing, at least one; None = all.
         neuron_multiple: what the neurons kept in a layer were rounded to; 1 = as drawn.
         search: how the search ended; None without one.
+
+    Example:
+        >>> Ticket(heads=4, neurons=3, kept_heads=((0, 2),), kept_neurons=((1,),), origin="random")
+        Ticket(heads [2] of 4, neurons [1] of 3, origin random)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    backbone: str
-    task: str
-    recipe: str
-    seed: int
+    backbone: str = ""
+    task: str = ""
+    recipe: str = ""
+    seed: int = 0
     heads: int
     neurons: int
     kept_heads: Indices
@@ -230,27 +234,46 @@ class Ticket(BaseModel):
         for layer in range(anatomy.layers):
             theirs = (anatomy.layers, anatomy.heads(layer), anatomy.ffn_width(layer))
             if mine != theirs:
+                label = "/".join(part for part in (self.backbone, self.task, self.recipe) if part)
                 raise ModelError(
-                    f"ticket {self.backbone}/{self.task}/{self.recipe} is for {mine[0]} layers of "
-                    f"{mine[1]} heads and {mine[2]} neurons; layer {layer} of the model has "
-                    f"{theirs[1]} heads and {theirs[2]} neurons, in {theirs[0]} layers"
+                    f"ticket{label and ' ' + label} is for {mine[0]} layers of {mine[1]} heads "
+                    f"and {mine[2]} neurons; layer {layer} of the model has {theirs[1]} heads and "
+                    f"{theirs[2]} neurons, in {theirs[0]} layers"
                 )
 
     def masks(self) -> tuple[Tensor, Tensor]:
         """Show the ticket as masks: bool ``(L, heads)`` and ``(L, neurons)``, True = kept."""
         return _mask(self.kept_heads, self.heads), _mask(self.kept_neurons, self.neurons)
 
-    def save(self, path: Path) -> None:
-        """Write the ticket as JSON, whole or not at all; the file's folder is made."""
-        write_text_atomically(path, self.model_dump_json() + "\n")
+    def __repr__(self) -> str:
+        """Tell sizes, not numbers."""
+        layers = self.kept_layers
+        kept = [[len(row) for row in rows] for rows in (self.kept_heads, self.kept_neurons)]
+        of_layers = "" if layers is None else f"layers {len(layers)} of {len(self.kept_heads)}, "
+        return (
+            f"Ticket({of_layers}heads {kept[0]} of {self.heads}, neurons {kept[1]} of "
+            f"{self.neurons}, origin {self.origin})"
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write the ticket as JSON, whole or not at all; the file's folder is made.
+
+        Args:
+            path: of the file.
+        """
+        write_text_atomically(Path(path), self.model_dump_json() + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> "Ticket":
+    def load(cls, path: Path | str) -> "Ticket":
         """Read a ticket that ``save`` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             ModelError: if the file is missing or is no valid ticket; names the file.
         """
+        path = Path(path)
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:

@@ -16,7 +16,9 @@ HALF = DrawConfig(0.5, 0.4)
 def searched(kind="bert", steps=6, *, after=lambda search: None, **options):
     """A plain loop: loss and penalty, backward, step; stops by itself when masks converge."""
     model = tiny_model(kind)
-    search = TicketSearch(model, **{"draw": HALF, "window": 3, "epsilon": 0.0, **options})
+    search = TicketSearch(
+        model, **{"draw": HALF, "window": 3, "epsilon": 0.0, "every": 1, **options}
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for _ in range(steps):
         (model(**tiny_batch(), labels=LABELS).loss + search.penalty()).backward()
@@ -72,7 +74,7 @@ def test_the_penalty_moves_coefficients_that_the_loss_leaves_alone():
 def test_a_search_goes_on_from_its_state():
     whole, _ = searched(steps=6, epsilon=9.0)
     begun, _ = searched(steps=2, epsilon=9.0)
-    again = TicketSearch(tiny_model("bert"), draw=HALF, window=3, epsilon=9.0)
+    again = TicketSearch(tiny_model("bert"), draw=HALF, window=3, epsilon=9.0, every=1)
     again.load_state({**begun.state(), "other": torch.zeros(1)})
     assert again.watch.checks == begun.watch.checks
     for point in whole.points[2:]:
