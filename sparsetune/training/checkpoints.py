@@ -1,7 +1,7 @@
 """Checkpoints of a training phase: one safetensors file, replaced as a whole.
 
 It holds what is trained, not the frozen backbone, the optimizer's state and the generators'; its
-metadata hold what is not a tensor, as JSON. There is no pickle.
+metadata hold what is not a tensor, as JSON. Nothing is pickled.
 """
 
 import json
