@@ -9,6 +9,7 @@ import ctypes
 import gc
 import importlib
 import json
+import logging
 import os
 import select
 import shutil
@@ -17,6 +18,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -283,6 +285,7 @@ def _run(run: Callable[[Sequence[str]], int], job: Job) -> NoReturn:
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()  # each process its own, as where each imports it; ``random`` does so
     code, interrupted = 1, False
+    _forget_exits()
     try:
         job.take_over()
         code = run(job.argv[1:])
@@ -291,7 +294,7 @@ def _run(run: Callable[[Sequence[str]], int], job: Job) -> NoReturn:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
         interrupted = isinstance(error, KeyboardInterrupt)
-    # As multiprocessing ends a fork, and with what libraries have asked for.
+    # As multiprocessing ends a fork, since Python 3.13.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -301,6 +304,18 @@ def _run(run: Callable[[Sequence[str]], int], job: Job) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(code & 0xFF)
+
+
+def _forget_exits() -> None:
+    """Leave to the warm process what its imports have asked to be done at its end.
+
+    A fork that took apart what others still use would do harm, and torch's 180 requests take 0.1 s.
+    """
+    atexit._clear()
+    atexit.register(logging.shutdown)
+    for request in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        request.atexit = False
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined] # again, if used
 
 
 def _code_of(error: SystemExit) -> int:

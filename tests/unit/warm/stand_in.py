@@ -8,14 +8,24 @@
 A job prints one line of JSON that tells where it runs, and reads one line before it goes on.
 """
 
+import atexit
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from sparsetune.warm.client import hand_over
 from sparsetune.warm.launch import as_of_jobs, launch
 from sparsetune.warm.server import serve
+
+KEPT = []  # to the end of the process
+
+
+def prepare():
+    """Stands in for imports: one makes a folder and asks for something at the end."""
+    KEPT.append(tempfile.TemporaryDirectory())
+    atexit.register(sys.stdout.write, "not a job's\n")
 
 
 def run(arguments):
@@ -40,6 +50,10 @@ def run(arguments):
             raise ValueError(text)
         case ["buffered", text]:
             sys.stdout.write(f"{text}\n")
+        case ["temporary"]:
+            KEPT.insert(0, tempfile.TemporaryDirectory())
+            atexit.register(sys.stdout.write, "own\n")
+            sys.stdout.write(f"{KEPT[0].name}\n")
         case ["child"]:
             if os.fork() == 0:
                 sys.stdin.readline()  # goes on when the job does not
@@ -59,7 +73,7 @@ if __name__ == "__main__":
         case ["workflow", log]:
             workflow(log)
         case ["warm", "--listener", descriptor]:
-            sys.exit(serve(run, int(descriptor), prepare=lambda: None))
+            sys.exit(serve(run, int(descriptor), prepare=prepare))
         case arguments:
             code = hand_over(sys.argv)
             sys.exit(run(arguments) if code is None else code)

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from unit.warm.conftest import Workflow
@@ -47,6 +48,16 @@ def test_fork_ends_as_the_job_would(workflow, words, code, output, error):
         found = job.finish(words)
         assert found[:2] == (code, output)
         assert error in found[2]
+
+
+def test_fork_cleans_up_after_itself_and_only_that(workflow):
+    job = workflow.start("evaluate")
+    code, output, _ = job.finish("temporary")
+    folder, *rest = output.splitlines()
+    assert (code, rest) == (0, ["own"])
+    assert not Path(folder).exists()
+    left = [path for path in Path(folder).parent.iterdir() if path.name.startswith("tmp")]
+    assert len(left) == 1  # the warm process's
 
 
 def test_jobs_run_side_by_side(workflow):
