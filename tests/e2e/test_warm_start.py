@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import select
 import shutil
 import signal
 import subprocess
@@ -66,18 +68,55 @@ def test_cold_jobs_leave_the_same_bytes(project, warm, monkeypatch):
     assert outcome(project) == warm
 
 
-def test_killed_warm_process_costs_no_job(project, warm):
-    shutil.rmtree(project.folder / RUNS)
+@pytest.fixture
+def training(project, warm):
+    """A running workflow, in a group of its own, whose training jobs are forks."""
+    shutil.rmtree(project.folder / RUNS, ignore_errors=True)
     (project.folder / "logs" / "warm.log").unlink(missing_ok=True)
     process = subprocess.Popen(
         ["snakemake", "--cores", "2", *TARGETS], cwd=project.folder, env=project.environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while " is tune --run" not in log_of(project) and time.monotonic() < deadline:
         time.sleep(0.01)
-    server = int(log_of(project).split()[1])
-    os.kill(server, signal.SIGKILL)
+    assert " is tune --run" in log_of(project)
+    return process
+
+
+def processes_of(project):
+    """Numbers that the log names: the warm process, then its forks."""
+    told = re.findall(r"^\S+ (\d+) (?:is|has)", log_of(project), re.MULTILINE)
+    return [int(number) for number in told]
+
+
+def wait_for_end(number):
+    try:
+        watched = os.pidfd_open(number)
+    except ProcessLookupError:
+        return
+    select.select([watched], [], [])
+    os.close(watched)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_snakemake_takes_everything_along_and_goes_on_later(project, warm, training, number):
+    if number == signal.SIGINT:
+        os.killpg(training.pid, number)  # as a terminal does
+    else:
+        os.kill(training.pid, number)
+    training.communicate(timeout=60)  # to the end of everything that holds its output
+    for process in processes_of(project):
+        wait_for_end(process)
+    assert project.snakemake("--unlock").returncode == 0
+    done = project.snakemake(*TARGETS)
+    assert done.returncode == 0, done.stdout
+    assert outcome(project) == warm
+
+
+def test_killed_warm_process_costs_no_job(project, warm, training):
+    process = training
+    os.kill(processes_of(project)[0], signal.SIGKILL)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     logs = [path.read_text() for path in (project.folder / "logs/small/tune").rglob("*.log")]
