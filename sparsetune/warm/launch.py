@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparsetune.errors import ConfigError
@@ -50,32 +50,46 @@ def launch(threads: Sequence[int], *, log: Path) -> bool:
         log: where it tells what goes wrong.
 
     Returns:
-        Whether it was started: not for so few jobs, nor without the ``sparsetune`` command.
+        Whether it was started: not for so few jobs, nor without the ``sparsetune`` command, nor
+        where it cannot be, which is told.
     """
     command = shutil.which("sparsetune")
     if len(threads) < FEWEST_JOBS or command is None:
         return False
-    _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=_prefix()))  # only this user may enter
     ((count, _),) = Counter(threads).most_common(1)
+    folder = None
+    try:
+        _sweep()
+        folder = Path(tempfile.mkdtemp(prefix=_prefix()))  # only this user may enter
+        process = _started(command, folder, log, as_of_jobs(count))
+    except OSError as error:  # a full disk, or a folder whose name is too long for a socket
+        sys.stderr.write(f"sparsetune: no warm starts: {error}\n")
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        return False
+    os.environ[VARIABLE] = str(folder / "socket")
+    atexit.register(_end, process, folder)
+    return True
+
+
+def _started(
+    command: str, folder: Path, log: Path, changes: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, log.open("w") as told:
         listener.bind(str(folder / "new"))
         listener.listen(socket.SOMAXCONN)
         # There under its name only once it listens, or somebody might sweep it away.
         (folder / "new").rename(folder / "socket")
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [command, "warm", "--listener", str(listener.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=told,
             pass_fds=[listener.fileno()],
-            env={**os.environ, **as_of_jobs(count)},
+            env={**os.environ, **changes},
             start_new_session=True,  # a terminal's Ctrl-C is for the jobs
         )
-    os.environ[VARIABLE] = str(folder / "socket")
-    atexit.register(_end, process, folder)
-    return True
 
 
 def as_of_jobs(threads: int) -> dict[str, str]:
@@ -84,7 +98,7 @@ def as_of_jobs(threads: int) -> dict[str, str]:
     return dict.fromkeys(_THREADS, str(threads)) | temporary
 
 
-def _end(process: subprocess.Popen, folder: Path) -> None:
+def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
     if process.stdin:
         process.stdin.close()
     try:

@@ -38,6 +38,19 @@ def test_without_the_command_there_is_no_warm_process(tmp_path, monkeypatch):
     assert not launch([1, 1, 1], log=tmp_path / "warm.log")
 
 
+def test_where_a_socket_cannot_be_jobs_start_cold(tmp_path, monkeypatch, capsys):
+    command = tmp_path / "sparsetune"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    assert not launch([1, 1, 1], log=tmp_path / "warm.log")
+    assert "no warm starts: AF_UNIX path too long" in capsys.readouterr().err
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.slow
 def test_imports_touch_no_device_and_start_no_threads_of_python():
     code = (
