@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.errors import ConfigError, ModelError
+from sparsetune.errors import ConfigError, ModelError, first_line
 from sparsetune.randomness import derive
 from sparsetune.records import replacing
 
@@ -23,6 +23,7 @@ from sparsetune.records import replacing
 MOST_BYTES = 2**31 - 2**24
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _OUTPUTS = ("logits", "start_logits", "end_logits")
+_HIDDEN = "last_hidden_state"  # of a bare model
 _BATCH, _LENGTH = 2, 8
 # Rounding of float32 in another order, relative to the largest output (at least 1).
 _TOLERANCE = 1e-4
@@ -82,15 +83,20 @@ def export_onnx(model: nn.Module, path: Path | str) -> OnnxReport:
         Names of inputs and outputs, size, and the largest difference found.
 
     Raises:
-        ConfigError: a package of the extra is not installed.
-        ModelError: another architecture or dtype, weights of 2 GiB or more, an operator that
-            ONNX does not know, or a file that computes something else.
+        ConfigError: a package of the extra is not installed, or ``path`` is a folder.
+        ModelError: another architecture, dtype or form of input or output, weights of 2 GiB or
+            more, an operator that ONNX does not know, or a file that computes something else.
 
     Differs:
         Rows that are padding throughout are left undefined: attention over nothing is uniform in
         one runtime and zero in another.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ConfigError(
+            f"export: path: received {path}, a folder; allowed: a file, such as "
+            f"{path / 'model.onnx'}"
+        )
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -100,14 +106,35 @@ def export_onnx(model: nn.Module, path: Path | str) -> OnnxReport:
     _check_exportable(model)
     with _evaluating(model):
         samples = [_sample(model, _BATCH, _LENGTH), _sample(model, _BATCH + 1, _LENGTH - 3)]
-        found = model(**samples[0]).keys()
-        outputs = tuple(name for name in _OUTPUTS if name in found) or ("last_hidden_state",)
+        outputs = _outputs(model, samples[0])
         wrapped = _TensorsOnly(model, outputs)
         program = _traced(wrapped, samples[0])
         with replacing(path) as partial:
             program.save(partial, external_data=False)
             difference = max(_difference(partial, wrapped, sample) for sample in samples)
     return OnnxReport(tuple(samples[0]), outputs, path.stat().st_size, difference)
+
+
+def _outputs(model: nn.Module, sample: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names of what a model gives for ids of shape (batch, length)."""
+    kind = type(model).__name__
+    try:
+        found = model(**sample)
+    except Exception as error:  # of any kind, by whatever the model does with its input
+        raise ModelError(
+            f"export: {kind}: cannot compute from ids of shape (batch, length): {first_line(error)}"
+        ) from error
+    if not isinstance(found, Mapping):
+        raise ModelError(
+            f"export: {kind}: gives a {type(found).__name__}; needed: outputs by name "
+            "(config.return_dict)"
+        )
+    outputs = tuple(name for name in _OUTPUTS if name in found)
+    outputs = outputs or tuple(name for name in (_HIDDEN,) if name in found)
+    if not outputs:
+        allowed = ", ".join((*_OUTPUTS, _HIDDEN))
+        raise ModelError(f"export: {kind}: gives {', '.join(found)}; allowed: {allowed}")
+    return outputs
 
 
 def _check_exportable(model: nn.Module) -> None:
