@@ -1,32 +1,36 @@
 """What ``import sparsetune`` offers, for models loaded and trained elsewhere.
 
-Nothing here computes: it puts together ``earlybert``, ``dsee``, ``pruning`` and ``export``. Folders
-hold JSON and safetensors only.
+Nothing here computes: it puts together ``earlybert``, ``dsee``, ``pruning``, ``counting`` and
+``export``. Folders hold JSON and safetensors only.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS, check_plain
-from sparsetune.dsee.layer import DseeConfig, apply_dsee, dsee_branches
-from sparsetune.dsee.merge import MergeReport, merge
+from sparsetune.counting import Summary, summary
+from sparsetune.dsee import layer as dsee
+from sparsetune.dsee.layer import DseeConfig, dsee_branches
+from sparsetune.dsee.merge import MergeReport, detach, disabled, merge
 from sparsetune.earlybert import ticket as tickets
 from sparsetune.earlybert.search import TicketSearch, refuse_search, search_ticket
 from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel
 from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError, refusal
 from sparsetune.export import OnnxReport, export_onnx
 from sparsetune.pruning.checkpoint import (
+    CONFIG,
     SUPPORT,
     TENSORS,
     Manifest,
     base_of,
     check_base,
     check_tensors,
+    foreign_config,
     load_whole,
     masks_of,
     packed,
@@ -36,8 +40,10 @@ from sparsetune.pruning.checkpoint import (
     write_file,
 )
 from sparsetune.pruning.masks import apply_masks_
+from sparsetune.pruning.prune import prune
 from sparsetune.pruning.structured import keep_layers, remove, sizes_of
-from sparsetune.pruning.zeros import check_zeros, zero_masks
+from sparsetune.pruning.zeros import check_zeros, has_kept_zeros, zero_masks
+from sparsetune.records import write_json
 
 __all__ = [
     "ConfigError",
@@ -46,22 +52,71 @@ __all__ = [
     "ModelError",
     "OnnxReport",
     "SparsetuneError",
+    "Summary",
     "Ticket",
     "TicketSearch",
     "TrainingError",
     "apply_dsee",
+    "detach",
+    "disabled",
     "export_onnx",
     "load",
     "merge",
+    "prune",
     "random_ticket",
     "save",
     "search_ticket",
     "shrink",
+    "summary",
     "trainable_parameters",
 ]
 
 M = TypeVar("M", bound=nn.Module)
+_SAVE = "save_pretrained"
 _UNATTACHED = ("full", "bitfit")  # updates of a run that change weights and attach nothing
+
+
+def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 (frozen)
+    """Freeze a model and attach DSEE's update to it, in place.
+
+    Afterwards exactly the update, the task head and ``config.modules_to_save`` train; any training
+    loop will do. ``model.save_pretrained``, and so a Trainer's checkpoints, then write what
+    ``save`` writes: the update, which ``load`` gives back and a Trainer resumes from.
+
+    Args:
+        model: of a known architecture, bare or with a task head, after any removal of heads and
+            neurons.
+        config: what is attached, and how the places of S2 are chosen.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: ``config`` is something else than a ``DseeConfig``.
+        ModelError: another architecture, a rank or positions that do not fit, projections that
+            are wrapped already, a module that would stay frozen unseen; nothing is changed then.
+
+    Source:
+        Chen et al. 2023, arXiv:2111.00160 section 3.
+    Differs:
+        See ``DseeConfig``, ``dsee.layer.DseeLinear`` and ``dsee.support.decompose``.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertModel
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=16, **sizes))
+        >>> model = apply_dsee(model, DseeConfig(rank=2, n_sparse=4, modules_to_save=["pooler"]))
+        >>> model.encoder.layer[0].attention.self.query
+        DseeLinear(
+          (branches): ModuleDict(
+            (query): DseeBranch(8 x 8, rank=2, n_sparse=4)
+          )
+        )
+    """
+    refuse_search(model, "apply_dsee")
+    dsee.apply_dsee(model, config)
+    _save_readably(model)
+    return model
 
 
 def random_ticket(
@@ -107,8 +162,9 @@ def random_ticket(
 def shrink(model: M, ticket: Ticket) -> M:
     """Remove every head, neuron and layer that a ticket does not keep, for real, in place.
 
-    What is kept stays bit for bit, and so do the embeddings and the task head. Optimizers made
-    before hold the old weights: make them afterwards.
+    What is kept stays bit for bit, and so do the embeddings and the task head; zeros that
+    ``prune`` watches are watched further. Optimizers made before hold the old weights: make them
+    afterwards. ``model.save_pretrained`` then writes what ``save`` writes.
 
     Args:
         model: of the sizes that the ticket was drawn for, before updates are attached.
@@ -148,9 +204,13 @@ def shrink(model: M, ticket: Ticket) -> M:
     reason = ticket.kept_layers is not None and anatomy.family.keeps_layers(model.config)
     if reason:
         raise ModelError(reason)
+    watched = has_kept_zeros(model)
     remove(model, ticket.kept_heads, ticket.kept_neurons)
     if ticket.kept_layers is not None:
         keep_layers(model, ticket.kept_layers)
+    if watched and zero_masks(model):
+        prune(model, None)
+    _save_readably(model)
     return model
 
 
@@ -176,21 +236,34 @@ def save(model: nn.Module, folder: Path | str) -> None:
 
     With DSEE attached, the folder gets ``model.safetensors`` with the update, the task head,
     whatever else trains and the masks, not the frozen weights. A plain model, from which heads,
-    neurons or layers may have been removed, is saved whole, with its ``config.json``.
+    neurons or layers may have been removed, is saved whole. Beside it stands ``config.json``, with
+    which transformers reads the folder of a model of one size; of an update, or a model that lost
+    heads or neurons, it says what reads them instead.
 
     Args:
         model: of a known architecture. Zeros in the frozen projections are saved as their masks.
         folder: made if it is not there; other files in it are left alone.
 
     Raises:
-        ModelError: updates of several kinds, something else is attached, or a masked weight is not
-            zero any more; nothing is written then.
+        ModelError: updates of several kinds, something else is attached, a value that is NaN or
+            infinite, or a masked weight that is not zero any more; nothing is written then.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers.models.bert import BertConfig, BertModel
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=10, **sizes))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(shrink(model, random_ticket(model, heads=0.5)), folder)
+        ...     summary(load(folder)).weights == summary(model).weights
+        True
     """
     folder = Path(folder)
     refuse_search(model, "save")
     branches = [branch for _, branch in dsee_branches(model)]
     if not branches:
-        save_whole(model, folder)
+        _check_finite(model.state_dict())
+        save_whole(model, folder, reader="sparsetune.load(folder)")
         return
     update = _settings(model)
     check_zeros(model)
@@ -198,6 +271,7 @@ def save(model: nn.Module, folder: Path | str) -> None:
     held = {id(p) for branch in branches for p in branch.parameters()}
     held |= {id(p) for p in task_head_parameters(model).values()}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in held}
+    _check_finite(trained)
     manifest = Manifest(
         model_class=type(model).__name__,
         sizes=sizes_of(model),
@@ -206,9 +280,14 @@ def save(model: nn.Module, folder: Path | str) -> None:
         trained=sorted(trained),
     )
     supports = {branch.key: branch.positions for branch in branches}
+    write_json(folder / CONFIG, foreign_config(model.config, "sparsetune.load(folder, model)"))
     write_file(folder / TENSORS, {**trained, **packed(supports, masks)}, manifest)
 
 
+@overload
+def load(folder: Path | str, model: None = None, *, check_frozen: bool = True) -> nn.Module: ...
+@overload
+def load(folder: Path | str, model: M, *, check_frozen: bool = True) -> M: ...
 def load(
     folder: Path | str, model: nn.Module | None = None, *, check_frozen: bool = True
 ) -> nn.Module:
@@ -280,6 +359,51 @@ def _load_update(
             own[name].requires_grad_(True)
 
 
+class _ReadableSaving:
+    """``save_pretrained`` of a model that transformers' own could not give back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = model
+
+    def __call__(
+        self,
+        save_directory: Path | str,
+        is_main_process: bool = True,
+        state_dict: object = None,
+        push_to_hub: bool = False,
+        **options: Any,
+    ) -> None:
+        """Save as ``save``; a model that is plain and whole again, as transformers."""
+        model = self.model
+        smaller = hasattr(model.config, HEADS_BY_LAYER)
+        if not smaller and not any(True for _ in dsee_branches(model)):
+            options |= {"is_main_process": is_main_process, "state_dict": state_dict}
+            type(model).save_pretrained(model, save_directory, push_to_hub=push_to_hub, **options)
+            return
+        if push_to_hub or options.get("variant"):
+            raise ModelError(
+                "save_pretrained: received push_to_hub or variant for a model that has an update "
+                "or lost heads; needed: sparsetune.save(model, folder)"
+            )
+        if is_main_process:
+            save(model, save_directory)
+
+
+def _save_readably(model: nn.Module) -> None:
+    if hasattr(model, _SAVE):
+        setattr(model, _SAVE, _ReadableSaving(model))
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if wrong:
+            raise ModelError(
+                f"save: {name}: {wrong} of {tensor.numel()} values are NaN or infinite; "
+                "needed: finite ones"
+            )
+
+
 def _settings(model: nn.Module) -> dict[str, Any]:
     """The one configuration of all attached updates."""
     branches = list(dsee_branches(model))
@@ -314,6 +438,7 @@ def _config(
             n_sparse=max((one.numel() for one in supports.values()), default=0),
             targets=[name for name in PROJECTIONS if name in adapted],
             support=supports,
+            modules_to_save=[],  # what trained is told by the file
         )
     except (ConfigError, KeyError) as error:
         raise ModelError(f"{path}: update: {error}") from None

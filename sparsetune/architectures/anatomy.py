@@ -28,8 +28,17 @@ def family_of(model: nn.Module) -> Family:
         model: of transformers, bare or with any head.
 
     Raises:
-        ModelError: if its architecture is none of ``FAMILIES``.
+        ModelError: if its architecture is none of ``FAMILIES``, or something is wrapped around it.
     """
+    if hasattr(model, "_orig_mod"):
+        raise ModelError(
+            "received a model that torch.compile has wrapped; needed: the model itself "
+            "(model._orig_mod), which is compiled afterwards"
+        )
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise ModelError(
+            f"received a {type(model).__name__}; needed: the model itself (model.module)"
+        )
     kind: Any = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in FAMILIES:
         raise ModelError(
@@ -86,21 +95,35 @@ class Anatomy:
             model: of a known architecture, bare or with any task head.
 
         Raises:
-            ModelError: if the architecture is another one.
+            ModelError: if the architecture is another one, or there are several backbones.
         """
         family = family_of(model)
-        for path, module in model.named_modules():
-            if isinstance(module, nn.ModuleList) and f".{path}".endswith(f".{family.layer_list}"):
-                return cls(model, family, path)
-        raise ModelError(
-            f"{type(model).__name__} of type {family.model_type!r} has no layers at "
-            f"{family.layer_list!r}"
-        )
+        paths = [
+            path
+            for path, module in model.named_modules()
+            if isinstance(module, nn.ModuleList) and f".{path}".endswith(f".{family.layer_list}")
+        ]
+        if not paths:
+            raise ModelError(
+                f"{type(model).__name__} of type {family.model_type!r} has no layers at "
+                f"{family.layer_list!r}"
+            )
+        if len(paths) > 1:
+            raise ModelError(
+                f"{type(model).__name__} holds {len(paths)} backbones, with layers at "
+                f"{' and '.join(paths)}; needed: one, or one of them by itself"
+            )
+        return cls(model, family, paths[0])
 
     @property
     def model_type(self) -> str:
         """The architecture, as ``config.json`` says."""
         return self.family.model_type
+
+    @property
+    def backbone(self) -> str:
+        """Beginning of the names of the backbone's parameters; empty for a bare model."""
+        return self._layers_path.removesuffix(self.family.layer_list)
 
     @property
     def layers(self) -> int:
@@ -245,3 +268,30 @@ def task_head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     head = family_of(model).task_head
     named = model.named_parameters()
     return {name: parameter for name, parameter in named if name.split(".")[0] in head}
+
+
+def unknown_modules(model: nn.Module) -> list[str]:
+    """Name what stands beside the backbone and is no head that its family knows.
+
+    Args:
+        model: a model that ``Anatomy.of`` accepts.
+
+    Returns:
+        Paths of modules with parameters, or of parameters, in the model's order; such as ``fc``
+        of a class of one's own.
+    """
+    anatomy = Anatomy.of(model)
+    family, backbone = anatomy.family, anatomy.backbone
+    known = (*(f"{name}." for name in family.task_head), *family.language_head)
+    if not backbone:
+        return []
+    names = [name for name, _ in model.named_parameters() if not name.startswith(backbone)]
+    shared = {name.split(".")[0] for name in names if name.startswith(known)}
+    depth = backbone.count(".")
+    found = []
+    for name in names:
+        if not name.startswith(known):
+            parts = name.split(".")
+            whole = parts[0] not in shared or len(parts) == 1
+            found.append(".".join(parts[:depth] if whole else parts[:-1]))
+    return list(dict.fromkeys(found))

@@ -18,12 +18,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters, unknown_modules
 from sparsetune.architectures.base import PROJECTIONS, Site, check_plain
 from sparsetune.dsee.folding import USES, Folding, Use
 from sparsetune.dsee.kernel import DseeProduct, Layout
 from sparsetune.dsee.support import RECIPES, Recipe, model_supports, restrict_support
-from sparsetune.errors import ConfigError, ModelError, refusal
+from sparsetune.errors import ConfigError, ModelError, nearest, refusal
 from sparsetune.pruning.zeros import remember_zeros
 from sparsetune.randomness import derive
 
@@ -50,6 +50,10 @@ class DseeConfig:
             ``magnitude`` ``random`` ``empty``), or the places: site key -> int64, flat in
             ``O x I``, distinct, at most ``n_sparse``.
         seed: of the choice and of the update's start; the global generators are left alone.
+        modules_to_save: names of modules, or paths of them, that train and are saved as they are
+            beside the update and the task head, such as ``pooler``. None = none, and a model with
+            a module beside its backbone that is no head of its family is refused: it would stay
+            frozen. An empty list says that it may.
 
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3; rank, n_sparse and alpha as in the released
@@ -66,8 +70,16 @@ class DseeConfig:
     init: Literal["zero", "normal"] = "zero"
     support: Recipe | Mapping[str, Tensor] = "grebsmo"
     seed: int = 0
+    modules_to_save: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        named = self.modules_to_save
+        if named is not None:
+            if not isinstance(named, list | tuple) or not all(type(n) is str and n for n in named):
+                raise ConfigError(
+                    f"dsee modules_to_save: received {named!r}, allowed: a list of names, or None"
+                )
+            object.__setattr__(self, "modules_to_save", tuple(named))
         if not isinstance(self.targets, list | tuple):
             raise ConfigError(f"dsee targets: received {self.targets!r}, allowed: a list of names")
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -128,6 +140,11 @@ class DseeBranch(nn.Module):
         self.V = nn.Parameter(torch.zeros(config.rank, in_features, device=device))
         self.S2 = nn.Parameter(torch.zeros(positions.numel(), device=device))
         self.register_buffer("positions", positions.to(device=device, dtype=torch.int32))
+
+    def extra_repr(self) -> str:
+        """Tell sizes in the printed model."""
+        (rows, columns), rank = self.shape, self.U.shape[1]
+        return f"{rows} x {columns}, rank={rank}, n_sparse={self.S2.numel()}"
 
     @property
     def start(self) -> int:
@@ -319,6 +336,7 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
         check_plain(site)
     for site in sites:
         _check_sizes(site, config)
+    saved = _modules_to_save(model, config, sites)
     supports = _supports(model, config, sites)
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(derive(config.seed, "update"))
@@ -330,7 +348,7 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
         for branch in layer.branches.values():
             branch.reset_(config.init, generator)
         model.set_submodule(path, layer)
-    for parameter in task_head_parameters(model).values():
+    for parameter in (*task_head_parameters(model).values(), *saved):
         parameter.requires_grad_(True)
     remember_zeros(anatomy.sites())
     layers = {layer: None for layer, _ in dsee_branches(model)}
@@ -419,6 +437,39 @@ def _supports(model: nn.Module, config: DseeConfig, sites: Sequence[Site]) -> Ma
             raise ModelError(f"no support for {site.key}; received {len(given)} supports")
         _check_positions(site, given[site.key], config.n_sparse)
     return given
+
+
+def _modules_to_save(
+    model: nn.Module, config: DseeConfig, sites: Sequence[Site]
+) -> list[nn.Parameter]:
+    """What trains beside the update and the task head; refuses what would freeze unseen."""
+    if config.modules_to_save is None:
+        unknown = unknown_modules(model)
+        if unknown:
+            raise ModelError(
+                f"{type(model).__name__}: {', '.join(unknown)}: no part of the backbone and no "
+                "head that is known, so it would stay frozen; needed: "
+                f"modules_to_save={unknown} to train and save it, or "
+                "modules_to_save=[] to leave it"
+            )
+        return []
+    adapted = {f"{site.path}." for site in sites}
+    found: dict[str, nn.Parameter] = {}
+    for name in config.modules_to_save:
+        own = {n: p for n, p in model.named_parameters() if f".{name}." in f".{n}."}
+        if not own:
+            known = sorted({part for n, _ in model.named_parameters() for part in n.split(".")})
+            raise ModelError(
+                f"dsee modules_to_save: received {name!r}; allowed: modules of "
+                f"{type(model).__name__} that have parameters{nearest(name, known)}"
+            )
+        if any(n.startswith(path) for n in own for path in adapted):
+            raise ModelError(
+                f"dsee modules_to_save: received {name!r}, which DSEE adapts; allowed: modules "
+                f"without {', '.join(config.targets)}"
+            )
+        found |= own
+    return list(found.values())
 
 
 def _check_sizes(site: Site, config: DseeConfig) -> None:

@@ -1,8 +1,10 @@
-"""Folding DSEE's update into the weights, and what that does to their zeros."""
+"""DSEE's update taken into the weights, off the model, or out of what it computes for a while."""
 
 import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,10 @@ from torch import Tensor, nn
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.layer import DseeLinear, dsee_branches
 from sparsetune.errors import ModelError
+from sparsetune.pruning.prune import keep_zeros
+from sparsetune.pruning.zeros import remember_zeros
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -20,14 +26,19 @@ class MergeReport:
         policy: ``unmerged``, ``dense`` or ``masked``.
         zero_share_before: zeros in W over its entries, in [0, 1].
         zero_share_after: the same for the matrix that inference then multiplies by.
-        relative_change: norm of the part of the update that was dropped over the norm of the
+        relative_change: norm of the part of the update that the mask dropped over the norm of the
             whole update; 0 unless ``masked``, or if the update is zero.
+        rounding_change: norm of what rounding to the weights' dtype took from the rest or added to
+            it, over the norm of the whole update, as measured on the merged weights: near 1e-7 in
+            float32 for an update as large as the weights, a large part of a small update in 16
+            bits; 0 if ``unmerged``.
     """
 
     policy: str
     zero_share_before: float
     zero_share_after: float
     relative_change: float
+    rounding_change: float
 
 
 def merge(model: nn.Module, policy: Literal["unmerged", "dense", "masked"]) -> MergeReport:
@@ -35,6 +46,7 @@ def merge(model: nn.Module, policy: Literal["unmerged", "dense", "masked"]) -> M
 
     ``dense`` and ``masked`` turn the layers back into plain ones with new weights. ``masked`` takes
     the mask from the zeros of W, so that they survive, and so changes what the model computes.
+    Weights in 16 bits are merged in float32 and rounded once; the report says what that lost.
 
     Args:
         model: a model with DSEE attached.
@@ -42,10 +54,11 @@ def merge(model: nn.Module, policy: Literal["unmerged", "dense", "masked"]) -> M
             ``masked`` keeps the zeros and drops the update there.
 
     Returns:
-        Shares of zeros and how much of the update was dropped.
+        Shares of zeros and how much of the update was dropped, and lost in rounding.
 
     Raises:
-        ModelError: if the policy is unknown or nothing is attached.
+        ModelError: if the policy is unknown, nothing is attached, or a weight or an update is not
+            finite; nothing is changed then.
     """
     if policy not in ("unmerged", "dense", "masked"):
         raise ModelError(f"merge policy {policy!r}; allowed: unmerged, dense, masked")
@@ -54,27 +67,126 @@ def merge(model: nn.Module, policy: Literal["unmerged", "dense", "masked"]) -> M
     if not attached:
         raise ModelError("nothing to merge: no DSEE update is attached")
     before, after, total = 0, 0, 0
-    dropped, whole = 0.0, 0.0
+    dropped, rounded, whole = 0.0, 0.0, 0.0
     merged: dict[str, Tensor] = {}
     for site, layer in attached:
         stored = merged.setdefault(site.path, layer.weight.detach().clone())
         view, update = site.weight_view(stored), layer.delta(site.projection)
+        _check_finite(site.key, view, update)
         zero = view == 0
         before, total = before + int(zero.sum()), total + zero.numel()
+        whole += _squares(update)
         if policy == "masked":
-            whole += float(update.square().sum())
-            dropped += float(update[zero].square().sum())
+            dropped += _squares(update[zero])
             update = update.masked_fill(zero, 0.0)
         if policy != "unmerged":
-            view += update.to(view.dtype)
+            old = view.to(update.dtype, copy=True)
+            view.copy_(old + update)
+            rounded += _squares(view.double() - old.double() - update.double())
         after += int((view == 0).sum())
     if policy != "unmerged":
         for path, layer in {site.path: layer for site, layer in attached}.items():
             if layer.folding is not None:
                 layer.folding.detach()
             model.set_submodule(path, _plain(layer, merged[path]))
-    change = math.sqrt(dropped / whole) if whole else 0.0
-    return MergeReport(policy, before / total, after / total, change)
+    if policy == "masked":
+        _keep_their_zeros(model, merged)
+    dropped, rounded = (math.sqrt(one / whole) if whole else 0.0 for one in (dropped, rounded))
+    return MergeReport(policy, before / total, after / total, dropped, rounded)
+
+
+def detach(model: M) -> M:
+    """Take DSEE's update off a model, in place; its weights are what they were before.
+
+    The task head keeps what it learned, and what was frozen stays frozen.
+
+    Args:
+        model: a model with DSEE attached.
+
+    Returns:
+        The same model, with plain layers.
+
+    Raises:
+        ModelError: nothing is attached.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertModel
+        >>> from sparsetune.dsee.layer import DseeConfig, apply_dsee
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=16, **sizes))
+        >>> _ = apply_dsee(model, DseeConfig(rank=2, n_sparse=4))
+        >>> detach(model).encoder.layer[0].attention.self.query
+        Linear(in_features=8, out_features=8, bias=True)
+    """
+    layers = _layers(model, "detach")
+    for path, layer in layers.items():
+        if layer.folding is not None:
+            layer.folding.detach()
+        model.set_submodule(path, _plain(layer, layer.weight))
+    _keep_their_zeros(model, layers)
+    return model
+
+
+@contextmanager
+def disabled(model: M) -> Iterator[M]:
+    """Compute without DSEE's update in this context, as the model did before it was attached.
+
+    Args:
+        model: a model with DSEE attached; its task head stays as it is.
+
+    Raises:
+        ModelError: nothing is attached.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertModel
+        >>> from sparsetune.dsee.layer import DseeConfig, apply_dsee
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=16, **sizes)).eval()
+        >>> ids = torch.tensor([[1, 2, 3]])
+        >>> before = model(ids).last_hidden_state
+        >>> _ = apply_dsee(model, DseeConfig(rank=2, n_sparse=4, init="normal"))
+        >>> with disabled(model):
+        ...     torch.equal(model(ids).last_hidden_state, before)
+        True
+    """
+    layers = [one for one in _layers(model, "disabled").values() if "forward" not in vars(one)]
+    for layer in layers:
+        # The plain module is held by the function alone, so that its weight stays one parameter.
+        layer.forward = _plain(layer, layer.weight).forward  # type: ignore[method-assign]
+    try:
+        yield model
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _layers(model: nn.Module, where: str) -> dict[str, DseeLinear]:
+    found = {path: one for path, one in model.named_modules() if isinstance(one, DseeLinear)}
+    if not found:
+        raise ModelError(f"{where}: no DSEE update is attached to this {type(model).__name__}")
+    return found
+
+
+def _keep_their_zeros(model: nn.Module, paths: Collection[str]) -> None:
+    """Keep the zeros of modules that are new in their place: the old ones' notes went with them."""
+    sites = [site for site in Anatomy.of(model).sites() if site.path in paths]
+    masks = {site.key: site.weight_view().detach() != 0 for site in sites}
+    remember_zeros(sites, masks)
+    keep_zeros(model, masks)
+
+
+def _check_finite(key: str, weight: Tensor, update: Tensor) -> None:
+    for name, tensor in (("weight", weight), ("update", update)):
+        wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if wrong:
+            raise ModelError(
+                f"merge: {key}: {wrong} of {tensor.numel()} values of the {name} are NaN or "
+                "infinite; needed: finite ones"
+            )
+
+
+def _squares(tensor: Tensor) -> float:
+    return float(tensor.double().square().sum())
 
 
 def _plain(layer: DseeLinear, weight: Tensor) -> nn.Module:
@@ -86,6 +198,8 @@ def _plain(layer: DseeLinear, weight: Tensor) -> nn.Module:
             module: Any = Conv1D(weight.shape[1], weight.shape[0])
     else:
         module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    module.weight = nn.Parameter(weight, requires_grad=False)
+    if not isinstance(weight, nn.Parameter):
+        weight = nn.Parameter(weight, requires_grad=False)
+    module.weight = weight
     module.bias = layer.bias
     return module.train(layer.training)

@@ -255,6 +255,8 @@ class Ticket(BaseModel):
             f"{self.neurons}, origin {self.origin})"
         )
 
+    __str__ = __repr__
+
     def save(self, path: Path | str) -> None:
         """Write the ticket as JSON, whole or not at all; the file's folder is made.
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy, model_class
+from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy, model_class
 from sparsetune.architectures.base import Site, check_plain
 from sparsetune.errors import ModelError, first_line
 from sparsetune.pruning.manifest import KEY, MASK, SUPPORT, Base, Manifest, Sizes, parse_manifest
@@ -155,7 +155,21 @@ def check_tensors(
             raise ModelError(f"{path}: {name} is {found} in the file, the model needs {wanted}")
 
 
-def save_whole(model: nn.Module, folder: Path) -> None:
+def foreign_config(config: Any, reader: str) -> dict[str, Any]:
+    """Make the ``config.json`` of a folder whose weights transformers would misread.
+
+    transformers takes whatever fits of a ``model.safetensors``, and draws the rest anew. A name of
+    weights that it cannot take stops it, with an error that ends in that name.
+
+    Args:
+        config: of transformers, as it is or as JSON holds it.
+        reader: what reads the folder.
+    """
+    told = config if isinstance(config, dict) else json.loads(config.to_json_string(use_diff=False))
+    return {**told, "transformers_weights": f"read it by {reader}"}
+
+
+def save_whole(model: nn.Module, folder: Path, *, reader: str | None = None) -> None:
     """Save every weight of a model, from which heads, neurons or layers may have been removed.
 
     A tokenizer goes into the same folder by its own ``save_pretrained``.
@@ -163,6 +177,8 @@ def save_whole(model: nn.Module, folder: Path) -> None:
     Args:
         model: of one of transformers' own classes, nothing attached.
         folder: gets ``model.safetensors`` and ``config.json``; other files are left alone.
+        reader: what transformers says of a model with heads or neurons removed, which it cannot
+            read; None = the model is for readers that know its sizes.
 
     Raises:
         ModelError: something is attached, a masked weight is not zero any more, the class is not
@@ -194,7 +210,8 @@ def save_whole(model: nn.Module, folder: Path) -> None:
         trained=sorted(name for name, p in model.named_parameters() if p.requires_grad),
     )
     write_file(folder / TENSORS, _untied(model), manifest)
-    write_json(folder / CONFIG, config)
+    smaller = reader is not None and HEADS_BY_LAYER in config
+    write_json(folder / CONFIG, foreign_config(config, str(reader)) if smaller else config)
 
 
 def load_whole(path: Path, manifest: Manifest, state: Mapping[str, Tensor]) -> nn.Module:

@@ -284,28 +284,57 @@ def gate_gradients(
     Returns:
         Handles; ``remove()`` takes the gates off.
     """
+    gates = []
+    for weight, dropped in dropped_weights(model, masks):
+        if weight.requires_grad:
+            gates.append(weight.register_hook(ZeroGate(dropped)))
+    return gates
+
+
+def dropped_weights(
+    model: nn.Module, masks: Mapping[str, Tensor]
+) -> list[tuple[nn.Parameter, Tensor]]:
+    """Show masks as they lie in the stored weights.
+
+    Args:
+        model: of a known architecture.
+        masks: bool, ``O x I``, by site key; True = kept.
+
+    Returns:
+        Each stored weight under a mask, with what is dropped of it: bool, of its stored shape,
+        True = dropped. A fused matrix is one parameter under the masks of three sites.
+    """
     anatomy = Anatomy.of(model)
-    dropped: dict[str, tuple[Tensor, Tensor]] = {}
+    dropped: dict[str, tuple[nn.Parameter, Tensor]] = {}
     for key, mask in masks.items():
         site = anatomy.site_of(key)
         weight = site.module.weight
-        if weight.requires_grad:
-            # A fused matrix is one parameter under the masks of three sites.
-            fresh = (weight, torch.zeros(weight.shape, dtype=torch.bool, device=weight.device))
-            _, whole = dropped.setdefault(site.path, fresh)
-            site.weight_view(whole).copy_(~mask)
-    return [weight.register_hook(_Gate(whole)) for weight, whole in dropped.values()]
+        fresh = (weight, torch.zeros(weight.shape, dtype=torch.bool, device=weight.device))
+        _, whole = dropped.setdefault(site.path, fresh)
+        site.weight_view(whole).copy_(~mask)
+    return list(dropped.values())
 
 
-class _Gate:
-    """Zeroes a gradient where weights are dropped; follows the weight to its device."""
+class ZeroGate:
+    """Zeroes a gradient where weights are dropped; follows the weight to its device.
+
+    Attributes:
+        dropped: bool, of the weight's shape, True = dropped.
+        hooked: whether it stands before a weight's gradient for good.
+    """
 
     def __init__(self, dropped: Tensor) -> None:
         self.dropped = dropped
+        self.hooked = False
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        self.dropped = self.dropped.to(gradient.device)
-        return gradient.masked_fill(self.dropped, 0.0)
+        """Zero what is dropped; called by autograd."""
+        return gradient.masked_fill(self.on(gradient.device), 0.0)
+
+    def on(self, device: torch.device) -> Tensor:
+        """Show what is dropped on some device; it stays there."""
+        self.dropped = self.dropped.to(device)
+        return self.dropped
 
 
 def pack_mask(mask: Tensor) -> Tensor:

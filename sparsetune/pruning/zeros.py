@@ -7,6 +7,7 @@ then pass for one that was kept.
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
@@ -67,6 +68,41 @@ def zero_masks(model: nn.Module) -> dict[str, Tensor]:
     """
     masks = {site.key: site.weight_view() != 0 for site in Anatomy.of(model).sites()}
     return {key: mask for key, mask in masks.items() if not bool(mask.all())}
+
+
+def zeros_to_keep(model: nn.Module) -> dict[str, Tensor]:
+    """Show as masks what is zero in a model, or was noted to stay zero.
+
+    Args:
+        model: of a known architecture.
+
+    Returns:
+        bool, ``O x I``, on the weight's device, by site key, True = neither; only projections
+        that have such entries.
+    """
+    masks = {}
+    for site in Anatomy.of(model).sites():
+        view = site.weight_view().detach()
+        free = view != 0
+        shape, bits = getattr(site.module, _MEMORY, {}).get(site.projection, (None, None))
+        if shape == site.shape:
+            noted = np.unpackbits(bits, count=view.numel()).astype(bool).reshape(shape)
+            free &= ~torch.from_numpy(noted).to(view.device)
+        masks[site.key] = free
+    return {key: mask for key, mask in masks.items() if not bool(mask.all())}
+
+
+def has_kept_zeros(model: nn.Module) -> bool:
+    """Tell whether zeros were noted to stay, in any projection that still is what it was.
+
+    Args:
+        model: of a known architecture.
+    """
+    for site in Anatomy.of(model).sites():
+        shape, bits = getattr(site.module, _MEMORY, {}).get(site.projection, (None, None))
+        if shape == site.shape and bits.any():
+            return True
+    return False
 
 
 def zero_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
