@@ -2,13 +2,11 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
 from unit.tiny import KINDS, LAYERS, output_of, tiny_batch, tiny_model
 
 import sparsetune
@@ -290,18 +288,3 @@ def test_merging_gives_plain_layers_with_the_same_function(kind):
     torch.testing.assert_close(output_of(model, tiny_batch()), unmerged, rtol=1e-4, atol=1e-5)
     assert not any(type(m).__module__.startswith("sparsetune") for m in model.modules())
     assert (report.zero_share_before, report.zero_share_after) == (0, 0)
-
-
-def test_the_example_in_the_readme_runs(tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = readme.split("## In your own work", 1)[1]
-    example = section.split("```python\n", 1)[1].split("```", 1)[0]
-    monkeypatch.chdir(tmp_path)
-    names = {"model": tiny_model("bert"), "train": lambda model: None}
-    exec(compile(example, "README.md", "exec"), names)
-    plain = tiny_model("bert")
-    sparsetune.load("update", plain)
-    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
-    torch.testing.assert_close(
-        output_of(loaded, tiny_batch()), output_of(plain, tiny_batch()), rtol=1e-4, atol=1e-5
-    )
