@@ -28,6 +28,27 @@ class GateSnapshot(NamedTuple):
     neurons: np.ndarray
 
 
+class _GatedForward:
+    """A projection's forward pass, each coefficient scaling so many of its columns.
+
+    An object, not a function, so that a copy of a gated model computes with its own weights.
+    """
+
+    def __init__(self, gates: "Gates", site: Site, name: str, features: int) -> None:
+        self._gates, self._site, self._name, self._features = gates, site, name, features
+
+    def __call__(self, x: Tensor) -> Tensor:
+        site, module = self._site, self._site.module
+        factor = getattr(self._gates, self._name)[site.layer].repeat_interleave(self._features)
+        # The product is float32; only its result is rounded to the weight's dtype.
+        if site.stored_in_by_out:
+            weight = (module.weight * factor.unsqueeze(1)).to(module.weight.dtype)
+            out = torch.addmm(module.bias, x.reshape(-1, x.shape[-1]), weight)
+            return out.view(*x.shape[:-1], -1)
+        weight = (module.weight * factor).to(module.weight.dtype)
+        return nn.functional.linear(x, weight, module.bias)
+
+
 class Gates(nn.Module):
     """One coefficient per head and per neuron of a model, all 1.0 at first, never below float32.
 
@@ -72,29 +93,8 @@ class Gates(nn.Module):
             sites = (("attention_output", "heads", anatomy.head_size), ("ffn_out", "neurons", 1))
             for projection, name, features in sites:
                 site = anatomy.site(layer, projection)
-                site.module.forward = self._forward(site, name, features)
+                site.module.forward = _GatedForward(self, site, name, features)
                 self._gated.append(site.module)
-
-    def _forward(self, site: Site, name: str, features: int) -> Callable[[Tensor], Tensor]:
-        """The projection's forward pass, each coefficient scaling so many of its columns."""
-        module = site.module
-
-        def forward(x: Tensor) -> Tensor:
-            factor = getattr(self, name)[site.layer].repeat_interleave(features)
-            if factor.numel() != x.shape[-1]:
-                raise ModelError(
-                    f"layer {site.layer}: {factor.numel()} gated features, {x.shape[-1]} in the "
-                    "model; detach the gates before removing heads or neurons"
-                )
-            # The product is float32; only its result is rounded to the weight's dtype.
-            if site.stored_in_by_out:
-                weight = (module.weight * factor.unsqueeze(1)).to(module.weight.dtype)
-                out = torch.addmm(module.bias, x.reshape(-1, x.shape[-1]), weight)
-                return out.view(*x.shape[:-1], -1)
-            weight = (module.weight * factor).to(module.weight.dtype)
-            return nn.functional.linear(x, weight, module.bias)
-
-        return forward
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Gates":
         """Move to another device, or to a wider dtype; never to a narrower one than float32."""

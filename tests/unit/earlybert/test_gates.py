@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from unit.tiny import HEADS, HIDDEN, KINDS, WIDTH, output_of, tiny_batch, tiny_model
@@ -194,3 +196,23 @@ def test_the_gradients_of_weights_are_those_of_scaled_activations(kind):
     expected = dict(model.named_parameters())
     for name, parameter in gated.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_of_a_gated_model_computes_with_its_own_weights_and_gates(kind):
+    model = tiny_model(kind)
+    model.add_module("early_gates", Gates(model))
+    before = output_of(model, tiny_batch())
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.early_gates.heads.zero_()
+        Anatomy.of(other).site(0, "ffn_out").weight_view().zero_()
+    assert torch.equal(output_of(model, tiny_batch()), before)
+    changed = output_of(other, tiny_batch())
+    assert not torch.equal(changed, before)
+    other(**tiny_batch(), labels=LABELS).loss.backward()
+    assert other.early_gates.neurons.grad is not None
+    assert model.early_gates.neurons.grad is None
+    other.early_gates.detach_hooks()
+    assert not torch.equal(output_of(other, tiny_batch()), changed)
+    assert torch.equal(output_of(model, tiny_batch()), before)
