@@ -5,6 +5,7 @@ does layer by layer is done here for all layers of one shape together, once in a
 Which of the two it is, ``choice`` says.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -263,5 +264,6 @@ def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Rows of the products of a forward pass; 0 if its inputs are not known by their names."""
     for given in (kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args[:1]):
         if isinstance(given, Tensor):
-            return given.shape[:2].numel()
+            # Not numel(): that makes constants of the sizes of an export.
+            return math.prod(given.shape[:2])
     return 0
