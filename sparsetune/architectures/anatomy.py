@@ -3,18 +3,15 @@
 import importlib
 import re
 from collections.abc import Iterator, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from sparsetune.architectures.base import ATTENTION_INPUTS, PROJECTIONS, Family, Site
-from sparsetune.architectures.bert import BERT, ROBERTA
-from sparsetune.architectures.gpt2 import GPT2
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.errors import ModelError
 
-FAMILIES = MappingProxyType({family.model_type: family for family in (BERT, ROBERTA, GPT2)})
 HEADS_BY_LAYER, NEURONS_BY_LAYER = "heads_by_layer", "neurons_by_layer"
 """What the config of a model says after a removal: how many each layer has left."""
 
@@ -66,7 +63,8 @@ def model_class(model_type: str, name: str) -> Any:
     if model_type not in FAMILIES:
         raise ModelError(f"model_type: received {model_type!r}; allowed: {', '.join(FAMILIES)}")
     # The one modelling module, not the whole library: start-up is paid in every job.
-    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    package = model_type.replace("-", "_")
+    module = importlib.import_module(f"transformers.models.{package}.modeling_{package}")
     found = getattr(module, name, None)
     is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
     return found if is_model else None
@@ -151,9 +149,46 @@ class Anatomy:
         path, _, name = self._layer_path(layer, self.family.activation).rpartition(".")
         return getattr(self._model.get_submodule(path), name)
 
+    @property
+    def heads_per_group(self) -> int:
+        """Query heads that share one key and value head; 1 unless queries are grouped."""
+        query, key = (self.site(0, name).shape[0] for name in ("query", "key"))
+        return query // key
+
     def heads(self, layer: int) -> int:
-        """Count the attention heads a layer has now."""
-        return self.site(layer, "query").shape[0] // self.head_size
+        """Count the attention heads a layer has now; where they share, its key and value heads."""
+        return self.site(layer, "key").shape[0] // self.head_size
+
+    def features_of(self, projection: str, heads: Sequence[int]) -> list[int]:
+        """Number the features that some heads own on the heads' side of a projection, in order.
+
+        Args:
+            projection: ``query``, ``key``, ``value``: of its outputs; ``attention_output``: of its
+                inputs.
+            heads: increasing.
+        """
+        shared = projection in ("key", "value")
+        size = self.head_size * (1 if shared else self.heads_per_group)
+        return [head * size + offset for head in heads for offset in range(size)]
+
+    def kept_sides(
+        self, projection: str, heads: Sequence[int], neurons: Sequence[int] | None
+    ) -> tuple[Sequence[int] | None, Sequence[int] | None]:
+        """Say which rows and columns of a projection are left after a removal.
+
+        Args:
+            projection: one of the family's.
+            heads: kept in its layer.
+            neurons: kept in its layer; None = all.
+
+        Returns:
+            Kept rows and kept columns of its ``O x I`` matrix; None = all.
+        """
+        if projection in ATTENTION_INPUTS:
+            return self.features_of(projection, heads), None
+        if projection == "attention_output":
+            return None, self.features_of(projection, heads)
+        return (None, neurons) if projection == "ffn_out" else (neurons, None)
 
     def ffn_width(self, layer: int) -> int:
         """Count the feed-forward neurons a layer has now."""
@@ -169,10 +204,13 @@ class Anatomy:
         Raises:
             ModelError: if there is no such layer or projection.
         """
-        if projection not in PROJECTIONS:
-            raise ModelError(f"projection {projection!r} unknown; known: {', '.join(PROJECTIONS)}")
-        paths = self.family.paths
-        fused = [name for name in PROJECTIONS if paths[name] == paths[projection]]
+        paths, known = self.family.paths, self.family.projections
+        if projection not in known:
+            raise ModelError(
+                f"projection {projection!r} unknown in a {self.model_type}; known: "
+                f"{', '.join(known)}"
+            )
+        fused = [name for name in known if paths[name] == paths[projection]]
         path = self._layer_path(layer, paths[projection])
         return Site(
             layer=layer,
@@ -198,32 +236,38 @@ class Anatomy:
     def sites(self, projections: Sequence[str] = PROJECTIONS) -> Iterator[Site]:
         """Go through projections, layer by layer, in the order given within a layer.
 
+        Args:
+            projections: of them those that the family has.
+
         Raises:
-            ModelError: if a projection is unknown.
+            ModelError: if a projection is unknown in any family.
         """
+        names = [n for n in projections if n in self.family.paths or n not in PROJECTIONS]
         for layer in range(self.layers):
-            for projection in projections:
+            for projection in names:
                 yield self.site(layer, projection)
 
-    def keep_heads_(self, layer: int, features: Sequence[int]) -> None:
-        """Drop all other features of a layer's attention, in place; the caller checks what fits.
+    def keep_heads_(self, layer: int, heads: Sequence[int]) -> None:
+        """Drop all other heads of a layer, in place; the caller checks what fits.
 
         Args:
             layer: layer number.
-            features: increasing, those of whole heads.
+            heads: increasing.
         """
-        query = self.site(layer, "query")
-        device = query.module.weight.device
-        columns = torch.tensor(list(features), device=device)
-        block = query.shape[0]
+        device = self.site(layer, "query").module.weight.device
+        # Before anything goes: how many heads share is told by the widths.
+        kept = {
+            name: torch.tensor(self.features_of(name, heads), device=device)
+            for name in (*ATTENTION_INPUTS, "attention_output")
+        }
         # A fused matrix is one module seen through three sites: cut all thirds at once.
         inputs = {site.path: site for site in (self.site(layer, n) for n in ATTENTION_INPUTS)}
         for site in inputs.values():
-            rows = [columns + part * block for part in range(site.parts)]
+            rows = [kept[site.projection] + part * site.shape[0] for part in range(site.parts)]
             site.keep_outputs_(torch.cat(rows))
+        columns = kept["attention_output"]
         self.site(layer, "attention_output").keep_inputs_(columns)
-        heads = len(columns) // self.head_size
-        self.family.resize_attention(self.attention(layer), heads, len(columns))
+        self.family.resize_attention(self.attention(layer), len(heads), len(columns))
 
     def keep_neurons_(self, layer: int, neurons: Sequence[int]) -> None:
         """Drop all other feed-forward neurons of a layer, in place; the caller checks what fits.
@@ -232,9 +276,10 @@ class Anatomy:
             layer: layer number.
             neurons: increasing.
         """
-        site = self.site(layer, "ffn_in")
-        kept = torch.tensor(list(neurons), device=site.module.weight.device)
-        site.keep_outputs_(kept)
+        kept = torch.tensor(list(neurons), device=self.site(layer, "ffn_in").module.weight.device)
+        for name in ("ffn_in", "ffn_gate"):
+            if name in self.family.paths:
+                self.site(layer, name).keep_outputs_(kept)
         self.site(layer, "ffn_out").keep_inputs_(kept)
 
     def note_sizes(self) -> None:

@@ -1,20 +1,22 @@
 """What a family of models must tell, and one projection as it is stored.
 
 A family is one file beside this one, such as ``bert.py``, which alone knows its names, and one
-entry in ``anatomy.FAMILIES``.
+entry in ``families.FAMILIES``. Names and widths are wanted where torch must not be, so nothing here
+imports it before it is needed.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sparsetune.errors import ModelError
 
-PROJECTIONS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PROJECTIONS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_gate", "ffn_out")
+"""Of a layer, in the order that sites go by; ``ffn_gate`` is there in gated families only."""
 ATTENTION_INPUTS = ("query", "key", "value")
 Kind = Literal["classification", "regression", "span", "generation", "masked_lm"]
 
@@ -29,7 +31,8 @@ class Family:
         heads: task kind -> the rest of the name of the class that has that head.
         layer_list: path of the layers in a bare model.
         paths: projection -> path in a layer. Several of one path are equal blocks of its outputs,
-            in the order of ``PROJECTIONS``.
+            in the order of ``PROJECTIONS``. With an ``ffn_gate``, its output multiplies that of
+            ``ffn_in``, neuron by neuron.
         attention: path of the module that splits projections into heads.
         head_size: its attribute that holds the features per head.
         resize_attention: tells that module how many heads and features it has now.
@@ -41,6 +44,7 @@ class Family:
             function of each neuron by itself; None = something else does, and widths are never
             rounded.
         keeps_layers: says of a config why no layer can be removed; None = they can.
+        config_by_layer: entries of the config that hold one value for each layer.
     """
 
     model_type: str
@@ -57,6 +61,12 @@ class Family:
     stored_in_by_out: bool = False
     activation: str | None = None
     keeps_layers: Callable[[Any], str | None] = lambda config: None
+    config_by_layer: tuple[str, ...] = ()
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Those of ``PROJECTIONS`` that a layer of this family has."""
+        return tuple(name for name in PROJECTIONS if name in self.paths)
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Site:
         out_features, in_features = self.weight_view().shape
         return out_features, in_features
 
-    def weight_view(self, weight: Tensor | None = None) -> Tensor:
+    def weight_view(self, weight: "Tensor | None" = None) -> "Tensor":
         """View the projection's block of a stored weight as out x in.
 
         Args:
@@ -111,7 +121,7 @@ class Site:
         width = out_features // self.parts
         return slice(self.part * width, (self.part + 1) * width)
 
-    def keep_outputs_(self, rows: Tensor) -> None:
+    def keep_outputs_(self, rows: "Tensor") -> None:
         """Drop all other rows of the whole stored matrix (out x in) and of its bias."""
         module = self.module
         module.weight = _selected(module.weight, rows, 1 if self.stored_in_by_out else 0)
@@ -119,7 +129,7 @@ class Site:
             module.bias = _selected(module.bias, rows, 0)
         _note_width(module, "nf" if self.stored_in_by_out else "out_features", len(rows))
 
-    def keep_inputs_(self, columns: Tensor) -> None:
+    def keep_inputs_(self, columns: "Tensor") -> None:
         """Drop all other columns of the stored matrix (out x in)."""
         module = self.module
         module.weight = _selected(module.weight, columns, 0 if self.stored_in_by_out else 1)
@@ -138,7 +148,7 @@ class UpdatedProjection(Protocol):
     def updated(self) -> Collection[str]:
         """Projections that have an update here."""
 
-    def delta(self, projection: str) -> Tensor:
+    def delta(self, projection: str) -> "Tensor":
         """Form the dense update of one projection, ``O x I``, without gradient."""
 
     def keep_update_(
@@ -212,26 +222,30 @@ def check_plain(site: Site) -> None:
         raise ModelError(f"{site.path} has gates or other hooks on its input; detach them first")
 
 
-def is_matrix(module: nn.Module) -> bool:
+def is_matrix(module: "nn.Module") -> bool:
     """Tell whether a module is exactly ``nn.Linear`` or ``Conv1D``, not one derived from them."""
+    from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     return type(module) in (nn.Linear, Conv1D)
 
 
-def is_hooked(module: nn.Module) -> bool:
+def is_hooked(module: "nn.Module") -> bool:
     """Tell whether something stands before a module's forward pass, or in its place."""
     # torch has no public way to ask; replacing or shrinking the module would break it silently.
     return bool(module._forward_pre_hooks) or "forward" in vars(module)
 
 
-def _note_width(module: nn.Module, name: str, width: int) -> None:
+def _note_width(module: "nn.Module", name: str, width: int) -> None:
     """Keep the width that a plain projection states beside its weight in step with it."""
     if hasattr(module, name):
         setattr(module, name, width)
 
 
-def _selected(parameter: nn.Parameter, indices: Tensor, dim: int) -> nn.Parameter:
+def _selected(parameter: "nn.Parameter", indices: "Tensor", dim: int) -> "nn.Parameter":
     """Copy the kept part: a view would hold the memory that removal should free."""
+    import torch
+    from torch import nn
+
     kept = torch.index_select(parameter.detach(), dim, indices).contiguous()
     return nn.Parameter(kept, requires_grad=parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""BERT, and RoBERTa, which differs in its head alone."""
+"""BERT, and the models whose layers are built and named like its own; they differ around them."""
 
 from dataclasses import replace
 from typing import Any
@@ -37,10 +37,44 @@ BERT = Family(
     activation="intermediate.intermediate_act_fn",
     language_head=("cls.predictions.",),
 )
-ROBERTA = replace(
+
+
+def _like_roberta(model_type: str, class_prefix: str) -> Family:
+    """No pooler before the classifier, which has a layer of its own."""
+    return replace(
+        BERT,
+        model_type=model_type,
+        class_prefix=class_prefix,
+        new_weights=(),
+        language_head=("lm_head.",),
+    )
+
+
+def _like_bert(model_type: str, class_prefix: str, backbone: str) -> Family:
+    return replace(
+        BERT,
+        model_type=model_type,
+        class_prefix=class_prefix,
+        new_weights=(f"{backbone}.pooler.",),
+    )
+
+
+LOOK_ALIKES = (
     BERT,
-    model_type="roberta",
-    class_prefix="Roberta",
-    new_weights=(),
-    language_head=("lm_head.",),
+    _like_roberta("roberta", "Roberta"),
+    _like_roberta("xlm-roberta", "XLMRoberta"),
+    _like_roberta("camembert", "Camembert"),
+    _like_roberta("xlm-roberta-xl", "XLMRobertaXL"),
+    _like_roberta("roberta-prelayernorm", "RobertaPreLayerNorm"),
+    _like_bert("ernie", "Ernie", "ernie"),
+    _like_bert("megatron-bert", "MegatronBert", "bert"),
+    _like_bert("rembert", "RemBert", "rembert"),
+    replace(
+        BERT,
+        model_type="electra",
+        class_prefix="Electra",
+        task_head=(*BERT.task_head, "sequence_summary"),
+        new_weights=(),
+        language_head=("generator_predictions.", "generator_lm_head."),
+    ),
 )

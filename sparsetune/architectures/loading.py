@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetune.architectures.anatomy import (
-    FAMILIES,
     HEADS_BY_LAYER,
     NEURONS_BY_LAYER,
     Anatomy,
     model_class,
 )
 from sparsetune.architectures.base import Family, Kind
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.architectures.weight_files import (
     stored_parameters,
     stored_shapes,
@@ -163,10 +163,10 @@ def _smaller(found: Any, directory: Path, config: Any) -> Any:
     anatomy = Anatomy.of(model)
     layers = range(anatomy.layers)
     sizes = (
-        (HEADS_BY_LAYER, [anatomy.heads(n) for n in layers], anatomy.head_size),
-        (NEURONS_BY_LAYER, [anatomy.ffn_width(n) for n in layers], 1),
+        (HEADS_BY_LAYER, [anatomy.heads(n) for n in layers]),
+        (NEURONS_BY_LAYER, [anatomy.ffn_width(n) for n in layers]),
     )
-    for key, most, features in sizes:
+    for key, most in sizes:
         counts: Any = getattr(config, key, None)
         fits = isinstance(counts, list) and len(counts) == len(most)
         if not fits or not all(type(n) is int and 1 <= n <= m for n, m in zip(counts, most)):  # noqa: B905
@@ -176,7 +176,7 @@ def _smaller(found: Any, directory: Path, config: Any) -> Any:
             )
         keep = anatomy.keep_heads_ if key == HEADS_BY_LAYER else anatomy.keep_neurons_
         for layer in layers:
-            keep(layer, range(counts[layer] * features))
+            keep(layer, range(counts[layer]))
     return model
 
 

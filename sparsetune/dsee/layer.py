@@ -43,7 +43,7 @@ class DseeConfig:
         alpha: the update is scaled by ``alpha / rank``, above 0.
         n_sparse: trained entries of S2 per matrix, 0 to the size of a target matrix.
         targets: projections adapted in every layer: ``query``, ``key``, ``value``,
-            ``attention_output``, ``ffn_in``, ``ffn_out``.
+            ``attention_output``, ``ffn_in``, ``ffn_out``, and ``ffn_gate`` where neurons are gated.
         init: ``zero``: V from N(0, 0.02), U and S2 zero, so that training starts at the
             backbone; ``normal``: all three from N(0, 0.02).
         support: how the places of S2 are chosen from the model's weights (``grebsmo``
@@ -331,6 +331,10 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
         kind = type(config).__name__
         raise ConfigError(f"config: received a {kind}, allowed: a sparsetune.DseeConfig")
     anatomy = Anatomy.of(model)
+    for name in config.targets:
+        if name not in anatomy.family.projections:
+            where = f"dsee targets: a {anatomy.model_type}"
+            raise ModelError(refusal(where, "projection", name, anatomy.family.projections))
     sites = list(anatomy.sites([name for name in PROJECTIONS if name in config.targets]))
     for site in anatomy.sites():  # before the choice, which may take minutes
         check_plain(site)

@@ -90,7 +90,8 @@ class Gates(nn.Module):
         self.neurons = nn.Parameter(torch.ones(anatomy.layers, widths.pop(), device=device))
         self._gated: list[nn.Module] = []
         for layer in layers:
-            sites = (("attention_output", "heads", anatomy.head_size), ("ffn_out", "neurons", 1))
+            of_a_head = len(anatomy.features_of("attention_output", [0]))
+            sites = (("attention_output", "heads", of_a_head), ("ffn_out", "neurons", 1))
             for projection, name, features in sites:
                 site = anatomy.site(layer, projection)
                 site.module.forward = _GatedForward(self, site, name, features)

@@ -36,9 +36,7 @@ from sparsetune.pruning.checkpoint import (
 from sparsetune.pruning.manifest import SUPPORT, Head, Kept, Manifest
 from sparsetune.pruning.masks import apply_masks_, gate_gradients
 from sparsetune.pruning.structured import (
-    features_of,
     keep_layers,
-    kept_sides,
     remove,
     renumbered,
     sizes_of,
@@ -276,8 +274,8 @@ def _following(
     restricted = {}
     for key, positions in supports.items():
         site = anatomy.site_of(key)
-        features = features_of(kept_heads[site.layer], anatomy.head_size)
-        rows, columns = kept_sides(site.projection, features, kept_neurons[site.layer])
+        heads, neurons = kept_heads[site.layer], kept_neurons[site.layer]
+        rows, columns = anatomy.kept_sides(site.projection, heads, neurons)
         restricted[key], _ = restrict_support(
             positions, site.shape, kept_rows=rows, kept_columns=columns
         )

@@ -17,7 +17,7 @@ from sparsetune.pruning.zeros import remember_zeros
 
 SCORES = ("delta", "weight", "weight+delta", "random", "inverse")
 ADAPTED_POOL = ("query", "value")
-OTHER_POOL = ("key", "attention_output", "ffn_in", "ffn_out")
+OTHER_POOL = ("key", "attention_output", "ffn_in", "ffn_gate", "ffn_out")
 
 
 def exact_top_k(scores: Tensor, kept: int) -> Tensor:
@@ -214,14 +214,15 @@ def two_pool_masks(
 
     Args:
         model: a model with DSEE on query and value, unless the choice needs no update.
-        ratio: fraction of {key, attention_output, ffn_in, ffn_out}, scored |W|, to prune.
+        ratio: fraction of {key, attention_output, ffn_in, ffn_out} and, where there is one,
+            ffn_gate, scored |W|, to prune.
         adapted_ratio: fraction of {query, value} to prune; ``ratio`` if None.
         choice: score of {query, value}, see ``site_scores``.
         generator: CPU generator for ``random``.
         earlier: masks of an earlier pruning; what they drop stays dropped.
 
     Returns:
-        bool masks, ``O x I``, for all six projections of every layer, by site key.
+        bool masks, ``O x I``, for all projections of every layer, by site key.
 
     Raises:
         ModelError: as ``site_scores`` and ``mask_pool``.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy
 from sparsetune.architectures.base import (
-    ATTENTION_INPUTS,
     UpdatedProjection,
     check_kept,
     check_kept_layers,
@@ -60,11 +59,10 @@ def remove(model: nn.Module, kept_heads: Kept, kept_neurons: Kept | None = None)
     for site in anatomy.sites():
         if isinstance(site.module, UpdatedProjection):
             neurons = None if kept_neurons is None else kept_neurons[site.layer]
-            features = features_of(kept_heads[site.layer], anatomy.head_size)
-            sides = kept_sides(site.projection, features, neurons)
+            sides = anatomy.kept_sides(site.projection, kept_heads[site.layer], neurons)
             site.module.keep_update_(site.projection, *sides)
     for layer in layers:
-        anatomy.keep_heads_(layer, features_of(kept_heads[layer], anatomy.head_size))
+        anatomy.keep_heads_(layer, kept_heads[layer])
         if kept_neurons is not None:
             anatomy.keep_neurons_(layer, kept_neurons[layer])
     anatomy.note_sizes()
@@ -106,6 +104,9 @@ def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
                 module.layer_idx = number
     config: Any = model.config
     config.num_hidden_layers = len(layers)
+    for name in anatomy.family.config_by_layer:
+        if getattr(config, name, None):
+            setattr(config, name, [getattr(config, name)[layer] for layer in kept])
     if hasattr(config, HEADS_BY_LAYER):
         anatomy.note_sizes()
 
@@ -165,12 +166,13 @@ def head_scores(
         return [torch.rand(n, generator=generator, dtype=torch.float64) for n in counts]
     parts = [site_scores(model, ADAPTED_POOL, choice=part) for part in _SUMMED[choice]]
 
-    def of_heads(rows: Tensor) -> Tensor:
-        return rows.double().sum(1).view(-1, anatomy.head_size).sum(1)
+    def of_heads(rows: Tensor, name: str) -> Tensor:
+        features = len(anatomy.features_of(name, [0]))
+        return rows.double().sum(1).view(-1, features).sum(1)
 
     return [
         sum(
-            (of_heads(part[f"layer.{n}.{name}"]) for part in parts for name in ADAPTED_POOL),
+            (of_heads(part[f"layer.{n}.{name}"], name) for part in parts for name in ADAPTED_POOL),
             start=torch.zeros((), dtype=torch.float64),
         )
         for n in layers
@@ -198,34 +200,6 @@ def heads_to_keep(scores: Sequence[Tensor], sparsity: float) -> list[list[int]]:
 def heads_left(heads: int, sparsity: float) -> int:
     """Count the heads that stay when a share of a layer's, in [0, 1), is dropped; at least one."""
     return max(1, heads - pruned_count(sparsity, heads))
-
-
-def kept_sides(
-    projection: str, features: Sequence[int], neurons: Sequence[int] | None
-) -> tuple[Sequence[int] | None, Sequence[int] | None]:
-    """Say which rows and columns of a projection are left after a removal.
-
-    Args:
-        projection: one of ``PROJECTIONS``.
-        features: features of the heads kept in its layer.
-        neurons: neurons kept in its layer; None = all.
-
-    Returns:
-        Kept rows and kept columns of its ``O x I`` matrix; None = all.
-    """
-    if projection in ATTENTION_INPUTS:
-        return features, None
-    sides = {
-        "attention_output": (None, features),
-        "ffn_in": (neurons, None),
-        "ffn_out": (None, neurons),
-    }
-    return sides[projection]
-
-
-def features_of(heads: Sequence[int], head_size: int) -> list[int]:
-    """Number the features that some heads own, in order."""
-    return [head * head_size + offset for head in heads for offset in range(head_size)]
 
 
 def sizes_of(model: nn.Module) -> Sizes:

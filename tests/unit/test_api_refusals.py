@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import DistilBertConfig, DistilBertModel
+from transformers import AlbertConfig, AlbertModel
 from unit.tiny import LAYERS, WIDTH, tiny_model
 
 import sparsetune
@@ -91,8 +91,9 @@ def test_a_model_that_is_wrapped_or_of_another_kind_is_refused():
     lora = get_peft_model(tiny_model("bert"), LoraConfig(target_modules=["query"]))
     with pytest.raises(ModelError, match=r"query is wrapped already: a peft\..*\.Linear, needed"):
         sparsetune.apply_dsee(lora, CONFIG)
-    other = DistilBertModel(DistilBertConfig(dim=8, n_layers=1, n_heads=2, hidden_dim=8))
-    with pytest.raises(ModelError, match=r"'distilbert' .* known: bert, roberta, gpt2"):
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    other = AlbertModel(AlbertConfig(vocab_size=9, **sizes))
+    with pytest.raises(ModelError, match=r"'albert' .* known: bert, roberta, .*gpt2"):
         sparsetune.apply_dsee(other, CONFIG)
     with pytest.raises(ModelError, match=r"model type None of Linear"):
         sparsetune.apply_dsee(torch.nn.Linear(2, 2), CONFIG)

@@ -1,19 +1,21 @@
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 import torch
 from torch import nn
-from transformers import DistilBertConfig
-from transformers.models.distilbert.modeling_distilbert import (
-    DistilBertForSequenceClassification,
-    DistilBertModel,
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    LayoutLMConfig,
+    LayoutLMForSequenceClassification,
 )
 from unit.tiny import HEADS, HIDDEN, KINDS, LAYERS, WIDTH, output_of, tiny_batch, tiny_model
 
 import sparsetune
 from sparsetune.architectures import anatomy, loading
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
-from sparsetune.architectures.base import PROJECTIONS, Family
+from sparsetune.architectures.bert import BERT
 from sparsetune.architectures.copies import WeightCopies
 from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ModelError
@@ -35,7 +37,7 @@ def test_each_projection_is_seen_out_by_in(kind):
     shapes = {site.projection: site.shape for site in anatomy.sites()}
     square = (HIDDEN, HIDDEN)
     assert shapes == {
-        **dict.fromkeys(PROJECTIONS, square),
+        **dict.fromkeys(("query", "key", "value", "attention_output"), square),
         "ffn_in": (WIDTH, HIDDEN),
         "ffn_out": (HIDDEN, WIDTH),
     }
@@ -71,11 +73,11 @@ def test_site_path_and_key_lead_back_to_the_site(kind):
     assert anatomy.site_of(site.key).module is model.get_submodule(site.path)
 
 
-def test_unknown_architecture_names_the_three():
-    config = DistilBertConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
-    with pytest.raises(ModelError, match=r"distilbert.*bert, roberta, gpt2"):
-        Anatomy.of(DistilBertModel(config))
-    with pytest.raises(ModelError, match="bert, roberta, gpt2"):
+def test_unknown_architecture_names_those_that_are_known():
+    config = AlbertConfig(vocab_size=9, hidden_size=8, num_attention_heads=2, intermediate_size=8)
+    with pytest.raises(ModelError, match=r"'albert'.*known: bert, roberta, .*llama"):
+        Anatomy.of(AlbertModel(config))
+    with pytest.raises(ModelError, match="bert, roberta"):
         Anatomy.of(nn.Linear(2, 2))
 
 
@@ -106,45 +108,27 @@ def test_roberta_head_includes_its_dense_layer():
     }
 
 
-DISTILBERT = Family(
-    model_type="distilbert",
-    class_prefix="DistilBert",
-    heads={"classification": "ForSequenceClassification"},
-    layer_list="transformer.layer",
-    paths={
-        "query": "attention.q_lin",
-        "key": "attention.k_lin",
-        "value": "attention.v_lin",
-        "attention_output": "attention.out_lin",
-        "ffn_in": "ffn.lin1",
-        "ffn_out": "ffn.lin2",
-    },
-    attention="attention",
-    head_size="attention_head_size",
-    resize_attention=lambda attention, heads, features: setattr(attention, "n_heads", heads),
-    task_head=("pre_classifier", "classifier"),
-    new_weights=(),
-    language_head=("vocab_",),
-)
-
-
 def test_one_description_makes_a_new_family_work_everywhere(monkeypatch, tmp_path):
-    families = MappingProxyType({**anatomy.FAMILIES, "distilbert": DISTILBERT})
+    told = replace(
+        BERT, model_type="layoutlm", class_prefix="LayoutLM", new_weights=(), activation=None
+    )
+    families = MappingProxyType({**anatomy.FAMILIES, "layoutlm": told})
     for module in (anatomy, loading):
         monkeypatch.setattr(module, "FAMILIES", families)
     torch.manual_seed(0)
-    config = DistilBertConfig(vocab_size=50, dim=8, n_layers=2, n_heads=4, hidden_dim=12)
-    model = DistilBertForSequenceClassification(config).eval()
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LayoutLMConfig(vocab_size=50, intermediate_size=12, num_labels=3, **sizes)
+    model = LayoutLMForSequenceClassification(config).eval()
     with torch.no_grad():
         Anatomy.of(model).site(0, "attention_output").weight_view()[:, 2:4] = 0.0
     before = output_of(model, tiny_batch())
     assert WeightCopies(model).rounded == []  # it does not tell where its activation is
     remove(model, [[0, 2, 3], [0, 1, 2, 3]], [range(12), range(12)])
     torch.testing.assert_close(output_of(model, tiny_batch()), before)
-    assert Gates(DistilBertForSequenceClassification(config)).heads.shape == (2, 4)
-    assert set(task_head_parameters(model)) > {"pre_classifier.weight"}
-    config = sparsetune.DseeConfig(rank=2, n_sparse=3, support="random", init="normal")
-    merged = output_of(sparsetune.apply_dsee(model, config), tiny_batch())
+    assert Gates(LayoutLMForSequenceClassification(config)).heads.shape == (2, 4)
+    assert set(task_head_parameters(model)) == {"classifier.weight", "classifier.bias"}
+    update = sparsetune.DseeConfig(rank=2, n_sparse=3, support="random", init="normal")
+    merged = output_of(sparsetune.apply_dsee(model, update), tiny_batch())
     sparsetune.merge(model, "dense")
     sparsetune.save(model, tmp_path)
     torch.testing.assert_close(output_of(sparsetune.load(tmp_path), tiny_batch()), merged)

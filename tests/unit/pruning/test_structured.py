@@ -17,7 +17,7 @@ from unit.tiny import (
 )
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.architectures.base import PROJECTIONS
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.earlybert.gates import Gates
 from sparsetune.errors import ModelError
@@ -141,7 +141,7 @@ def rows_of(heads):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_update_follows_heads_and_neurons(kind):
-    removed, masked = (adapted(kind, PROJECTIONS) for _ in range(2))
+    removed, masked = (adapted(kind, FAMILIES[kind].projections) for _ in range(2))
     remove(removed, KEPT_HEADS, KEPT_NEURONS)
     silence(masked, KEPT_HEADS, KEPT_NEURONS)
     anatomy = Anatomy.of(masked)

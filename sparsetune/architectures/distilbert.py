@@ -1,0 +1,38 @@
+"""DistilBERT: BERT's layers under other names, without token types and without a pooler."""
+
+from typing import Any
+
+from sparsetune.architectures.base import Family
+
+
+def _resize(attention: Any, heads: int, features: int) -> None:
+    attention.n_heads = heads
+    attention.dim = features
+
+
+DISTILBERT = Family(
+    model_type="distilbert",
+    class_prefix="DistilBert",
+    heads={
+        "classification": "ForSequenceClassification",
+        "regression": "ForSequenceClassification",
+        "span": "ForQuestionAnswering",
+        "masked_lm": "ForMaskedLM",
+    },
+    layer_list="transformer.layer",
+    paths={
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "attention_output": "attention.out_lin",
+        "ffn_in": "ffn.lin1",
+        "ffn_out": "ffn.lin2",
+    },
+    attention="attention",
+    head_size="attention_head_size",
+    resize_attention=_resize,
+    task_head=("pre_classifier", "classifier", "qa_outputs"),
+    new_weights=(),
+    language_head=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
+    activation="ffn.activation",
+)

@@ -1,0 +1,244 @@
+"""Everything that the API offers, on every family and every head of transformers that it has."""
+
+import copy
+
+import pytest
+import torch
+from unit.tiny_families import (
+    HEADS,
+    LAYERS,
+    PAIRS,
+    TASKS,
+    WIDTH,
+    class_of,
+    family_batch,
+    family_model,
+    outputs_of,
+)
+
+import sparsetune
+from sparsetune import DseeConfig, Ticket, TicketSearch
+from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.base import PROJECTIONS
+from sparsetune.architectures.families import FAMILIES
+from sparsetune.dsee.layer import dsee_branches, fold_together
+from sparsetune.errors import ModelError
+from sparsetune.pruning.zeros import zero_counts
+
+UPDATE = DseeConfig(rank=2, n_sparse=5, init="normal", support="random")
+KEPT_HEADS, KEPT_NEURONS = ((0, 2), (1, 2, 3)), (tuple(range(0, WIDTH, 2)), (1, 3, 5))
+EVERY_HEAD = pytest.mark.parametrize(("kind", "task"), PAIRS)
+EVERY_FAMILY = pytest.mark.parametrize("kind", FAMILIES)
+
+
+def ticket(**changes):
+    told = {"kept_heads": KEPT_HEADS, "kept_neurons": KEPT_NEURONS} | changes
+    return Ticket(heads=HEADS, neurons=WIDTH, origin="random", **told)
+
+
+def all_layers(kind):
+    """Every projection of the family adapted."""
+    return DseeConfig(
+        rank=2, n_sparse=5, init="normal", support="random", targets=FAMILIES[kind].projections
+    )
+
+
+def close(left, right):
+    # Products of other shapes add up in another order.
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+@EVERY_HEAD
+def test_an_update_from_zero_changes_nothing_and_exactly_it_and_the_head_train(kind, task):
+    model, batch = family_model(kind, task), family_batch(task)
+    before = outputs_of(model, batch)
+    frozen = {name: one.clone() for name, one in model.named_parameters()}
+    sparsetune.apply_dsee(model, DseeConfig(rank=2, n_sparse=5, support="magnitude"))
+    close(outputs_of(model, batch), before)
+    own = {id(one) for _, branch in dsee_branches(model) for one in branch.parameters()}
+    own |= {id(one) for one in task_head_parameters(model).values()}
+    assert {id(one) for one in model.parameters() if one.requires_grad} == own
+    if task != "language":  # its head came with the checkpoint
+        assert task_head_parameters(model)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.01)
+    losses = []
+    for _ in range(8):
+        loss = model(**batch).loss
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+        assert all(one.grad is not None for one in trained)
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    for name, one in model.named_parameters():
+        assert one.requires_grad or torch.equal(one, frozen[name])
+
+
+@EVERY_HEAD
+def test_a_removal_equals_zeros_in_its_place(kind, task):
+    model, batch = family_model(kind, task), family_batch(task)
+    shrunken = sparsetune.shrink(copy.deepcopy(model), ticket())
+    anatomy = Anatomy.of(model)
+    size = len(anatomy.features_of("attention_output", [0]))
+    for layer in range(LAYERS):
+        for projection, kept, features, of in (
+            ("attention_output", KEPT_HEADS, size, HEADS),
+            ("ffn_out", KEPT_NEURONS, 1, WIDTH),
+        ):
+            view = anatomy.site(layer, projection).weight_view()
+            assert view.shape[1] == of * features
+            for unit in set(range(of)) - set(kept[layer]):
+                with torch.no_grad():
+                    view[:, unit * features : (unit + 1) * features] = 0.0
+    assert not torch.allclose(outputs_of(family_model(kind, task), batch), outputs_of(model, batch))
+    close(outputs_of(shrunken, batch), outputs_of(model, batch))
+    small = Anatomy.of(shrunken)
+    assert [small.heads(n) for n in range(LAYERS)] == [2, 3]
+    assert [small.ffn_width(n) for n in range(LAYERS)] == [10, 3]
+    assert small.heads_per_group == anatomy.heads_per_group
+
+
+@EVERY_HEAD
+@pytest.mark.parametrize("smaller", [False, True])
+def test_what_was_saved_is_loaded_bit_for_bit(kind, task, smaller, tmp_path):
+    batch = family_batch(task)
+    model, plain = family_model(kind, task), family_model(kind, task)
+    if smaller:
+        sparsetune.shrink(model, ticket())
+        sparsetune.shrink(plain, ticket())
+    sparsetune.apply_dsee(model, UPDATE)
+    with torch.no_grad():
+        for parameter in task_head_parameters(model).values():
+            parameter += 0.3
+    sparsetune.save(model, tmp_path / "update")
+    sparsetune.load(tmp_path / "update", plain)
+    assert torch.equal(outputs_of(plain, batch), outputs_of(model, batch))
+    sparsetune.merge(model, "dense")
+    sparsetune.save(model, tmp_path / "whole")
+    whole = sparsetune.load(tmp_path / "whole")
+    assert type(whole) is type(model)
+    assert torch.equal(outputs_of(whole, batch), outputs_of(model, batch))
+
+
+@EVERY_HEAD
+def test_merging_keeps_the_function_or_the_zeros(kind, task):
+    batch = family_batch(task)
+    dense, masked = (family_model(kind, task) for _ in range(2))
+    sparsetune.apply_dsee(dense, all_layers(kind))
+    before = outputs_of(dense, batch)
+    fold_together(dense, "always")
+    close(outputs_of(dense, batch), before)
+    sparsetune.merge(dense, "dense")
+    close(outputs_of(dense, batch), before)
+    sparsetune.prune(masked, 0.5, score="weight")
+    zeros = zero_counts(masked)
+    sparsetune.apply_dsee(masked, all_layers(kind))
+    sparsetune.merge(masked, "masked")
+    assert zero_counts(masked) == zeros
+
+
+@EVERY_FAMILY
+def test_every_projection_is_pruned_and_zeros_stay_in_training(kind):
+    model = family_model(kind, "sequence")
+    model.requires_grad_(True)
+    sparsetune.prune(model, 0.5, score="weight", pools="matrix")
+    counts = zero_counts(model)
+    projections = FAMILIES[kind].projections
+    assert {key.rpartition(".")[2] for key in counts} == set(projections)
+    assert all(zeros == total // 2 for zeros, total in counts.values())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(2):
+        model(**family_batch("sequence")).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert zero_counts(model) == counts
+
+
+@EVERY_FAMILY
+def test_a_search_sees_each_head_and_neuron_and_leaves_no_trace(kind):
+    model, batch = family_model(kind, "sequence"), family_batch("sequence")
+    before = outputs_of(model, batch)
+    search = TicketSearch(model)
+    close(outputs_of(model, batch), before)
+    assert search.gates.heads.shape == (LAYERS, HEADS)
+    assert search.gates.neurons.shape == (LAYERS, WIDTH)
+    with torch.no_grad():  # a coefficient of 0 is a removal
+        for coefficients, kept in ((search.gates.heads, KEPT_HEADS),
+                                   (search.gates.neurons, KEPT_NEURONS)):  # fmt: skip
+            for row, indices in zip(coefficients, kept, strict=True):
+                row[[unit for unit in range(len(row)) if unit not in indices]] = 0.0
+    gated = outputs_of(model, batch)
+    (model(**batch).loss + search.penalty()).backward()
+    assert (search.gates.heads.grad != 0).any(dim=1).all()
+    assert (search.gates.neurons.grad != 0).any(dim=1).all()
+    search.detach()
+    close(outputs_of(model, batch), before)
+    close(outputs_of(sparsetune.shrink(model, ticket()), batch), gated)
+
+
+@EVERY_FAMILY
+def test_the_loop_finds_a_ticket_that_fits(kind, tmp_path):
+    model = family_model(kind, "sequence")
+    batches = [family_batch("sequence", seed=seed) for seed in range(3)]
+    found = sparsetune.search_ticket(model, batches, heads=0.5, learning_rate=1e-3, stop=3)
+    assert [len(row) for row in found.kept_heads] == [HEADS // 2] * LAYERS
+    before = sum(one.numel() for one in model.parameters())
+    assert sum(one.numel() for one in sparsetune.shrink(model, found).parameters()) < before
+
+
+@EVERY_FAMILY
+def test_a_layer_is_removed_as_if_it_handed_on_its_input(kind, tmp_path):
+    model, batch = family_model(kind, "sequence"), family_batch("sequence")
+    passed = copy.deepcopy(model)
+    layer = Anatomy.of(passed).layer_list[0]
+    own = layer.forward
+
+    def handed_on(hidden_states, *others, **named):
+        output = own(hidden_states, *others, **named)
+        return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
+
+    layer.forward = handed_on
+    whole = ((tuple(range(HEADS)),) * LAYERS, (tuple(range(WIDTH)),) * LAYERS)
+    sparsetune.shrink(
+        model, ticket(kept_heads=whole[0], kept_neurons=whole[1], kept_layers=(1,))
+    )  # fmt: skip
+    assert Anatomy.of(model).layers == 1
+    close(outputs_of(model, batch), outputs_of(passed, batch))
+    sparsetune.save(model, tmp_path)
+    assert torch.equal(outputs_of(sparsetune.load(tmp_path), batch), outputs_of(model, batch))
+
+
+@pytest.mark.parametrize("kind", [k for k, one in FAMILIES.items() if "generation" in one.heads])
+def test_a_smaller_decoder_generates_with_its_cache_what_it_computes_without(kind):
+    model = sparsetune.shrink(family_model(kind, "language"), ticket())
+    sparsetune.apply_dsee(model, UPDATE)
+    prompt = family_batch("language")["input_ids"][1:]
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    texts = [model.generate(prompt, use_cache=cache, **options) for cache in (True, False)]
+    assert texts[0].shape == (2, 12)
+    assert torch.equal(*texts)
+
+
+def test_a_projection_that_a_family_lacks_is_refused_by_name():
+    with pytest.raises(ModelError, match="a bert: projection: received 'ffn_gate'; allowed: query"):
+        sparsetune.apply_dsee(family_model("bert", "sequence"), all_layers("llama"))
+
+
+def test_every_projection_is_in_some_family_and_only_gemma_lacks_a_head():
+    assert {name for one in FAMILIES.values() for name in one.projections} == set(PROJECTIONS)
+    lacking = {(k, t) for k in FAMILIES for t in TASKS if class_of(k, t) is None}
+    assert lacking == {("gemma", "answer")}
+
+
+def test_grouped_queries_by_hand():
+    # 8 query heads of 4 features over 4 key-value heads: head 2 has queries 4 and 5.
+    anatomy = Anatomy.of(family_model("llama", "sequence"))
+    assert (anatomy.heads(0), anatomy.heads_per_group, anatomy.head_size) == (4, 2, 4)
+    assert anatomy.features_of("query", [2]) == list(range(16, 24))
+    assert anatomy.features_of("value", [2]) == list(range(8, 12))
+    shapes = {site.projection: site.shape for site in anatomy.sites() if site.layer == 0}
+    assert shapes["query"] == (32, 24)
+    assert shapes["key"] == shapes["value"] == (16, 24)
+    assert shapes["attention_output"] == (24, 32)
+    assert shapes["ffn_in"] == shapes["ffn_gate"] == (20, 24)

@@ -1,0 +1,96 @@
+"""Tiny random models of every family that is known, with every head that it has."""
+
+import torch
+from transformers import AutoConfig, set_seed
+
+from sparsetune.architectures.anatomy import model_class
+from sparsetune.architectures.families import FAMILIES
+
+HIDDEN, LAYERS, HEADS, WIDTH, VOCAB = 24, 2, 4, 20, 50
+TASKS = {
+    "sequence": ("ForSequenceClassification",),
+    "token": ("ForTokenClassification",),
+    "answer": ("ForQuestionAnswering",),
+    "language": ("ForMaskedLM", "LMHeadModel", "ForCausalLM"),
+}
+_SIZES = {
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": WIDTH,
+    "max_position_embeddings": 40,
+}
+_OWN_SIZES = {
+    "gpt2": {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_inner": WIDTH},
+    "distilbert": {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": WIDTH},
+    # Embeddings of another width than the layers.
+    "electra": {**_SIZES, "embedding_size": 16},
+    "rembert": {**_SIZES, "input_embedding_size": 16, "output_embedding_size": 20},
+}
+# Two query heads for each of four key-value heads, in features that do not add up to HIDDEN.
+_GROUPED = {**_SIZES, "num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": 4}
+
+
+def family_config(model_type, labels=3):
+    sizes = _GROUPED if "ffn_gate" in FAMILIES[model_type].paths else _SIZES
+    return AutoConfig.for_model(
+        model_type,
+        vocab_size=VOCAB,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+        num_labels=labels,
+        **_OWN_SIZES.get(model_type, sizes),
+    )
+
+
+def class_of(model_type, task):
+    """The class of transformers with that head; None if the library has none."""
+    prefix = FAMILIES[model_type].class_prefix
+    names = TASKS[task]
+    if "masked_lm" not in FAMILIES[model_type].heads:
+        names = tuple(name for name in names if name != "ForMaskedLM")
+    found = [model_class(model_type, prefix + name) for name in names]
+    return next((one for one in found if one is not None), None)
+
+
+PAIRS = [(kind, task) for kind in FAMILIES for task in TASKS if class_of(kind, task) is not None]
+
+
+def family_model(model_type, task, *, seed=0, **options):
+    """In evaluation mode, with weights so large that outputs really differ."""
+    set_seed(seed)
+    config = family_config(model_type, 2 if task == "answer" else 3)
+    model = class_of(model_type, task)._from_config(config, **options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and "embed" not in name:
+                parameter.mul_(4.0)
+            elif name.endswith(".bias"):
+                parameter.normal_(std=0.1)
+    return model.eval()
+
+
+def family_batch(task, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(low, high, *shape):
+        return torch.randint(low, high, shape, generator=generator)
+
+    ids, seen = drawn(2, VOCAB, 3, 7), torch.ones(3, 7, dtype=torch.long)
+    ids[0, -2:] = seen[0, -2:] = 0
+    labels = {
+        "sequence": {"labels": drawn(0, 3, 3)},
+        "token": {"labels": drawn(0, 3, 3, 7)},
+        "answer": {"start_positions": drawn(0, 5, 3), "end_positions": drawn(0, 5, 3)},
+        "language": {"labels": ids},
+    }[task]
+    return {"input_ids": ids, "attention_mask": seen} | labels
+
+
+def outputs_of(model, batch):
+    """Logits of every kind that the head has, one beside the other."""
+    with torch.no_grad():
+        output = model(**batch)
+    names = ("logits", "start_logits", "end_logits")
+    return torch.cat([output[name].flatten() for name in names if name in output])
