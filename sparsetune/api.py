@@ -18,8 +18,8 @@ from sparsetune.dsee import layer as dsee
 from sparsetune.dsee.layer import DseeConfig, dsee_branches
 from sparsetune.dsee.merge import MergeReport, detach, disabled, merge
 from sparsetune.earlybert import ticket as tickets
-from sparsetune.earlybert.search import TicketSearch, refuse_search, search_ticket
-from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel
+from sparsetune.earlybert.search import TicketSearch, check_number, refuse_search, search_ticket
+from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel, check_share
 from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError, refusal
 from sparsetune.export import OnnxReport, export_onnx
 from sparsetune.pruning.checkpoint import (
@@ -146,8 +146,9 @@ def random_ticket(
         >>> random_ticket(model, heads=0.5)
         Ticket(heads [1] of 2, neurons [6] of 10, origin random)
     """
-    if seed < 0:
-        raise ConfigError(f"random_ticket: seed: received {seed}; allowed: 0 or more")
+    check_share("random_ticket: heads", heads)
+    check_share("random_ticket: neurons", neurons)
+    check_number("random_ticket: seed", seed, whole=True)
     sizes = sizes_of(model)
     for name, counts in (("heads", sizes.heads), ("neurons", sizes.ffn_width)):
         if len(set(counts)) > 1:
@@ -246,7 +247,8 @@ def save(model: nn.Module, folder: Path | str) -> None:
 
     Raises:
         ModelError: updates of several kinds, something else is attached, a value that is NaN or
-            infinite, or a masked weight that is not zero any more; nothing is written then.
+            infinite, a masked weight that is not zero any more, a whole model of a class of one's
+            own, or ``folder`` is a file; nothing is written then.
 
     Example:
         >>> import tempfile
@@ -259,6 +261,8 @@ def save(model: nn.Module, folder: Path | str) -> None:
         True
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder}: a file; needed: a folder")
     refuse_search(model, "save")
     branches = [branch for _, branch in dsee_branches(model)]
     if not branches:

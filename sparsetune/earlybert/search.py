@@ -12,6 +12,7 @@ ticket = search.ticket()
 
 import copy
 import logging
+import math
 import types
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import replace
@@ -21,9 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.earlybert.convergence import ConvergenceWatch
 from sparsetune.earlybert.gates import Gates
-from sparsetune.earlybert.ticket import DrawConfig, SearchEnd, Ticket, TicketLabel, draw_ticket
+from sparsetune.earlybert.ticket import (
+    DrawConfig,
+    SearchEnd,
+    Ticket,
+    TicketLabel,
+    check_share,
+    draw_ticket,
+)
 from sparsetune.errors import ConfigError, ModelError, TrainingError, shown
 from sparsetune.randomness import derive
 
@@ -96,8 +105,11 @@ class TicketSearch:
         Raises:
             ModelError: layers of different sizes, an architecture that is not known, or something
                 is attached already: another search, an update.
-            ConfigError: a window or epsilon out of range.
+            ConfigError: a penalty, ``every``, a window or epsilon out of range.
         """
+        for weight in penalties:
+            check_number("TicketSearch: penalties", weight)
+        check_number("TicketSearch: every", every, least=1, whole=True)
         self._watch = (draw, window, epsilon)
         self.watch = self._new_watch()
         refuse_search(model, "TicketSearch")
@@ -143,7 +155,13 @@ class TicketSearch:
         return self.watch is not None and self.watch.converged_step is not None
 
     def history(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Show all checks: steps ``(C,)``, heads ``(C, L, H)`` and neurons ``(C, L, F)``."""
+        """Show all checks: steps ``(C,)``, heads ``(C, L, H)`` and neurons ``(C, L, F)``.
+
+        Raises:
+            ModelError: there was none yet.
+        """
+        if not self.points:
+            raise ModelError("TicketSearch: no check of the coefficients yet; needed: its step()")
         steps, heads, neurons = zip(*self.points, strict=True)
         return np.array(steps), np.stack(heads), np.stack(neurons)
 
@@ -172,6 +190,9 @@ class TicketSearch:
         draw = draw or self._draw
         if draw is None:
             raise ModelError("ticket: the search draws no masks; needed: a DrawConfig")
+        for name, share in (("heads", heads), ("neurons", neurons)):
+            if share is not None:
+                check_share(f"TicketSearch.ticket: {name}", share)
         draw = replace(
             draw,
             head_ratio=draw.head_ratio if heads is None else heads,
@@ -281,15 +302,17 @@ def search_ticket(
         Ticket(heads [1] of 2, neurons [6] of 10, origin search)
     """
     last = _last_step(stop, batches)
-    for name, value, fine in (
-        ("learning_rate", learning_rate, learning_rate > 0),
-        ("penalty", penalty, penalty >= 0),
-        ("every", every, every >= 1),
-        ("seed", seed, seed >= 0),
-    ):
-        if not fine:
-            allowed = {"learning_rate": "above 0", "every": "1 or more"}.get(name, "0 or more")
-            raise ConfigError(f"search_ticket: {name}: received {value}; allowed: {allowed}")
+    check_share("search_ticket: heads", heads)
+    check_share("search_ticket: neurons", neurons)
+    check_number("search_ticket: learning_rate", learning_rate, above=True)
+    check_number("search_ticket: penalty", penalty)
+    check_number("search_ticket: every", every, least=1, whole=True)
+    check_number("search_ticket: seed", seed, whole=True)
+    if not isinstance(batches, Iterable):
+        raise ConfigError(
+            f"search_ticket: batches: received {shown(batches)}; allowed: an iterable of batches"
+        )
+    Anatomy.of(model)
     draw = DrawConfig(head_ratio=heads, neuron_ratio=neurons)
     refuse_search(model, "search_ticket")
     copied = copy.deepcopy(model).train()
@@ -319,6 +342,29 @@ def search_ticket(
             "the masks have not settled in %d batches; the ticket is drawn as they are", steps
         )
     return search.ticket(label=TicketLabel(seed=seed), end=_end(search, steps, last))
+
+
+def check_number(
+    where: str, value: object, *, least: int = 0, above: bool = False, whole: bool = False
+) -> None:
+    """Refuse what is no number of a range that has no end.
+
+    Args:
+        where: what it is, for the message.
+        value: as received.
+        least: the smallest that is allowed.
+        above: True = ``least`` itself is not.
+        whole: True = only whole numbers are.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    kinds = int if whole else int | float
+    fine = isinstance(value, kinds) and not isinstance(value, bool)
+    if not (fine and math.isfinite(value) and (value > least or (value == least and not above))):  # type: ignore[arg-type,operator]
+        told = "a whole number" if whole else "a number"
+        told += f" above {least}" if above else f", {least} or more"
+        raise ConfigError(f"{where}: received {shown(value)}; allowed: {told}")
 
 
 def refuse_search(model: nn.Module, where: str) -> None:

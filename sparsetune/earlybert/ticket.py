@@ -15,13 +15,28 @@ from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.base import check_kept, check_kept_layers
-from sparsetune.errors import ConfigError, ModelError, violation
+from sparsetune.errors import ConfigError, ModelError, shown, violation
 from sparsetune.pruning.masks import exact_top_k, pruned_count
 from sparsetune.randomness import derive
 from sparsetune.records import write_text_atomically
 
 Indices = tuple[tuple[int, ...], ...]
 Scope = Literal["global", "layer"]
+
+
+def check_share(where: str, value: object) -> None:
+    """Refuse what is no share that may be dropped.
+
+    Args:
+        where: what it is of, for the message.
+        value: as received.
+
+    Raises:
+        ConfigError: it is no number in [0, 1).
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0.0 <= value < 1.0):  # type: ignore[operator]
+        raise ConfigError(f"{where}: received {shown(value)}, allowed: [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -51,8 +66,7 @@ class DrawConfig:
 
     def __post_init__(self) -> None:
         for name in ("head_ratio", "neuron_ratio"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"ticket {name}: received {getattr(self, name)}, allowed: [0, 1)")
+            check_share(f"ticket {name}", getattr(self, name))
         for name in ("neuron_scope", "head_scope"):
             if getattr(self, name) not in ("global", "layer"):
                 raise ConfigError(
@@ -262,7 +276,14 @@ class Ticket(BaseModel):
 
         Args:
             path: of the file.
+
+        Raises:
+            ModelError: it is a folder.
         """
+        if Path(path).is_dir():
+            raise ModelError(
+                f"{path}: a folder; needed: a file, such as {Path(path) / 'ticket.json'}"
+            )
         write_text_atomically(Path(path), self.model_dump_json() + "\n")
 
     @classmethod

@@ -195,7 +195,10 @@ def save_whole(model: nn.Module, folder: Path, *, reader: str | None = None) -> 
     check_zeros(model)
     kind, sizes = type(model), sizes_of(model)
     if model_class(sizes.model_type, kind.__name__) is not kind:
-        raise ModelError(f"{kind.__qualname__} is not one of transformers' own classes")
+        raise ModelError(
+            f"{kind.__qualname__} is not one of transformers' own classes, which alone are rebuilt "
+            "from a folder; needed: an update of it (apply_dsee), or its state_dict()"
+        )
     dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
     if len(dtypes) > 1:
         raise ModelError(f"weights of {', '.join(dtypes)}; needed: one dtype")

@@ -203,11 +203,19 @@ UNLABELLED = [{name: one[name] for name in ("input_ids", "attention_mask")} for 
         ({"stop": 0}, ConfigError, "stop: received 0; allowed: 'settled', or a whole number"),
         ({"stop": "soon"}, ConfigError, "stop: received 'soon'; allowed: 'settled'"),
         ({"stop": 9}, ConfigError, "stop: received 9; allowed: up to the 2 batches"),
-        ({"heads": 1.0}, ConfigError, "head_ratio: received 1.0"),
-        ({"learning_rate": 0.0}, ConfigError, "learning_rate: received 0.0; allowed: above 0"),
-        ({"penalty": -1.0}, ConfigError, "penalty: received -1.0; allowed: 0 or more"),
-        ({"every": 0}, ConfigError, "every: received 0; allowed: 1 or more"),
-        ({"seed": -1}, ConfigError, "seed: received -1; allowed: 0 or more"),
+        ({"heads": 1.0}, ConfigError, r"search_ticket: heads: received 1.0, allowed: .0, 1"),
+        ({"neurons": "a"}, ConfigError, r"search_ticket: neurons: received 'a', allowed: .0, 1"),
+        ({"seed": 1.5}, ConfigError, "seed: received 1.5; allowed: a whole number, 0 or more"),
+        ({"learning_rate": "a"}, ConfigError, "learning_rate: received 'a'; allowed: a number ab"),
+        ({"batches": 5}, ConfigError, "batches: received 5; allowed: an iterable"),
+        (
+            {"learning_rate": 0.0},
+            ConfigError,
+            "learning_rate: received 0.0; allowed: a number above 0",
+        ),
+        ({"penalty": -1.0}, ConfigError, "penalty: received -1.0; allowed: a number, 0 or more"),
+        ({"every": 0}, ConfigError, "every: received 0; allowed: a whole number, 1 or more"),
+        ({"seed": -1}, ConfigError, "seed: received -1; allowed: a whole number, 0 or more"),
         ({"batches": iter(batches(2)), "stop": 3}, ModelError, "batches: received 2; needed: 3"),
         ({"batches": []}, ModelError, "batches: received 0; needed: 1"),
         ({"batches": [[1]]}, ModelError, "batches: received a list; needed: tensors by name"),
@@ -266,7 +274,7 @@ def test_what_does_not_fit_is_not_shrunk():
         ConfigError, match=r"ticket: received a dict; allowed: a sparsetune\.Ticket"
     ):
         sparsetune.shrink(model, {})
-    with pytest.raises(ConfigError, match="seed: received -1; allowed: 0 or more"):
+    with pytest.raises(ConfigError, match="seed: received -1; allowed: a whole number, 0 or more"):
         sparsetune.random_ticket(model, seed=-1)
     assert same(before, state_of(model))
     config = tiny_config("gpt2")
@@ -284,3 +292,22 @@ def test_what_does_not_fit_is_not_shrunk():
     )
     with pytest.raises(ModelError, match=r"random_ticket: heads: received \[1, 2\]; needed: one"):
         sparsetune.random_ticket(uneven)
+
+
+def test_what_is_wrong_is_told_in_one_line_wherever_it_is_given(tmp_path):
+    model, search = tiny_model("bert"), TicketSearch(tiny_model("bert"))
+    ticket = sparsetune.random_ticket(model)
+    for attempt, error, message in (
+        (lambda: TicketSearch(model, every=0), ConfigError, "every: received 0; allowed: a whole"),
+        (lambda: TicketSearch(model, penalties=(1, -1)), ConfigError, "penalties: received -1; al"),
+        (lambda: search.ticket(heads=2), ConfigError, "TicketSearch.ticket: heads: received 2, al"),
+        (search.history, ModelError, r"no check of the coefficients yet; needed: its step\(\)"),
+        (lambda: sparsetune.random_ticket(model, heads="a"), ConfigError, "heads: received 'a', a"),
+        (lambda: ticket.save(tmp_path), ModelError, r"a folder; needed: .*ticket\.json"),
+        (lambda: Ticket.load(tmp_path), ModelError, "cannot read the ticket"),
+        (lambda: sparsetune.save(model, __file__), ModelError, "a file; needed: a folder"),
+        (lambda: sparsetune.search_ticket("bert", []), ModelError, "model type None of str is not"),
+    ):
+        with pytest.raises(error, match=message) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
