@@ -11,7 +11,12 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import (
+    HEADS_BY_LAYER,
+    Anatomy,
+    drawn_modules,
+    task_head_parameters,
+)
 from sparsetune.architectures.base import PROJECTIONS, check_plain
 from sparsetune.counting import Summary, summary
 from sparsetune.dsee import layer as dsee
@@ -94,7 +99,8 @@ def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 
     Raises:
         ConfigError: ``config`` is something else than a ``DseeConfig``.
         ModelError: another architecture, a rank or positions that do not fit, projections that
-            are wrapped already, a module that would stay frozen unseen; nothing is changed then.
+            are wrapped already, a module that would stay frozen unseen, or was drawn anew because
+            the checkpoint lacks it; nothing is changed then.
 
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3.
@@ -114,6 +120,14 @@ def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 
         )
     """
     refuse_search(model, "apply_dsee")
+    if isinstance(config, DseeConfig) and config.modules_to_save is None:
+        drawn = drawn_modules(model)
+        if drawn:
+            raise ModelError(
+                f"{type(model).__name__}: {', '.join(drawn)}: not in the checkpoint, so drawn "
+                "anew; it would stay random, and be another with the next start; needed: "
+                f"modules_to_save={drawn} to train and save it, or modules_to_save=[] to leave it"
+            )
     dsee.apply_dsee(model, config)
     _save_readably(model)
     return model

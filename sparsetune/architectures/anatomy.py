@@ -15,6 +15,7 @@ from sparsetune.errors import ModelError
 HEADS_BY_LAYER, NEURONS_BY_LAYER = "heads_by_layer", "neurons_by_layer"
 """What the config of a model says after a removal: how many each layer has left."""
 
+_LOADED = "_is_hf_initialized"
 _KEY = re.compile(r"layer\.(\d+)\.(" + "|".join(PROJECTIONS) + ")")
 
 
@@ -339,4 +340,31 @@ def unknown_modules(model: nn.Module) -> list[str]:
             parts = name.split(".")
             whole = parts[0] not in shared or len(parts) == 1
             found.append(".".join(parts[:depth] if whole else parts[:-1]))
+    return list(dict.fromkeys(found))
+
+
+def drawn_modules(model: nn.Module) -> list[str]:
+    """Name what a checkpoint lacked, so that it was drawn anew, beside the task head.
+
+    Args:
+        model: a model that ``Anatomy.of`` accepts.
+
+    Returns:
+        Paths of modules, in the model's order, such as ``bert.pooler.dense``; none if the model
+        was not loaded from a checkpoint, or nothing tells.
+    """
+    anatomy = Anatomy.of(model)
+    known = tuple(f"{name}." for name in anatomy.family.task_head)
+    # Removal of heads and neurons has made new parameters of these.
+    cut = {id(parameter) for site in anatomy.sites() for parameter in site.module.parameters()}
+    named = list(model.named_parameters())
+    # transformers' own mark on what it read; copies of a model lose it.
+    loaded = {name for name, parameter in named if getattr(parameter, _LOADED, False)}
+    if not loaded:
+        return []
+    found = [
+        name.rpartition(".")[0]
+        for name, parameter in named
+        if name not in loaded and id(parameter) not in cut and not name.startswith(known)
+    ]
     return list(dict.fromkeys(found))

@@ -112,6 +112,33 @@ def test_modules_that_cannot_be_saved_are_refused(named, error, message):
         sparsetune.apply_dsee(tiny_model("bert"), config(modules_to_save=named))
 
 
+def test_what_a_checkpoint_lacks_does_not_stay_random_unseen(tmp_path):
+    bert.BertForMaskedLM(tiny_config("bert")).save_pretrained(tmp_path / "checkpoint")
+
+    def started(seed):  # as in a process of its own: pooler and head are drawn
+        torch.manual_seed(seed)
+        return bert.BertForSequenceClassification.from_pretrained(
+            tmp_path / "checkpoint", num_labels=3
+        )
+
+    with pytest.raises(ModelError, match=r"bert.pooler.dense: not in the checkpoint.*\['bert.pool"):
+        sparsetune.apply_dsee(started(1), CONFIG)
+    model = sparsetune.apply_dsee(started(1), config(modules_to_save=["bert.pooler.dense"]))
+    sparsetune.save(moved(model).eval(), tmp_path / "update")
+    again = sparsetune.load(tmp_path / "update", started(2)).eval()
+    assert torch.equal(output_of(again, tiny_batch()), output_of(model, tiny_batch()))
+    sparsetune.apply_dsee(started(1), config(modules_to_save=[]))
+    # Smaller or bare models, and those that lack nothing, are not taken for drawn ones.
+    tiny_model("bert").save_pretrained(tmp_path / "whole")
+    whole = bert.BertForSequenceClassification.from_pretrained(tmp_path / "whole")
+    sparsetune.shrink(whole, sparsetune.random_ticket(whole))
+    sparsetune.apply_dsee(whole, CONFIG)
+    tiny_model("gpt2", task="lm").save_pretrained(tmp_path / "gpt2")
+    sparsetune.apply_dsee(
+        gpt2.GPT2ForSequenceClassification.from_pretrained(tmp_path / "gpt2"), CONFIG
+    )
+
+
 class Two(bert.BertPreTrainedModel):
     def __init__(self, settings):
         super().__init__(settings)
