@@ -23,6 +23,12 @@ class Job:
     def warm(self):
         return self.told["process"] != self.process.pid
 
+    @property
+    def server(self):
+        """The warm process; a job that runs cold has none, and its parent is the test itself."""
+        assert self.warm, self.finish()
+        return self.told["parent"]
+
     def finish(self, words=""):
         """Let it go on; returns its exit code, and what it wrote since."""
         output, errors = self.process.communicate(words + "\n")

@@ -46,7 +46,7 @@ def test_fork_takes_along_what_it_has_started(workflow):
 
 def test_job_runs_anew_in_its_own_process_if_the_warm_one_is_killed(workflow):
     job = workflow.start("evaluate")
-    kill(job.told["parent"])
+    kill(job.server)
     ended(job.told["process"])
     again = type(job)(job.process)
     assert not again.warm
@@ -60,7 +60,7 @@ def test_job_runs_anew_in_its_own_process_if_the_warm_one_is_killed(workflow):
 
 def test_killed_workflow_takes_everything_along(workflow):
     jobs = [workflow.start("evaluate") for _ in range(2)]
-    server = jobs[0].told["parent"]
+    server = jobs[0].server
     kill(workflow.process.pid)
     assert [job.wait() for job in jobs] == [-signal.SIGKILL] * 2
     for process in (server, *(job.told["process"] for job in jobs)):
@@ -70,7 +70,7 @@ def test_killed_workflow_takes_everything_along(workflow):
 
 def test_job_that_began_as_a_fork_ends_with_the_workflow(workflow):
     job = workflow.start("evaluate")
-    kill(job.told["parent"])
+    kill(job.server)
     again = type(job)(job.process)
     assert not again.warm
     kill(workflow.process.pid)
@@ -79,7 +79,7 @@ def test_job_that_began_as_a_fork_ends_with_the_workflow(workflow):
 
 def test_job_does_not_start_again_without_its_workflow(workflow, commands):
     job = workflow.start("evaluate")
-    server = job.told["parent"]
+    server = job.server
     kill(server, signal.SIGSTOP)
     kill(workflow.process.pid)
     workflow.process.wait()
@@ -95,7 +95,7 @@ def test_job_does_not_start_again_without_its_workflow(workflow, commands):
 def test_workflow_that_ends_leaves_nothing(workflow):
     job = workflow.start("evaluate")
     assert job.finish()[0] == 0
-    server = job.told["parent"]
+    server = job.server
     workflow.end()
     ended(server)
     assert not workflow.socket.parent.exists()
