@@ -23,6 +23,7 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
 )  # fmt: skip
 _TEMPORARY = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
+_UNBORN = "unborn"  # no shorter than its later name, or a path that fits now would not fit then
 _END_SECONDS = 10.0
 
 
@@ -77,10 +78,10 @@ def _started(
 ) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, log.open("w") as told:
-        listener.bind(str(folder / "new"))
+        listener.bind(str(folder / _UNBORN))
         listener.listen(socket.SOMAXCONN)
         # There under its name only once it listens, or somebody might sweep it away.
-        (folder / "new").rename(folder / "socket")
+        (folder / _UNBORN).rename(folder / "socket")
         return subprocess.Popen(
             [command, "warm", "--listener", str(listener.fileno())],
             stdin=subprocess.PIPE,

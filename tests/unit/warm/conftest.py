@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,9 @@ def commands(tmp_path):
 @pytest.fixture
 def workflow(tmp_path, commands, monkeypatch):
     """A running workflow."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    found = Workflow(tmp_path, commands)
-    yield found
-    found.end()
+    # A socket's path holds some hundred characters, and pytest's folders are long.
+    with tempfile.TemporaryDirectory() as short:
+        monkeypatch.setenv("TMPDIR", short)
+        found = Workflow(tmp_path, commands)
+        yield found
+        found.end()

@@ -1,8 +1,11 @@
 """When a workflow starts a warm process."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -38,17 +41,21 @@ def test_without_the_command_there_is_no_warm_process(tmp_path, monkeypatch):
     assert not launch([1, 1, 1], log=tmp_path / "warm.log")
 
 
-def test_where_a_socket_cannot_be_jobs_start_cold(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("characters", [110, 200])  # of the socket's path; some 107 are possible
+def test_where_a_socket_cannot_be_jobs_start_cold(tmp_path, monkeypatch, capsys, characters):
     command = tmp_path / "sparsetune"
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
-    folder = tmp_path / ("x" * 100)
+    below = f"/sparsetune-warm-{os.getuid()}-12345678/socket"
+    short = Path(tempfile.mkdtemp())
+    folder = short / ("x" * (characters - len(f"{short}/{below}")))
     folder.mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     assert not launch([1, 1, 1], log=tmp_path / "warm.log")
     assert "no warm starts: AF_UNIX path too long" in capsys.readouterr().err
     assert not list(folder.iterdir())
+    shutil.rmtree(short)
 
 
 @pytest.mark.slow
