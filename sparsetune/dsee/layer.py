@@ -12,7 +12,7 @@ places in ``support``, merging in ``merge``.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -34,9 +34,9 @@ _INIT_STD = 0.02
 class DseeConfig:
     """What is attached to which projections, and how it starts.
 
-    The names are this project's own, one word for one thing: PEFT's ``r``, ``lora_alpha`` and
-    ``target_modules`` are ``rank``, ``alpha`` and ``targets`` here, and targets are named alike for
-    all architectures. There is no dropout.
+    Targets are named alike for all architectures. PEFT's words ``r``, ``lora_alpha`` and
+    ``target_modules`` may be given for ``rank``, ``alpha`` and ``targets``; they are read as these
+    and not kept. There is no dropout.
 
     Attributes:
         rank: rank of U V, 1 to the smaller side of a target matrix.
@@ -71,8 +71,29 @@ class DseeConfig:
     support: Recipe | Mapping[str, Tensor] = "grebsmo"
     seed: int = 0
     modules_to_save: Sequence[str] | None = None
+    r: InitVar[int | None] = field(default=None, kw_only=True)
+    lora_alpha: InitVar[float | None] = field(default=None, kw_only=True)
+    target_modules: InitVar[Sequence[str] | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(
+        self,
+        r: int | None,
+        lora_alpha: float | None,
+        target_modules: Sequence[str] | None,
+    ) -> None:
+        for word, given, name in (
+            ("r", r, "rank"),
+            ("lora_alpha", lora_alpha, "alpha"),
+            ("target_modules", target_modules, "targets"),
+        ):
+            if given is not None:
+                own = getattr(self, name)
+                if own != getattr(type(self), name):
+                    raise ConfigError(
+                        f"dsee {word}: received {given!r} beside {name} {own!r}, allowed: one of "
+                        "the two"
+                    )
+                object.__setattr__(self, name, given)
         named = self.modules_to_save
         if named is not None:
             if not isinstance(named, list | tuple) or not all(type(n) is str and n for n in named):

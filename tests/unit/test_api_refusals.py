@@ -40,6 +40,7 @@ def positions(**changes):
         ({"targets": ("query", "query")}, "allowed: distinct names"),
         ({"init": "kaiming"}, "dsee init: received 'kaiming', allowed: zero, normal"),
         ({"support": "largest"}, "received 'largest', allowed: magnitude, random, empty, grebsmo"),
+        ({"r": 4}, r"dsee r: received 4 beside rank 3, allowed: one of the two"),
         ({"support": 7}, "dsee support: received 7, allowed: .* site -> positions"),
     ],
 )
@@ -103,6 +104,19 @@ def test_a_model_that_is_wrapped_or_of_another_kind_is_refused():
 def test_settings_of_another_kind_are_refused(config):
     with pytest.raises(ConfigError, match=r"config: received a .*, allowed: a sparsetune.Dsee"):
         sparsetune.apply_dsee(tiny_model("bert"), config)
+
+
+def test_words_of_peft_are_read_as_ours():
+    told = DseeConfig(r=4, lora_alpha=8.0, target_modules=["key"], n_sparse=5)
+    assert told == DseeConfig(rank=4, alpha=8.0, targets=("key",), n_sparse=5)
+    assert replace(told, seed=3).rank == 4
+    assert replace(told, rank=5) == DseeConfig(rank=5, alpha=8.0, targets=("key",), n_sparse=5)
+    for word, message in (
+        ({"r": 0}, "dsee rank: received 0"),
+        ({"target_modules": "all-linear"}, "dsee targets: received 'all-linear', allowed: a list"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            DseeConfig(**word)
 
 
 def test_an_unknown_merge_policy_or_a_second_merge_is_refused():
