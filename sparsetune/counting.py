@@ -7,7 +7,7 @@ from torch import nn
 
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.cost.macs import macs_by_module
-from sparsetune.cost.shapes import Head, LayerShape, ModelShape
+from sparsetune.cost.shapes import Head, ModelShape
 from sparsetune.cost.updates import Branch, UpdateCount
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ConfigError, shown
@@ -125,14 +125,12 @@ def _shape(model: nn.Module, head: Head | None) -> ModelShape:
     anatomy = Anatomy.of(model)
     config: Any = model.config
     told = config.to_dict() | {"model_type": anatomy.model_type}
-    some: Head = "generation" if anatomy.model_type == "gpt2" else "classification"
     labels = int(getattr(config, "num_labels", 1) or 1)
-    dense = ModelShape.dense(told, head or some, labels)
-    layers = tuple(
-        LayerShape(anatomy.heads(n), anatomy.head_size, anatomy.ffn_width(n))
-        for n in range(anatomy.layers)
+    dense = ModelShape.dense(told, head or "classification", labels)
+    layers = range(anatomy.layers)
+    return dense.with_sizes(
+        [anatomy.heads(layer) for layer in layers], [anatomy.ffn_width(layer) for layer in layers]
     )
-    return ModelShape(**{**vars(dense), "layers": layers})
 
 
 def _update(model: nn.Module) -> UpdateCount:

@@ -6,7 +6,7 @@ imports it before it is needed.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -19,6 +19,32 @@ PROJECTIONS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_gate"
 """Of a layer, in the order that sites go by; ``ffn_gate`` is there in gated families only."""
 ATTENTION_INPUTS = ("query", "key", "value")
 Kind = Literal["classification", "regression", "span", "generation", "masked_lm"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What costs are counted from: how a config names widths, and what stands around the layers.
+
+    Attributes:
+        names: width as BERT's config calls it -> as this family's does; the others alike.
+        neurons_per_feature: feed-forward neurons where the config tells none; None = it must.
+        embedding_size: its name of the width of token embeddings, from which a matrix leads to that
+            of the layers if they differ; None = they are one.
+        token_types: whether tokens are of types, each with an embedding.
+        pooler: whether a ``D x D`` layer of the backbone stands before the classifier of sequences.
+        classifier_layer: whether that classifier has a ``D x D`` layer of its own.
+        every_token: whether it runs for every token, not for one.
+        parameters: whether all parameters are counted too, not only multiply-adds.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    neurons_per_feature: int | None = None
+    embedding_size: str | None = None
+    token_types: bool = False
+    pooler: bool = False
+    classifier_layer: bool = False
+    every_token: bool = False
+    parameters: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +71,7 @@ class Family:
             rounded.
         keeps_layers: says of a config why no layer can be removed; None = they can.
         config_by_layer: entries of the config that hold one value for each layer.
+        counted: for costs; None = they are not counted for this family.
     """
 
     model_type: str
@@ -62,6 +89,17 @@ class Family:
     activation: str | None = None
     keeps_layers: Callable[[Any], str | None] = lambda config: None
     config_by_layer: tuple[str, ...] = ()
+    counted: Counted | None = None
+
+    @property
+    def fused(self) -> bool:
+        """Whether query, key and value are one stored matrix."""
+        return self.paths["query"] == self.paths["key"]
+
+    @property
+    def gated(self) -> bool:
+        """Whether neurons are gated, by an ``ffn_gate``."""
+        return "ffn_gate" in self.paths
 
     @property
     def projections(self) -> tuple[str, ...]:

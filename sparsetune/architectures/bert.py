@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from sparsetune.architectures.base import Family
+from sparsetune.architectures.base import Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
@@ -36,10 +36,11 @@ BERT = Family(
     new_weights=("bert.pooler.",),
     activation="intermediate.intermediate_act_fn",
     language_head=("cls.predictions.",),
+    counted=Counted(token_types=True, pooler=True, parameters=True),
 )
 
 
-def _like_roberta(model_type: str, class_prefix: str) -> Family:
+def _like_roberta(model_type: str, class_prefix: str, *, parameters: bool = False) -> Family:
     """No pooler before the classifier, which has a layer of its own."""
     return replace(
         BERT,
@@ -47,28 +48,33 @@ def _like_roberta(model_type: str, class_prefix: str) -> Family:
         class_prefix=class_prefix,
         new_weights=(),
         language_head=("lm_head.",),
+        counted=Counted(token_types=True, classifier_layer=True, parameters=parameters),
     )
 
 
-def _like_bert(model_type: str, class_prefix: str, backbone: str) -> Family:
+def _like_bert(
+    model_type: str, class_prefix: str, backbone: str, counted: Counted | None
+) -> Family:
     return replace(
         BERT,
         model_type=model_type,
         class_prefix=class_prefix,
         new_weights=(f"{backbone}.pooler.",),
+        counted=counted,
     )
 
 
 LOOK_ALIKES = (
     BERT,
-    _like_roberta("roberta", "Roberta"),
-    _like_roberta("xlm-roberta", "XLMRoberta"),
-    _like_roberta("camembert", "Camembert"),
+    _like_roberta("roberta", "Roberta", parameters=True),
+    _like_roberta("xlm-roberta", "XLMRoberta", parameters=True),
+    _like_roberta("camembert", "Camembert", parameters=True),
     _like_roberta("xlm-roberta-xl", "XLMRobertaXL"),
     _like_roberta("roberta-prelayernorm", "RobertaPreLayerNorm"),
-    _like_bert("ernie", "Ernie", "ernie"),
-    _like_bert("megatron-bert", "MegatronBert", "bert"),
-    _like_bert("rembert", "RemBert", "rembert"),
+    _like_bert("ernie", "Ernie", "ernie", Counted(token_types=True, pooler=True)),
+    _like_bert("megatron-bert", "MegatronBert", "bert", Counted(token_types=True, pooler=True)),
+    # Its input and output embeddings are of two widths: not counted.
+    _like_bert("rembert", "RemBert", "rembert", None),
     replace(
         BERT,
         model_type="electra",
@@ -76,5 +82,6 @@ LOOK_ALIKES = (
         task_head=(*BERT.task_head, "sequence_summary"),
         new_weights=(),
         language_head=("generator_predictions.", "generator_lm_head."),
+        counted=Counted(embedding_size="embedding_size", token_types=True, classifier_layer=True),
     ),
 )

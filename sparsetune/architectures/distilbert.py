@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sparsetune.architectures.base import Family
+from sparsetune.architectures.base import Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
@@ -35,4 +35,14 @@ DISTILBERT = Family(
     new_weights=(),
     language_head=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     activation="ffn.activation",
+    counted=Counted(
+        names={
+            "hidden_size": "dim",
+            "num_attention_heads": "n_heads",
+            "num_hidden_layers": "n_layers",
+            "intermediate_size": "hidden_dim",
+        },
+        classifier_layer=True,
+        parameters=True,
+    ),
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sparsetune.architectures.base import Family
+from sparsetune.architectures.base import Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
@@ -46,4 +46,16 @@ GPT2 = Family(
     stored_in_by_out=True,
     activation="mlp.act",
     keeps_layers=_keeps_layers,
+    counted=Counted(
+        names={
+            "hidden_size": "n_embd",
+            "num_attention_heads": "n_head",
+            "num_hidden_layers": "n_layer",
+            "intermediate_size": "n_inner",
+            "max_position_embeddings": "n_positions",
+        },
+        neurons_per_feature=4,
+        every_token=True,
+        parameters=True,
+    ),
 )

@@ -8,7 +8,7 @@ SmolLM and TinyLlama are of type ``llama``.
 from dataclasses import replace
 from typing import Any
 
-from sparsetune.architectures.base import Family
+from sparsetune.architectures.base import Counted, Family
 
 _HEADS = {
     "classification": "ForSequenceClassification",
@@ -42,6 +42,7 @@ LLAMA = Family(
     task_head=("score", "qa_outputs"),
     new_weights=(),
     language_head=("lm_head.",),
+    counted=Counted(every_token=True),
 )
 LLAMA_LIKE = (
     LLAMA,

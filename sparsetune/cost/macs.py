@@ -4,11 +4,12 @@ One multiply-add is 1 MAC; FLOPs are 2 x MACs. Only matrix products count: look-
 layer norms, activations and softmax are 0, as in torch's own counter.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsetune.cost.parameters import checked_zeros
-from sparsetune.cost.shapes import PROJECTIONS, ModelShape
+from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import FULL, UpdateCount
 from sparsetune.errors import ModelError
 
@@ -16,7 +17,11 @@ MODULES = (
     "embeddings", "query", "key", "value", "scores", "context",
     "attention_output", "ffn_in", "ffn_out", "pooler", "head", "update",
 )  # fmt: skip
-LAYER_MODULES = (*PROJECTIONS, "scores", "context", "update")
+"""Of every model; where neurons are gated there is an ``ffn_gate`` after ``ffn_in``."""
+_BESIDE_PROJECTIONS = ("scores", "context", "update")
+LAYER_MODULES = (
+    "query", "key", "value", "attention_output", "ffn_in", "ffn_out", *_BESIDE_PROJECTIONS
+)  # fmt: skip
 """Those of :data:`MODULES` that every layer has one of."""
 OPERATORS = ("linear", "attention", "low_rank", "single_entries")
 """Kinds of products: by a stored weight; of two activations; by U and V; by the values of S2."""
@@ -47,17 +52,19 @@ def macs_by_module(
         zeros: site key ``layer.<i>.<projection>`` -> zeros that cost nothing; None = executed.
 
     Returns:
-        Module -> MACs, in the order of :data:`MODULES`; their sum is the sequence's cost.
+        Module -> MACs, in the order of :data:`MODULES`; their sum is the sequence's cost. Token
+        embeddings of another width than the layers are multiplied by a matrix, else they are 0.
 
     Raises:
         ModelError: ``tokens`` is not above 0, an unknown site, or more zeros than weights.
     """
-    macs = dict.fromkeys(MODULES, 0)
+    macs = dict.fromkeys(_modules(shape), 0)
+    macs["embeddings"] = round(tokens * _embedding_products(shape))
     for module, values in _by_layer(shape, tokens, update).items():
         macs[module] = round(sum(values))
     macs["pooler"] = shape.hidden_size**2 if shape.pooler else 0
     macs["head"] = round(_head_macs(shape, tokens))
-    saved = dict.fromkeys(PROJECTIONS, 0)
+    saved: Counter[str] = Counter()
     for key, count in checked_zeros(shape, zeros).items():
         saved[key.rsplit(".", 1)[1]] += count
     for projection, count in saved.items():
@@ -148,7 +155,9 @@ def training_macs(shape: ModelShape, tokens: float, update: UpdateCount = FULL) 
         Below the lowest trained branch a framework stops early; what that saves in the first
         layer (its three input projections and half of its attention, at most) is not deducted.
     """
-    frozen: tuple[str, ...] = () if update.own is None else (*PROJECTIONS, "pooler")
+    frozen: tuple[str, ...] = ()
+    if update.own is not None:
+        frozen = (*shape.family.projections, "embeddings", "pooler")
     if update.own is not None and shape.head == "generation":
         frozen = (*frozen, "head")  # GPT-2's output matrix is its frozen embedding
     forward = macs_by_module(shape, tokens, update.as_trained)
@@ -309,16 +318,31 @@ def _check_generates(shape: ModelShape) -> None:
 def _by_layer(shape: ModelShape, tokens: float, update: UpdateCount) -> dict[str, list[float]]:
     if not tokens > 0:
         raise ModelError(f"tokens: received {tokens}; allowed: a length above 0")
-    macs: dict[str, list[float]] = {name: [0] * len(shape.layers) for name in LAYER_MODULES}
+    names = (*shape.family.projections, *_BESIDE_PROJECTIONS)
+    macs: dict[str, list[float]] = {name: [0] * len(shape.layers) for name in names}
     for key, projection, rows, columns in shape.sites():
         macs[projection][_layer_of(key)] = tokens * rows * columns
     for index, layer in enumerate(shape.layers):
         # Scores and context are each, per head, a T x T x head_size product.
-        macs["scores"][index] = tokens * tokens * layer.heads * layer.head_size
+        macs["scores"][index] = tokens * tokens * layer.query_width
         macs["context"][index] = macs["scores"][index]
     for branch in update.branches:
         macs["update"][_layer_of(branch.key)] += tokens * branch.products
     return macs
+
+
+def _modules(shape: ModelShape) -> list[str]:
+    """Names of everything that such a model multiplies by, in order."""
+    names = list(MODULES)
+    if shape.family.gated:
+        names.insert(names.index("ffn_in") + 1, "ffn_gate")
+    return names
+
+
+def _embedding_products(shape: ModelShape) -> int:
+    """Weights between token embeddings and layers; none if both are of one width."""
+    size, hidden = shape.embedding_size, shape.hidden_size
+    return 0 if size in (None, hidden) else (size or 0) * hidden
 
 
 def _layer_of(key: str) -> int:
@@ -330,8 +354,9 @@ def _head_macs(shape: ModelShape, tokens: float) -> float:
     if shape.head == "generation":
         return tokens * hidden * shape.vocabulary_size
     if shape.head == "masked_lm":
-        return tokens * hidden * (hidden + shape.vocabulary_size)
-    if shape.head == "span" or shape.architecture == "gpt2":
+        inner = shape.embedding_size or hidden
+        return tokens * inner * (hidden + shape.vocabulary_size)
+    if shape.head == "span" or shape.counted.every_token:
         return tokens * hidden * labels
-    own = hidden * hidden if shape.architecture == "roberta" else 0
+    own = hidden * hidden if shape.counted.classifier_layer else 0
     return own + hidden * labels

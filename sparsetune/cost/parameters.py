@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsetune.cost.shapes import PROJECTIONS, ModelShape
+from sparsetune.architectures.base import PROJECTIONS
+from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import UpdateCount
 from sparsetune.errors import ModelError
 
@@ -37,7 +38,11 @@ def dense_parameters(shape: ModelShape) -> int:
     """Parameters of the model itself, head included, branches not.
 
     GPT-2's output matrix is its token embedding and counts once.
+
+    Raises:
+        ModelError: an architecture of which only multiply-adds are counted.
     """
+    shape.check_parameters()
     hidden = shape.hidden_size
     rows = shape.vocabulary_size + shape.maximum_positions + shape.type_vocabulary_size
     # Layer norms: two vectors each; two per layer and one after the embeddings (BERT, RoBERTa)
@@ -153,7 +158,7 @@ def checked_zeros(shape: ModelShape, zeros: Mapping[str, int] | None) -> dict[st
         if key not in sizes:
             raise ModelError(
                 f"zeros: unknown site {key!r}; allowed: layer.<0..{len(shape.layers) - 1}>."
-                f"<{'|'.join(PROJECTIONS)}>"
+                f"<{'|'.join(shape.family.projections)}>"
             )
         if not 0 <= count <= sizes[key]:
             raise ModelError(f"zeros: {key}: received {count}; allowed: 0 to {sizes[key]}")

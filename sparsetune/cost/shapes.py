@@ -11,29 +11,38 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from sparsetune.architectures.base import ATTENTION_INPUTS, Counted, Family
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.errors import ModelError
 from sparsetune.records import read_json
 
-PROJECTIONS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
-ARCHITECTURES = ("bert", "roberta", "gpt2")
 HEADS = ("classification", "regression", "span", "generation", "masked_lm")
-_FUSED = ("query", "key", "value")  # one matrix in GPT-2
 _SIZES = ("heads_by_layer", "neurons_by_layer")  # of a model that they were removed from
 
-Architecture = Literal["bert", "roberta", "gpt2"]
 Head = Literal["classification", "regression", "span", "generation", "masked_lm"]
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """Widths of one Transformer layer: heads, size of one head, feed-forward neurons."""
+    """Widths of one Transformer layer: heads, size of one head, feed-forward neurons.
+
+    ``heads`` are those of key and value; each is read by ``queries_per_head`` query heads. With
+    ``gated`` neurons a second matrix of the size of the first feed-forward one stands beside it.
+    """
 
     heads: int
     head_size: int
     ffn_width: int
+    queries_per_head: int = 1
+    gated: bool = False
+
+    @property
+    def query_width(self) -> int:
+        """Features of all query heads."""
+        return self.heads * self.queries_per_head * self.head_size
 
     def __post_init__(self) -> None:
-        for name in ("heads", "head_size", "ffn_width"):
+        for name in ("heads", "head_size", "ffn_width", "queries_per_head"):
             _positive(f"layer.{name}", getattr(self, name))
 
     def matrices(self, hidden_size: int) -> dict[str, tuple[int, int]]:
@@ -42,11 +51,15 @@ class LayerShape:
         Args:
             hidden_size: width D of the residual stream.
         """
-        inner, width = self.heads * self.head_size, self.ffn_width
+        shared, width = self.heads * self.head_size, self.ffn_width
+        gate = {"ffn_gate": (width, hidden_size)} if self.gated else {}
         return {
-            **dict.fromkeys(_FUSED, (inner, hidden_size)),
-            "attention_output": (hidden_size, inner),
+            "query": (self.query_width, hidden_size),
+            "key": (shared, hidden_size),
+            "value": (shared, hidden_size),
+            "attention_output": (hidden_size, self.query_width),
             "ffn_in": (width, hidden_size),
+            **gate,
             "ffn_out": (hidden_size, width),
         }
 
@@ -55,11 +68,13 @@ class LayerShape:
 class ModelShape:
     """Everything about a model that its cost depends on.
 
-    ``pooler`` is BERT's pooling layer; RoBERTa's classifier has a hidden layer of its own, which
-    belongs to its head. ``label_count`` is 2 for a span head and unused for generation.
+    ``architecture`` is one of ``FAMILIES`` whose costs are counted. ``pooler`` is BERT's pooling
+    layer; RoBERTa's classifier has a hidden layer of its own, which belongs to its head.
+    ``label_count`` is 2 for a span head and unused for generation. ``embedding_size`` is the width
+    of the token embeddings; None = that of the layers.
     """
 
-    architecture: Architecture
+    architecture: str
     hidden_size: int
     layers: tuple[LayerShape, ...]
     vocabulary_size: int
@@ -68,20 +83,33 @@ class ModelShape:
     head: Head
     label_count: int
     pooler: bool
+    embedding_size: int | None = None
 
     def __post_init__(self) -> None:
-        _among("architecture", self.architecture, ARCHITECTURES)
+        family = _counted("architecture", self.architecture)[0]
         _among("head", self.head, HEADS)
         for name in ("hidden_size", "vocabulary_size", "maximum_positions", "label_count"):
             _positive(name, getattr(self, name))
         if not self.layers:
             raise ModelError("layers: received none; allowed: at least one layer")
-        if self.head == "generation" and self.architecture != "gpt2":
+        if self.head not in family.heads:
             raise ModelError(
-                f"head: received 'generation' for {self.architecture!r}; allowed: 'gpt2'"
+                f"head: received {self.head!r} for {self.architecture!r}; "
+                f"allowed: {', '.join(family.heads)}"
             )
-        if self.head == "masked_lm" and self.architecture == "gpt2":
-            raise ModelError("head: received 'masked_lm' for 'gpt2'; allowed: 'bert' or 'roberta'")
+        if any(layer.gated != family.gated for layer in self.layers):
+            wanted = "gated" if family.gated else "not gated"
+            raise ModelError(f"layers: the neurons of a {self.architecture!r} are {wanted}")
+
+    @property
+    def family(self) -> Family:
+        """How the architecture names and stores things."""
+        return _counted("architecture", self.architecture)[0]
+
+    @property
+    def counted(self) -> Counted:
+        """What stands around the layers of the architecture."""
+        return _counted("architecture", self.architecture)[1]
 
     @classmethod
     def dense(cls, config: Mapping[str, Any], head: Head, label_count: int) -> Self:
@@ -93,31 +121,62 @@ class ModelShape:
             label_count: number of classes; 1 for regression.
 
         Raises:
-            ModelError: an architecture other than the three, a missing key or a width that does
+            ModelError: an architecture that is not counted, a missing key or a width that does
                 not fit.
         """
-        architecture = _among("config.model_type", config.get("model_type"), ARCHITECTURES)
-        gpt2 = architecture == "gpt2"
-        hidden = _width(config, "n_embd" if gpt2 else "hidden_size")
-        heads = _width(config, "n_head" if gpt2 else "num_attention_heads")
-        if hidden % heads:
+        family, told = _counted("config.model_type", config.get("model_type"))
+
+        def width(name: str) -> int:
+            return _width(config, told.names.get(name, name))
+
+        hidden, heads = width("hidden_size"), width("num_attention_heads")
+        head_size = config.get("head_dim") if family.gated else None
+        if head_size is None and hidden % heads:
             raise ModelError(f"config: hidden size {hidden} is not a multiple of {heads} heads")
-        if gpt2:
-            ffn_width = config.get("n_inner") or 4 * hidden
+        shared = (config.get("num_key_value_heads") if family.gated else None) or heads
+        if heads % shared:
+            raise ModelError(
+                f"config: {heads} query heads are not a multiple of {shared} key-value heads"
+            )
+        neurons = config.get(told.names.get("intermediate_size", "intermediate_size"))
+        if not neurons and told.neurons_per_feature:
+            neurons = told.neurons_per_feature * hidden
         else:
-            ffn_width = _width(config, "intermediate_size")
-        layer = LayerShape(heads, hidden // heads, ffn_width)
+            neurons = width("intermediate_size")
+        layer = LayerShape(
+            shared, head_size or hidden // heads, neurons, heads // shared, gated=family.gated
+        )
         return cls(
-            architecture=architecture,
+            architecture=family.model_type,
             hidden_size=hidden,
-            layers=(layer,) * _width(config, "n_layer" if gpt2 else "num_hidden_layers"),
+            layers=(layer,) * width("num_hidden_layers"),
             vocabulary_size=_width(config, "vocab_size"),
-            maximum_positions=_width(config, "n_positions" if gpt2 else "max_position_embeddings"),
-            type_vocabulary_size=0 if gpt2 else _width(config, "type_vocab_size"),
+            maximum_positions=width("max_position_embeddings"),
+            type_vocabulary_size=_width(config, "type_vocab_size") if told.token_types else 0,
             head=head,
             label_count={"span": 2, "regression": 1}.get(head, label_count),
-            pooler=architecture == "bert" and head in ("classification", "regression"),
+            pooler=told.pooler and head in ("classification", "regression"),
+            embedding_size=config.get(told.embedding_size) if told.embedding_size else None,
         )
+
+    def with_sizes(self, heads: Sequence[int], neurons: Sequence[int]) -> Self:
+        """Describe the model with so many heads and neurons in each layer.
+
+        Args:
+            heads: for each layer; where query heads share, its key-value heads.
+            neurons: for each layer.
+
+        Raises:
+            ModelError: another number of layers, or a layer without any.
+        """
+        if not len(self.layers) == len(heads) == len(neurons):
+            raise ModelError(
+                f"sizes: received {len(heads)} and {len(neurons)} layers, model has "
+                f"{len(self.layers)}"
+            )
+        sizes = zip(self.layers, heads, neurons, strict=True)
+        layers = (replace(one, heads=some, ffn_width=width) for one, some, width in sizes)
+        return replace(self, layers=tuple(layers))
 
     def with_kept(
         self, kept_heads: Sequence[Sequence[int]], kept_neurons: Sequence[Sequence[int]]
@@ -136,12 +195,11 @@ class ModelShape:
                 raise ModelError(
                     f"{name}: received {len(kept)} layers, model has {len(self.layers)}"
                 )
-        layers = []
+        heads, neurons = [], []
         for index, layer in enumerate(self.layers):
-            heads = _kept(f"kept_heads[{index}]", kept_heads[index], layer.heads)
-            neurons = _kept(f"kept_neurons[{index}]", kept_neurons[index], layer.ffn_width)
-            layers.append(LayerShape(heads, layer.head_size, neurons))
-        return replace(self, layers=tuple(layers))
+            heads.append(_kept(f"kept_heads[{index}]", kept_heads[index], layer.heads))
+            neurons.append(_kept(f"kept_neurons[{index}]", kept_neurons[index], layer.ffn_width))
+        return self.with_sizes(heads, neurons)
 
     def with_layers(self, kept_layers: Sequence[int] | None) -> Self:
         """Describe the model after all other layers were removed.
@@ -173,25 +231,45 @@ class ModelShape:
         """Yield (site key, projection, rows, columns) of every matrix that holds a target.
 
         Args:
-            targets: some of :data:`PROJECTIONS`.
+            targets: projections.
             fused: take GPT-2's query, key and value for the one matrix that they are stored in;
                 it goes by the first of them that is a target.
         """
-        whole = fused and self.architecture == "gpt2"
+        whole = fused and self.family.fused
         met = set()
         for key, projection, rows, columns in self.sites():
             if projection not in targets:
                 continue
-            if not whole or projection not in _FUSED:
+            if not whole or projection not in ATTENTION_INPUTS:
                 yield key, projection, rows, columns
                 continue
             layer = key.rpartition(".")[0]
             if layer not in met:
                 met.add(layer)
-                yield key, projection, len(_FUSED) * rows, columns
+                yield key, projection, len(ATTENTION_INPUTS) * rows, columns
+
+    def check_parameters(self) -> None:
+        """Refuse an architecture whose parameters are not counted.
+
+        Raises:
+            ModelError: it is one; only its multiply-adds are.
+        """
+        if not self.counted.parameters:
+            known = ", ".join(
+                name for name, one in FAMILIES.items() if one.counted and one.counted.parameters
+            )
+            raise ModelError(
+                f"parameters: received a model of type {self.architecture!r}, of which only "
+                f"multiply-adds are counted; allowed: {known}"
+            )
 
     def bias_parameters(self) -> int:
-        """Biases outside the task head: of projections, layer norms and BERT's pooler."""
+        """Biases outside the task head: of projections, layer norms and BERT's pooler.
+
+        Raises:
+            ModelError: parameters of the architecture are not counted.
+        """
+        self.check_parameters()
         layer_norms = (2 * len(self.layers) + 1) * self.hidden_size
         return (
             sum(rows for _, _, rows, _ in self.sites())
@@ -200,7 +278,12 @@ class ModelShape:
         )
 
     def head_parameters(self) -> int:
-        """Parameters of the task head; 0 for generation, whose matrix is the embedding's."""
+        """Parameters of the task head; 0 for generation, whose matrix is the embedding's.
+
+        Raises:
+            ModelError: parameters of the architecture are not counted.
+        """
+        self.check_parameters()
         hidden, labels = self.hidden_size, self.label_count
         if self.head == "generation":
             return 0
@@ -208,9 +291,9 @@ class ModelShape:
             return hidden * hidden + 3 * hidden + self.vocabulary_size
         if self.head == "span":
             return hidden * labels + labels
-        if self.architecture == "gpt2":
+        if self.counted.every_token:
             return hidden * labels
-        own = hidden * hidden + hidden if self.architecture == "roberta" else 0
+        own = hidden * hidden + hidden if self.counted.classifier_layer else 0
         return own + hidden * labels + labels
 
 
@@ -250,9 +333,17 @@ def language_model_shapes(folder: Path) -> tuple[ModelShape, ModelShape]:
         DataError, ModelError: its ``config.json`` or its sizes are unusable.
     """
     config = read_json(folder / "config.json", what="backbone configuration")
-    head: Head = "generation" if config.get("model_type") == "gpt2" else "masked_lm"
+    family = _counted("config.model_type", config.get("model_type"))[0]
+    head: Head = "masked_lm" if "masked_lm" in family.heads else "generation"
     dense = ModelShape.dense(config, head, 1)
     return dense, as_stored(dense, folder)
+
+
+def _counted(name: str, model_type: Any) -> tuple[Family, Counted]:
+    """A family with what its costs are counted from."""
+    known = {kind: one for kind, family in FAMILIES.items() if (one := family.counted)}
+    kind = _among(name, model_type, tuple(known))
+    return FAMILIES[kind], known[kind]
 
 
 def _width(config: Mapping[str, Any], key: str) -> int:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from unit.tiny_families import (
     HEADS,
     LAYERS,
@@ -218,6 +219,24 @@ def test_a_smaller_decoder_generates_with_its_cache_what_it_computes_without(kin
     texts = [model.generate(prompt, use_cache=cache, **options) for cache in (True, False)]
     assert texts[0].shape == (2, 12)
     assert torch.equal(*texts)
+
+
+@EVERY_HEAD
+def test_multiply_adds_are_those_that_torch_counts_or_are_refused(kind, task):
+    model = sparsetune.shrink(family_model(kind, task, attn_implementation="eager"), ticket())
+    sparsetune.prune(model, 0.25, score="weight")
+    if FAMILIES[kind].counted is None:
+        with pytest.raises(ModelError, match=f"model_type: received '{kind}'; allowed: bert"):
+            sparsetune.summary(model, tokens=7)
+        return
+    told = sparsetune.summary(model, tokens=7)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=family_batch(task)["input_ids"])
+    # A head that no run of the workflow has is left out: 24 features to 3 classes, 7 tokens.
+    left_out = 7 * 24 * 3 if told.head is None else 0
+    assert (told.head is None) == (task == "token")
+    assert told.macs + left_out == counter.get_total_flops() // 2 // 3
+    assert told.effective_macs == told.macs - 7 * told.zeros
 
 
 def test_a_projection_that_a_family_lacks_is_refused_by_name():

@@ -1,4 +1,4 @@
-"""Configurations of the three architectures, as a ``config.json`` holds them, and two updates."""
+"""Configurations of the architectures, as a ``config.json`` holds them, and two updates."""
 
 from sparsetune.cost.updates import UpdateCount, low_rank_branches
 
@@ -21,6 +21,15 @@ TINY = {
 }  # fmt: skip
 TINY_BERT = TINY | {"model_type": "bert"}
 TINY_ROBERTA = TINY | {"model_type": "roberta"}
+TINY_DISTILBERT = {
+    "model_type": "distilbert", "dim": 24, "n_heads": 3, "n_layers": 2, "hidden_dim": 40,
+    "vocab_size": 61, "max_position_embeddings": 32,
+}  # fmt: skip
+TINY_ELECTRA = TINY | {"model_type": "electra", "embedding_size": 16}
+# Six query heads over three of key and value, of 4 features.
+TINY_LLAMA = TINY | {
+    "model_type": "llama", "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 4,
+}  # fmt: skip
 
 
 def lora(shape, rank, targets):

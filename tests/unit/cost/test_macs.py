@@ -4,7 +4,10 @@ import pytest
 from unit.cost.configs import (
     BERT_BASE,
     TINY_BERT,
+    TINY_DISTILBERT,
+    TINY_ELECTRA,
     TINY_GPT2,
+    TINY_LLAMA,
     TINY_ROBERTA,
     dsee,
     lora,
@@ -21,6 +24,7 @@ from sparsetune.cost.macs import (
     training_macs,
     whole_life_macs,
 )
+from sparsetune.cost.parameters import dense_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Branch, UpdateCount
 from sparsetune.errors import ModelError
@@ -36,6 +40,14 @@ CASES = [
     (TINY_GPT2, "generation", "GPT2LMHeadModel"),
     (TINY_GPT2, "classification", "GPT2ForSequenceClassification"),
     (TINY_GPT2, "span", "GPT2ForQuestionAnswering"),
+    (TINY_DISTILBERT, "classification", "DistilBertForSequenceClassification"),
+    (TINY_DISTILBERT, "span", "DistilBertForQuestionAnswering"),
+    (TINY_DISTILBERT, "masked_lm", "DistilBertForMaskedLM"),
+    (TINY_ELECTRA, "classification", "ElectraForSequenceClassification"),
+    (TINY_ELECTRA, "masked_lm", "ElectraForMaskedLM"),
+    (TINY_LLAMA, "generation", "LlamaForCausalLM"),
+    (TINY_LLAMA, "classification", "LlamaForSequenceClassification"),
+    (TINY_LLAMA, "span", "LlamaForQuestionAnswering"),
 ]
 
 
@@ -309,3 +321,20 @@ def test_layers_that_do_not_exist_are_refused(kept):
 def test_gpt2_has_no_masked_language_model():
     with pytest.raises(ModelError, match="head: received 'masked_lm' for 'gpt2'"):
         ModelShape.dense(TINY_GPT2, "masked_lm", 1)
+
+
+def test_grouped_queries_and_gated_neurons_by_hand():
+    # T = 5, D = 24: queries are 24 wide, keys and values 3 x 4 = 12; 40 neurons, two layers.
+    macs = macs_by_module(ModelShape.dense(TINY_LLAMA, "generation", 1), 5)
+    assert list(macs)[7:10] == ["ffn_in", "ffn_gate", "ffn_out"]
+    assert macs["query"] == macs["attention_output"] == 2 * 5 * 24 * 24
+    assert macs["key"] == macs["value"] == 2 * 5 * 12 * 24
+    assert macs["scores"] == macs["context"] == 2 * 25 * 24
+    assert macs["ffn_in"] == macs["ffn_gate"] == macs["ffn_out"] == 2 * 5 * 40 * 24
+    assert macs["head"] == 5 * 24 * 61
+
+
+def test_parameters_of_a_family_of_which_only_products_are_counted_are_refused():
+    shape = ModelShape.dense(TINY_LLAMA, "generation", 1)
+    with pytest.raises(ModelError, match=r"'llama', of which only .*; allowed: bert, roberta"):
+        dense_parameters(shape)

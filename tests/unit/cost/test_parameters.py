@@ -2,7 +2,16 @@ import subprocess
 import sys
 
 import pytest
-from unit.cost.configs import BERT_BASE, ROBERTA_BASE, TINY_BERT, TINY_GPT2, TINY_ROBERTA, dsee
+from unit.cost.configs import (
+    BERT_BASE,
+    ROBERTA_BASE,
+    TINY_BERT,
+    TINY_DISTILBERT,
+    TINY_GPT2,
+    TINY_LLAMA,
+    TINY_ROBERTA,
+    dsee,
+)
 
 from sparsetune.cost.parameters import (
     count_parameters,
@@ -52,6 +61,15 @@ def test_stored_bytes_hold_values_positions_and_mask_bits():
         (TINY_BERT, "span", "BertForQuestionAnswering"),
         (TINY_ROBERTA, "classification", "RobertaForSequenceClassification"),
         (TINY_ROBERTA, "span", "RobertaForQuestionAnswering"),
+        (TINY_DISTILBERT, "classification", "DistilBertForSequenceClassification"),
+        (TINY_DISTILBERT, "span", "DistilBertForQuestionAnswering"),
+        (TINY_DISTILBERT, "masked_lm", "DistilBertForMaskedLM"),
+        (TINY_BERT | {"model_type": "camembert"}, "span", "CamembertForQuestionAnswering"),
+        (
+            TINY_BERT | {"model_type": "xlm-roberta"},
+            "classification",
+            "XLMRobertaForSequenceClassification",
+        ),
         (TINY_GPT2, "generation", "GPT2LMHeadModel"),
         (TINY_GPT2, "classification", "GPT2ForSequenceClassification"),
         (TINY_GPT2, "span", "GPT2ForQuestionAnswering"),
@@ -108,7 +126,9 @@ def test_sparsity_by_layer_adds_up_to_the_whole_and_counts_removed_layers():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ModelShape.dense({"model_type": "t5"}, "span", 2), "bert, roberta, gpt2"),
+        (lambda: ModelShape.dense({"model_type": "t5"}, "span", 2), "bert, roberta, .*, gpt2"),
+        (lambda: ModelShape.dense({"model_type": "rembert"}, "span", 2), "'rembert'; allowed"),
+        (lambda: ModelShape.dense(TINY_LLAMA | {"num_key_value_heads": 4}, "span", 2), "of 4 key"),
         (lambda: ModelShape.dense({"model_type": "bert"}, "span", 2), "config.hidden_size"),
         (lambda: ModelShape.dense(TINY_BERT | {"hidden_size": 25}, "span", 2), "multiple of 3"),
         (lambda: ModelShape.dense(TINY_BERT, "generation", 2), "'generation' for 'bert'"),
