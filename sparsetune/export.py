@@ -75,7 +75,7 @@ def export_onnx(model: nn.Module, path: Path | str) -> OnnxReport:
     ``pip install sparsetune[export]``.
 
     Args:
-        model: a BERT, RoBERTa or GPT-2, bare or with a task head, in float32; with dropout off
+        model: of a known architecture, bare or with a task head, in float32; with dropout off
             in the file, whatever its mode. Longest length: that of its positions.
         path: the file; replaced if it is there.
 

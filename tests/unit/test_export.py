@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from transformers import DistilBertConfig, DistilBertModel
+from transformers import AlbertConfig, AlbertModel
 from unit.tiny import tiny_model
 
 import sparsetune
@@ -74,8 +74,9 @@ def test_missing_packages_are_named_with_the_way_to_get_them(tmp_path, monkeypat
 
 
 def test_models_that_do_not_fit_a_file_are_refused(tmp_path, monkeypatch):
-    other = DistilBertModel(DistilBertConfig(dim=8, n_layers=1, n_heads=2, hidden_dim=8))
-    with pytest.raises(ModelError, match=r"'distilbert' .* known: bert, roberta, gpt2"):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    other = AlbertModel(AlbertConfig(vocab_size=9, intermediate_size=8, **sizes))
+    with pytest.raises(ModelError, match=r"'albert' .* known: bert, roberta, .*gpt2"):
         sparsetune.export_onnx(other, tmp_path / "model.onnx")
     half = tiny_model("bert").to(torch.bfloat16)
     with pytest.raises(ModelError, match=r"weights of torch.bfloat16; needed: torch.float32"):
