@@ -72,6 +72,7 @@ class Family:
         keeps_layers: says of a config why no layer can be removed; None = they can.
         config_by_layer: entries of the config that hold one value for each layer.
         counted: for costs; None = they are not counted for this family.
+        unused_positions: rows of the table of positions that no token of a text has.
     """
 
     model_type: str
@@ -90,6 +91,17 @@ class Family:
     keeps_layers: Callable[[Any], str | None] = lambda config: None
     config_by_layer: tuple[str, ...] = ()
     counted: Counted | None = None
+    unused_positions: int = 0
+
+    @property
+    def generates(self) -> bool:
+        """Whether it writes text, from left to right."""
+        return "generation" in self.heads
+
+    @property
+    def language_model(self) -> Kind:
+        """Kind of the head that it is pre-trained with."""
+        return "generation" if self.generates else "masked_lm"
 
     @property
     def fused(self) -> bool:

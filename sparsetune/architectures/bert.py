@@ -49,6 +49,7 @@ def _like_roberta(model_type: str, class_prefix: str, *, parameters: bool = Fals
         new_weights=(),
         language_head=("lm_head.",),
         counted=Counted(token_types=True, classifier_layer=True, parameters=parameters),
+        unused_positions=2,  # numbers of tokens start after the padding's, which is 1
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.settings import (
     Count,
     Id,
@@ -249,8 +250,8 @@ class Backbone(Thing):
         """Longest input; None where only the files tell."""
         if self.pretraining:
             return self.pretraining.shape.maximum_positions
-        if self.expected:  # RoBERTa's first two rows belong to no token
-            return self.expected.maximum_positions - 2 * (self.architecture == "roberta")
+        if self.expected:
+            return self.expected.maximum_positions - FAMILIES[self.architecture].unused_positions
         return None
 
     @property
@@ -273,7 +274,7 @@ class Backbone(Thing):
         given, text = self.pretraining is not None, self.source.kind in TEXT_SOURCES
         yield only_with("pretraining", given, text, f"source.kind {', '.join(TEXT_SOURCES)}")
         if self.pretraining:
-            wanted = "causal" if self.architecture == "gpt2" else "masked"
+            wanted = "causal" if FAMILIES[self.architecture].generates else "masked"
             yield (
                 self.pretraining.objective == wanted,
                 "pretraining.objective",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSource, TextFiles
 from sparsetune.config.folder import CatalogueFolder, Entry
 from sparsetune.config.method import Method, TicketMask, TrainPhase
@@ -113,11 +114,13 @@ class Catalogue(CatalogueFolder):
         """Resolve a ticket recipe that must be possible on the backbone."""
         ticket = self.ticket(ticket_id, backbone_id=backbone.id, task_id=task_id)
         searched = isinstance(ticket, SearchedTicket) and ticket.search.objective == "mlm"
-        if searched and backbone.architecture == "gpt2":
+        family = FAMILIES[backbone.architecture]
+        if searched and "masked_lm" not in family.heads:
             own = "ticket" if ticket_id in self.known("ticket") else "method"
             raise ConfigError(
-                f"{self.entry(own, ticket_id).origin}: search.objective: received mlm for a gpt2 "
-                "backbone, which has no masked language model; allowed there: task"
+                f"{self.entry(own, ticket_id).origin}: search.objective: received mlm for a "
+                f"{family.model_type} backbone, which has no masked language model; "
+                "allowed there: task"
             )
         return ticket
 
@@ -174,7 +177,7 @@ class Catalogue(CatalogueFolder):
 
     def _check_pairs(self, backbone: Backbone, task: Task, method: Method) -> None:
         """Check what each two of a run ask of each other."""
-        if (task.kind == "generation") != (backbone.architecture == "gpt2"):
+        if (task.kind == "generation") != FAMILIES[backbone.architecture].generates:
             self._refuse(
                 task,
                 f"kind {task.kind} does not fit backbone {backbone.id} ({backbone.architecture}); "

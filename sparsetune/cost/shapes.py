@@ -334,8 +334,7 @@ def language_model_shapes(folder: Path) -> tuple[ModelShape, ModelShape]:
     """
     config = read_json(folder / "config.json", what="backbone configuration")
     family = _counted("config.model_type", config.get("model_type"))[0]
-    head: Head = "masked_lm" if "masked_lm" in family.heads else "generation"
-    dense = ModelShape.dense(config, head, 1)
+    dense = ModelShape.dense(config, family.language_model, 1)
     return dense, as_stored(dense, folder)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from sparsetune import records
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.backbone import Backbone, Pretraining
 from sparsetune.config.load import Catalogue
 from sparsetune.config.method import HeadsMask, TrainPhase
@@ -25,7 +26,7 @@ from sparsetune.config.task import SyntheticTask
 from sparsetune.config.ticket import SearchedTicket
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.cost.macs import macs_by_module
-from sparsetune.cost.shapes import Head, LayerShape, ModelShape
+from sparsetune.cost.shapes import LayerShape, ModelShape
 from sparsetune.errors import ConfigError, refusal
 from sparsetune.records import STAGES, read_record
 from sparsetune.training.plan import steps_in_epoch
@@ -349,7 +350,7 @@ def jobs_of_run(run: RunSpec, catalogue: Catalogue) -> Iterator[Row]:
 def _pretraining(backbone: Backbone, recipe: Pretraining, dense: ModelShape) -> Row:
     """The work of a backbone's own training; a search before it is counted on the dense model."""
     early, by_document = recipe.early, recipe.blocks == "documents"
-    head: Head = "generation" if backbone.architecture == "gpt2" else "masked_lm"
+    head = FAMILIES[backbone.architecture].language_model
     dense = replace(dense, head=head)
     stored = _smaller(dense, early) if early else dense
     documents = getattr(backbone.source, "documents", None) if by_document else None

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.backbone import Backbone
 from sparsetune.config.load import Catalogue
 from sparsetune.config.method import TrainPhase
@@ -18,7 +19,7 @@ from sparsetune.config.support import GrebsmoSupport
 from sparsetune.config.ticket import SearchedTicket
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.cost.parameters import dense_parameters
-from sparsetune.cost.shapes import Head, ModelShape
+from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ConfigError
 from sparsetune.stages.estimate import (
     START_UP_SECONDS,
@@ -235,7 +236,7 @@ def _pretraining(backbone: Backbone, shape: ModelShape) -> Size:
     recipe = backbone.pretraining
     if recipe is None:  # files are fetched and checked
         return Size(shape)
-    head: Head = "generation" if backbone.architecture == "gpt2" else "masked_lm"
+    head = FAMILIES[backbone.architecture].language_model
     documents = getattr(backbone.source, "documents", None) or 0
     return max(
         (

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.architectures.loading import Kind, load_model
 from sparsetune.config.backbone import Backbone
 from sparsetune.config.support import GrebsmoSupport, SupportSettings
@@ -71,7 +72,7 @@ def make_support(
     Raises:
         ModelError: the recipe asks for more positions than a matrix has.
     """
-    kind: Kind = "generation" if backbone.architecture == "gpt2" else "regression"
+    kind: Kind = "generation" if FAMILIES[backbone.architecture].generates else "regression"
     model = load_model(backbone_directory, kind=kind, label_count=1, seed=0)
     context.ready()
     grebsmo = None

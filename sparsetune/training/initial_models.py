@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.backbone import Shape
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def new_model(architecture: str, shape: Shape, tokenizer: Any) -> "PreTrainedMod
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         intermediate_size=shape.feed_forward_size,
-        # RoBERTa numbers positions from padding_idx + 1, so its table has two rows more.
-        max_position_embeddings=shape.maximum_positions + (2 if roberta else 0),
+        max_position_embeddings=shape.maximum_positions + FAMILIES[architecture].unused_positions,
         hidden_dropout_prob=shape.dropout,
         attention_probs_dropout_prob=shape.dropout,
         type_vocab_size=1 if roberta else 2,

@@ -37,6 +37,11 @@ def ticket(**changes):
     return Ticket(heads=HEADS, neurons=WIDTH, origin="random", **told)
 
 
+def second_layer_only():
+    whole = {"kept_heads": (tuple(range(HEADS)),), "kept_neurons": (tuple(range(WIDTH)),)}
+    return ticket(**{name: kept * LAYERS for name, kept in whole.items()}, kept_layers=(1,))
+
+
 def all_layers(kind):
     """Every projection of the family adapted."""
     return DseeConfig(
@@ -200,14 +205,58 @@ def test_a_layer_is_removed_as_if_it_handed_on_its_input(kind, tmp_path):
         return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
 
     layer.forward = handed_on
-    whole = ((tuple(range(HEADS)),) * LAYERS, (tuple(range(WIDTH)),) * LAYERS)
-    sparsetune.shrink(
-        model, ticket(kept_heads=whole[0], kept_neurons=whole[1], kept_layers=(1,))
-    )  # fmt: skip
+    sparsetune.shrink(model, second_layer_only())
     assert Anatomy.of(model).layers == 1
     close(outputs_of(model, batch), outputs_of(passed, batch))
     sparsetune.save(model, tmp_path)
     assert torch.equal(outputs_of(sparsetune.load(tmp_path), batch), outputs_of(model, batch))
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_a_layer_that_stays_keeps_its_kind_of_attention(kind, tmp_path):
+    windowed = {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}
+    model, batch = family_model(kind, "language", config=windowed), family_batch("language")
+    assert model.config.layer_types == ["full_attention", "sliding_attention"]
+    passed = copy.deepcopy(model)
+    Anatomy.of(passed).layer_list[0].forward = lambda hidden_states, *_, **__: hidden_states
+    sparsetune.shrink(model, second_layer_only())
+    assert model.config.layer_types == ["sliding_attention"]
+    close(outputs_of(model, batch), outputs_of(passed, batch))
+    sparsetune.save(model, tmp_path)
+    assert torch.equal(outputs_of(sparsetune.load(tmp_path), batch), outputs_of(model, batch))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_pruned_decoder_tuned_and_merged_keeps_its_zeros_and_loses_what_is_stated(kind):
+    model, batch = family_model(kind, "language"), family_batch("language")
+    sparsetune.prune(model, 0.5, score="weight")
+    zeros, untuned = zero_counts(model), model(**batch).loss.item()
+    assert sum(zero for zero, _ in zeros.values()) * 2 == sum(of for _, of in zeros.values())
+    sparsetune.apply_dsee(model, DseeConfig(rank=2, n_sparse=5, support="magnitude"))
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.01)
+    for _ in range(20):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tuned = model(**batch).loss.item()
+    assert tuned < untuned
+    # By hand: W of what is adapted gets its update except where it is zero.
+    anatomy, whole, dropped = Anatomy.of(model), 0.0, 0.0
+    expected = {}
+    for layer, branch in dsee_branches(model):
+        update = layer.delta(branch.key.rpartition(".")[2])
+        weight = anatomy.site_of(branch.key).weight_view().detach()
+        expected[branch.key] = weight + update * (weight != 0)
+        whole += float(update.square().sum())
+        dropped += float(update[weight == 0].square().sum())
+    report = sparsetune.merge(model, "masked")
+    assert report.relative_change == pytest.approx((dropped / whole) ** 0.5, rel=1e-5)
+    assert 0 < report.relative_change < 1
+    assert zero_counts(model) == zeros
+    for key, weight in expected.items():
+        torch.testing.assert_close(Anatomy.of(model).site_of(key).weight_view(), weight)
+    assert model(**batch).loss.item() < untuned
 
 
 @pytest.mark.parametrize("kind", [k for k, one in FAMILIES.items() if "generation" in one.heads])

@@ -31,7 +31,7 @@ _OWN_SIZES = {
 _GROUPED = {**_SIZES, "num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": 4}
 
 
-def family_config(model_type, labels=3):
+def family_config(model_type, labels=3, **more):
     sizes = _GROUPED if "ffn_gate" in FAMILIES[model_type].paths else _SIZES
     return AutoConfig.for_model(
         model_type,
@@ -40,6 +40,7 @@ def family_config(model_type, labels=3):
         bos_token_id=1,
         eos_token_id=1,
         num_labels=labels,
+        **more,
         **_OWN_SIZES.get(model_type, sizes),
     )
 
@@ -57,11 +58,11 @@ def class_of(model_type, task):
 PAIRS = [(kind, task) for kind in FAMILIES for task in TASKS if class_of(kind, task) is not None]
 
 
-def family_model(model_type, task, *, seed=0, **options):
+def family_model(model_type, task, *, seed=0, config=None, **options):
     """In evaluation mode, with weights so large that outputs really differ."""
     set_seed(seed)
-    config = family_config(model_type, 2 if task == "answer" else 3)
-    model = class_of(model_type, task)._from_config(config, **options)
+    told = family_config(model_type, 2 if task == "answer" else 3, **(config or {}))
+    model = class_of(model_type, task)._from_config(told, **options)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and "embed" not in name:
