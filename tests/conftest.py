@@ -1,6 +1,7 @@
 """Fixtures of every tier: where the repository is, and a catalogue that a test may edit."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,9 @@ def edit():
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
     return replace
+
+
+def pytest_sessionstart():
+    """Take interrupts, which a shell lets its background jobs ignore, and those what they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
