@@ -4,6 +4,7 @@ Nothing here computes: it puts together ``earlybert``, ``dsee``, ``pruning``, ``
 ``export``. Folders hold JSON and safetensors only.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -27,6 +28,7 @@ from sparsetune.earlybert.search import TicketSearch, check_number, refuse_searc
 from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel, check_share
 from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError, refusal
 from sparsetune.export import OnnxReport, export_onnx
+from sparsetune.pruning.base_model import kept_of, load_base, note_kept, source_of
 from sparsetune.pruning.checkpoint import (
     CONFIG,
     SUPPORT,
@@ -48,7 +50,7 @@ from sparsetune.pruning.masks import apply_masks_
 from sparsetune.pruning.prune import prune
 from sparsetune.pruning.structured import keep_layers, remove, sizes_of
 from sparsetune.pruning.zeros import check_zeros, has_kept_zeros, zero_masks
-from sparsetune.records import write_json
+from sparsetune.records import read_json, write_json
 
 __all__ = [
     "ConfigError",
@@ -78,6 +80,7 @@ __all__ = [
 
 M = TypeVar("M", bound=nn.Module)
 _SAVE = "save_pretrained"
+_GENERATION = "generation_config.json"
 _UNATTACHED = ("full", "bitfit")  # updates of a run that change weights and attach nothing
 
 
@@ -221,6 +224,8 @@ def shrink(model: M, ticket: Ticket) -> M:
         raise ModelError(reason)
     watched = has_kept_zeros(model)
     remove(model, ticket.kept_heads, ticket.kept_neurons)
+    whole = ticket.kept_layers is None and getattr(kept_of(model), "layers", None) is None
+    note_kept(model, ticket.kept_heads, ticket.kept_neurons, layers=whole)
     if ticket.kept_layers is not None:
         keep_layers(model, ticket.kept_layers)
     if watched and zero_masks(model):
@@ -250,8 +255,10 @@ def save(model: nn.Module, folder: Path | str) -> None:
     """Save a model so that ``load`` gives it back, bit for bit.
 
     With DSEE attached, the folder gets ``model.safetensors`` with the update, the task head,
-    whatever else trains and the masks, not the frozen weights. A plain model, from which heads,
-    neurons or layers may have been removed, is saved whole. Beside it stands ``config.json``, with
+    whatever else trains and the masks, not the frozen weights; it names its base model as
+    transformers loaded it, its revision and the sha256 of its file of weights. A plain model, from
+    which heads, neurons or layers may have been removed, is saved whole. Settings of generation go
+    along as ``generation_config.json``. Beside it stands ``config.json``, with
     which transformers reads the folder of a model of one size; of an update, or a model that lost
     heads or neurons, it says what reads them instead.
 
@@ -282,6 +289,7 @@ def save(model: nn.Module, folder: Path | str) -> None:
     if not branches:
         _check_finite(model.state_dict())
         save_whole(model, folder, reader="sparsetune.load(folder)")
+        _save_generation(model, folder)
         return
     update = _settings(model)
     check_zeros(model)
@@ -290,16 +298,21 @@ def save(model: nn.Module, folder: Path | str) -> None:
     held |= {id(p) for p in task_head_parameters(model).values()}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in held}
     _check_finite(trained)
+    kept = kept_of(model)
+    source = source_of(model) if kept is None or kept.heads is not None else {}
     manifest = Manifest(
         model_class=type(model).__name__,
         sizes=sizes_of(model),
-        base=base_of(model, trained, masks),
+        base=base_of(model, trained, masks).model_copy(update=source),
+        config=_config_of(model),
+        kept=kept if source else None,
         update=update,
         trained=sorted(trained),
     )
     supports = {branch.key: branch.positions for branch in branches}
     write_json(folder / CONFIG, foreign_config(model.config, "sparsetune.load(folder, model)"))
     write_file(folder / TENSORS, {**trained, **packed(supports, masks)}, manifest)
+    _save_generation(model, folder)
 
 
 @overload
@@ -315,7 +328,8 @@ def load(
         folder: holds ``model.safetensors``.
         model: for a folder that holds an update: the plain model, of the class and with the weights
             that it was trained on and with the same heads and neurons removed; changed in place.
-            A whole model needs none.
+            None = the base model that the folder names, from its path or the hub's local cache,
+            if its file of weights is still the same; nothing is fetched. A whole model needs none.
         check_frozen: refuse other frozen weights than those of the saved model. Give False for
             the same weights in another dtype.
 
@@ -325,21 +339,24 @@ def load(
 
     Raises:
         ModelError: the file is missing, damaged or does not fit the model, or an update comes
-            without one; nothing is changed then.
+            without one and its base is not there, or is another; nothing is changed then.
     """
     path = Path(folder) / TENSORS
     manifest, tensors = read_file(path)
     if manifest.base is None:
         if model is not None:
             raise ModelError(f"{path}: holds a whole model; received another beside it")
-        return load_whole(path, manifest, tensors)
+        model = load_whole(path, manifest, tensors)
+        _load_generation(model, path.parent)
+        own: Any = model.config
+        own.name_or_path = str(path.parent)  # an update of it names it as its base
+        return model
+    found = load_base(path, manifest) if model is None else model
+    _load_update(path, manifest, tensors, found, check_frozen=check_frozen)
     if model is None:
-        raise ModelError(
-            f"{path}: holds an update of {manifest.base.name or manifest.model_class}; needed: "
-            "sparsetune.load(folder, model) with that model"
-        )
-    _load_update(path, manifest, tensors, model, check_frozen=check_frozen)
-    return model
+        found.eval()
+        _load_generation(found, path.parent)
+    return found
 
 
 def _load_update(
@@ -375,6 +392,27 @@ def _load_update(
         for name, tensor in trained.items():
             own[name].copy_(tensor)
             own[name].requires_grad_(True)
+
+
+def _config_of(model: nn.Module) -> dict[str, Any]:
+    own: Any = model.config
+    dtype = str(next(p.dtype for p in model.parameters() if not p.requires_grad))
+    config: dict[str, Any] = json.loads(own.to_json_string(use_diff=False))
+    return {**config, "dtype": dtype.removeprefix("torch.")}
+
+
+def _save_generation(model: nn.Module, folder: Path) -> None:
+    settings = getattr(model, "generation_config", None)
+    if settings is not None:
+        write_json(folder / _GENERATION, json.loads(settings.to_json_string()))
+
+
+def _load_generation(model: Any, folder: Path) -> None:
+    if (folder / _GENERATION).is_file() and getattr(model, "generation_config", None) is not None:
+        from transformers import GenerationConfig
+
+        settings = read_json(folder / _GENERATION, what="settings of generation")
+        model.generation_config = GenerationConfig.from_dict(settings)
 
 
 class _ReadableSaving:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from sparsetune.errors import ModelError, first_line, violation
+from sparsetune.records.parts import absent
 
 KEY = "sparsetune"
 """Of the metadata. One key only: the library writes several in an order that changes."""
@@ -46,11 +47,16 @@ class Base(_Part):
         name: repository, or the name of a local folder; None = not known.
         revision: commit of the hub; None = not known.
         sha256: of the weights that are not in the file, as they are under the masks.
+        source: what transformers loaded it by, a repository or a path as it was given; not told by
+            a run, which has its backbone.
+        file_sha256: of its file of weights, see ``base_model.source_of``.
     """
 
     name: str | None
     revision: str | None
     sha256: str
+    source: str | None = absent()
+    file_sha256: str | None = absent()
 
 
 class Kept(_Part):
@@ -91,7 +97,7 @@ class Manifest(_Part):
         model_class: of transformers.
         sizes: of the model as saved.
         base: None = the file holds every weight.
-        config: of transformers, of a whole model.
+        config: of transformers; not told by a run.
         kept: what a run removed from its backbone; None = not known, or nothing.
         head: of a run.
         update: settings of what is attached, with its ``kind``; None = nothing.

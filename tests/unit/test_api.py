@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -288,3 +289,89 @@ def test_merging_gives_plain_layers_with_the_same_function(kind):
     torch.testing.assert_close(output_of(model, tiny_batch()), unmerged, rtol=1e-4, atol=1e-5)
     assert not any(type(m).__module__.startswith("sparsetune") for m in model.modules())
     assert (report.zero_share_before, report.zero_share_after) == (0, 0)
+
+
+def loaded(kind, folder, **options):
+    """As a user has it: from a folder of transformers."""
+    tiny_model(kind, **options).save_pretrained(folder)
+    return type(tiny_model(kind, **options)).from_pretrained(folder)
+
+
+def told_in(folder):
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return json.loads(file.metadata()["sparsetune"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["whole", "shrunken", "saved", "half"])
+def test_a_folder_finds_its_base_model(kind, form, tmp_path):
+    base = tmp_path / "base"
+    model = loaded(kind, base)
+    if form == "half":
+        model = model.to(torch.bfloat16)
+    if form in ("shrunken", "saved"):
+        for neurons in (0.0, 0.2):  # removal upon removal
+            sparsetune.shrink(model, sparsetune.random_ticket(model, heads=0.3, neurons=neurons))
+    if form == "saved":
+        base = tmp_path / "small"
+        sparsetune.save(model, base)
+        model = sparsetune.load(base)
+    sparsetune.prune(model, 0.4)
+    sparsetune.apply_dsee(model, CONFIG)
+    sparsetune.save(model, tmp_path / "update")
+    state = torch.get_rng_state()
+    again = sparsetune.load(tmp_path / "update")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(output_of(again, tiny_batch()), output_of(model, tiny_batch()))
+    assert zero_counts(again) == zero_counts(model)
+    assert sparsetune.trainable_parameters(again) == sparsetune.trainable_parameters(model)
+    told = told_in(tmp_path / "update")["base"]
+    digest = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    assert (told["source"], told["file_sha256"]) == (str(base), digest)
+    sparsetune.save(again, tmp_path / "again")  # what was loaded names its base, too
+    third = sparsetune.load(tmp_path / "again")
+    assert torch.equal(output_of(third, tiny_batch()), output_of(model, tiny_batch()))
+
+
+def test_a_base_that_is_another_or_gone_is_refused_by_name(tmp_path):
+    model = sparsetune.apply_dsee(loaded("bert", tmp_path / "base"), CONFIG)
+    sparsetune.save(model, tmp_path / "update")
+    tiny_model("bert", seed=1).save_pretrained(tmp_path / "base")
+    with pytest.raises(ModelError, match=r"base: '.*base' holds other weights .*sha256 \w+; need"):
+        sparsetune.load(tmp_path / "update")
+    sparsetune.load(tmp_path / "update", tiny_model("bert"))
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(
+        ModelError, match=r"base: received '.*base', which is no folder .*load\(fol"
+    ):
+        sparsetune.load(tmp_path / "update")
+    nameless = sparsetune.apply_dsee(tiny_model("bert"), CONFIG)
+    sparsetune.save(nameless, tmp_path / "update")
+    with pytest.raises(ModelError, match=r"holds an update of Bert.*, whose base it does not tell"):
+        sparsetune.load(tmp_path / "update")
+
+
+def test_a_base_is_found_in_the_cache_of_the_hub(tmp_path, monkeypatch):
+    cache, commit = tmp_path / "models--own--tiny", "a" * 40
+    model = loaded("bert", cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model.config.name_or_path = "own/tiny"
+    sparsetune.save(sparsetune.apply_dsee(model, CONFIG), tmp_path / "update")
+    told = told_in(tmp_path / "update")["base"]
+    assert (told["source"], told["revision"]) == ("own/tiny", commit)
+    again = sparsetune.load(tmp_path / "update")
+    assert torch.equal(output_of(again, tiny_batch()), output_of(model, tiny_batch()))
+
+
+@pytest.mark.parametrize("form", ["update", "whole"])
+def test_settings_of_generation_travel(form, tmp_path):
+    model = loaded("gpt2", tmp_path / "base", task="lm")
+    model.generation_config.max_new_tokens = 7
+    if form == "update":
+        sparsetune.apply_dsee(model, CONFIG)
+    sparsetune.save(model, tmp_path / "out")
+    again = sparsetune.load(tmp_path / "out")
+    assert again.generation_config.max_new_tokens == 7
+    assert torch.equal(output_of(again, tiny_batch()), output_of(model, tiny_batch()))
