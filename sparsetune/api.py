@@ -29,6 +29,7 @@ from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel, check_s
 from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError, refusal
 from sparsetune.export import OnnxReport, export_onnx
 from sparsetune.pruning.base_model import kept_of, load_base, note_kept, source_of
+from sparsetune.pruning.card import write_card
 from sparsetune.pruning.checkpoint import (
     CONFIG,
     SUPPORT,
@@ -43,6 +44,7 @@ from sparsetune.pruning.checkpoint import (
     packed,
     part_of,
     read_file,
+    read_manifest,
     save_whole,
     write_file,
 )
@@ -258,9 +260,9 @@ def save(model: nn.Module, folder: Path | str) -> None:
     whatever else trains and the masks, not the frozen weights; it names its base model as
     transformers loaded it, its revision and the sha256 of its file of weights. A plain model, from
     which heads, neurons or layers may have been removed, is saved whole. Settings of generation go
-    along as ``generation_config.json``. Beside it stands ``config.json``, with
-    which transformers reads the folder of a model of one size; of an update, or a model that lost
-    heads or neurons, it says what reads them instead.
+    along as ``generation_config.json``, and a card as ``README.md`` unless another is there.
+    Beside it stands ``config.json``, with which transformers reads the folder of a model of one
+    size; of an update, or a model that lost heads or neurons, it says what reads them instead.
 
     Args:
         model: of a known architecture. Zeros in the frozen projections are saved as their masks.
@@ -290,6 +292,7 @@ def save(model: nn.Module, folder: Path | str) -> None:
         _check_finite(model.state_dict())
         save_whole(model, folder, reader="sparsetune.load(folder)")
         _save_generation(model, folder)
+        write_card(folder, model, read_manifest(folder / TENSORS))
         return
     update = _settings(model)
     check_zeros(model)
@@ -313,6 +316,7 @@ def save(model: nn.Module, folder: Path | str) -> None:
     write_json(folder / CONFIG, foreign_config(model.config, "sparsetune.load(folder, model)"))
     write_file(folder / TENSORS, {**trained, **packed(supports, masks)}, manifest)
     _save_generation(model, folder)
+    write_card(folder, model, manifest)
 
 
 @overload

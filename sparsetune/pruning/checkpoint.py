@@ -67,6 +67,12 @@ def read_file(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
         raise ModelError(f"{path}: not a readable safetensors file: {first_line(error)}") from None
 
 
+def read_manifest(path: Path) -> Manifest:
+    """Read what a file that was just written says of itself."""
+    with safe_open(path, framework="pt") as file:
+        return parse_manifest(path, file.metadata())
+
+
 def base_of(model: nn.Module, saved: Collection[str], masks: Mapping[str, Tensor]) -> Base:
     """Name and identify the weights of a model that are not saved.
 

@@ -121,7 +121,7 @@ def test_a_saved_update_gives_the_same_logits(kind, form, tmp_path):
     assert zero_counts(plain) == zero_counts(model)
     assert sparsetune.trainable_parameters(plain) == sparsetune.trainable_parameters(model)
     names = sorted(path.name for path in (tmp_path / "update").iterdir())
-    assert names == ["config.json", "model.safetensors"]
+    assert names == ["README.md", "config.json", "model.safetensors"]
 
 
 def test_a_saved_update_holds_what_trained_and_no_frozen_weight(tmp_path):
@@ -375,3 +375,27 @@ def test_settings_of_generation_travel(form, tmp_path):
     again = sparsetune.load(tmp_path / "out")
     assert again.generation_config.max_new_tokens == 7
     assert torch.equal(output_of(again, tiny_batch()), output_of(model, tiny_batch()))
+
+
+def test_a_card_tells_what_was_done_and_leaves_a_readme_of_others_alone(tmp_path):
+    card = tmp_path / "README.md"
+    model = loaded("bert", tmp_path / "base")
+    sparsetune.save(model, tmp_path)
+    total = sum(p.numel() for p in model.parameters())
+    assert f"- trained: {total:,} of {total:,} parameters (100.00%)" in card.read_text()
+    sparsetune.prune(model, 0.5)
+    sparsetune.apply_dsee(model, CONFIG)
+    sparsetune.save(model, tmp_path)
+    text = card.read_text()
+    for line in (
+        "An update (dsee, rank 3, alpha 7.0) of a frozen base model:",
+        "- base model: base",
+        "- heads of each layer: [4, 4]",
+        "(50.00%)",
+        "model = sparsetune.load(folder)",
+    ):
+        assert line in text
+    assert str(tmp_path) not in text
+    card.write_text("mine")
+    sparsetune.save(model, tmp_path)
+    assert card.read_text() == "mine"
