@@ -39,7 +39,7 @@ bench: $(READY)
 	snakemake --cores all results/mini/runs/mini-gpt2/mini-e2e/full/seed-1/model.safetensors \
 	  resources/datasets/mini-sst2/record.json resources/backbones/mini-bert/record.json \
 	  results/mini/runs/mini-bert/mini-sst2/full/seed-1/model.safetensors
-	for name in workflow starts reporting loop dsee earlybert tracking gpu; do \
+	for name in workflow suite starts reporting loop dsee earlybert tracking gpu; do \
 	  python benchmarks/$$name.py || exit 1; done
 
 lint: $(READY)
