@@ -469,15 +469,16 @@ def _settings(model: nn.Module) -> dict[str, Any]:
     branches = list(dsee_branches(model))
     found = {branch.key for _, branch in branches}
     targets = [name for name in PROJECTIONS if any(key.endswith(f".{name}") for key in found)]
-    kinds = {(branch.U.shape[1], layer.scale) for layer, branch in branches}
+    kinds = {(branch.U.shape[1], layer.scale, layer.dropout) for layer, branch in branches}
     if len(kinds) > 1 or found != {site.key for site in Anatomy.of(model).sites(targets)}:
         raise ModelError(
             f"{len(found)} DSEE updates of {len(kinds)} kinds; needed: one rank and scale, and "
             f"every layer's {', '.join(targets)}"
         )
-    rank, scale = kinds.pop()
+    rank, scale, dropout = kinds.pop()
     # No float is nearer to scale * rank than this product, so divided it gives that scale again.
-    return {"kind": "dsee", "rank": rank, "alpha": scale * rank}
+    dropped = {"dropout": dropout} if dropout else {}
+    return {"kind": "dsee", "rank": rank, "alpha": scale * rank, **dropped}
 
 
 def _config(
@@ -495,6 +496,7 @@ def _config(
         return DseeConfig(
             rank=update["rank"],
             alpha=update["alpha"],
+            dropout=update.get("dropout", 0.0),
             n_sparse=max((one.numel() for one in supports.values()), default=0),
             targets=[name for name in PROJECTIONS if name in adapted],
             support=supports,

@@ -186,6 +186,8 @@ class Folding:
     def _applies(self, tokens: int) -> bool:
         if self.use == "never" or torch.compiler.is_compiling():
             return False
+        if any(layer.drops for layer in self._layers):
+            return False
         weight = self._layers[0].weight
         if self.use == "auto":
             device = weight.device.type

@@ -34,9 +34,9 @@ _INIT_STD = 0.02
 class DseeConfig:
     """What is attached to which projections, and how it starts.
 
-    Targets are named alike for all architectures. PEFT's words ``r``, ``lora_alpha`` and
-    ``target_modules`` may be given for ``rank``, ``alpha`` and ``targets``; they are read as these
-    and not kept. There is no dropout.
+    Targets are named alike for all architectures. PEFT's words ``r``, ``lora_alpha``,
+    ``lora_dropout`` and ``target_modules`` may be given for ``rank``, ``alpha``, ``dropout`` and
+    ``targets``; they are read as these and not kept.
 
     Attributes:
         rank: rank of U V, 1 to the smaller side of a target matrix.
@@ -54,6 +54,8 @@ class DseeConfig:
             beside the update and the task head, such as ``pooler``. None = none, and a model with
             a module beside its backbone that is no head of its family is refused: it would stay
             frozen. An empty list says that it may.
+        dropout: share of the inputs of U V that is zeroed in training, in [0, 1), as PEFT's
+            ``lora_dropout``; W and S2 see them all. Drawn from torch's global generator.
 
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3; rank, n_sparse and alpha as in the released
@@ -71,20 +73,24 @@ class DseeConfig:
     support: Recipe | Mapping[str, Tensor] = "grebsmo"
     seed: int = 0
     modules_to_save: Sequence[str] | None = None
+    dropout: float = 0.0
     r: InitVar[int | None] = field(default=None, kw_only=True)
     lora_alpha: InitVar[float | None] = field(default=None, kw_only=True)
     target_modules: InitVar[Sequence[str] | None] = field(default=None, kw_only=True)
+    lora_dropout: InitVar[float | None] = field(default=None, kw_only=True)
 
     def __post_init__(
         self,
         r: int | None,
         lora_alpha: float | None,
         target_modules: Sequence[str] | None,
+        lora_dropout: float | None,
     ) -> None:
         for word, given, name in (
             ("r", r, "rank"),
             ("lora_alpha", lora_alpha, "alpha"),
             ("target_modules", target_modules, "targets"),
+            ("lora_dropout", lora_dropout, "dropout"),
         ):
             if given is not None:
                 own = getattr(self, name)
@@ -114,6 +120,10 @@ class DseeConfig:
             raise ConfigError(f"dsee rank: received {self.rank}, allowed: 1 or more")
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise ConfigError(f"dsee alpha: received {self.alpha}, allowed: above 0")
+        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"dsee dropout: received {self.dropout!r}, allowed: 0 or more, below 1"
+            )
         if self.n_sparse < 0:
             raise ConfigError(f"dsee n_sparse: received {self.n_sparse}, allowed: 0 or more")
         known = set(self.targets) <= set(PROJECTIONS)
@@ -252,6 +262,7 @@ class DseeLinear(nn.Module):
         self.weight.requires_grad_(False)
         self.stored_in_by_out = sites[0].stored_in_by_out
         self.scale = config.scale
+        self.dropout = config.dropout
         self.training = base.training
         self.folded: Tensor | None = None
         self.folding: Folding | None = None
@@ -284,12 +295,35 @@ class DseeLinear(nn.Module):
         branches = tuple(self.branches.values())
         starts = tuple(branch.start for branch in branches)
         layout = Layout(self.scale, self.stored_in_by_out, starts, dtype)
+        if self.drops:
+            return self._dropped_product(layout, x, branches)
         tensors = [
             tensor
             for branch in branches
             for tensor in (branch.U, branch.V, branch.S2, *branch.coordinates())
         ]
         return DseeProduct.apply(layout, x, self.weight, self.bias, *tensors)
+
+    @property
+    def drops(self) -> bool:
+        """Whether inputs of U V are zeroed now."""
+        return self.training and self.dropout > 0
+
+    def _dropped_product(self, layout: Layout, x: Tensor, branches: Sequence[DseeBranch]) -> Tensor:
+        """Multiply with a U V that sees other inputs than W and S2, beside them."""
+        tensors = [
+            tensor
+            for branch in branches
+            for tensor in (branch.U[:, :0], branch.V[:0], branch.S2, *branch.coordinates())
+        ]
+        out = DseeProduct.apply(layout, x, self.weight, self.bias, *tensors)
+        for branch in branches:
+            dropped = nn.functional.dropout(x, self.dropout).to(layout.dtype)
+            low = dropped @ branch.V.to(layout.dtype).t()
+            update = low @ branch.U.to(layout.dtype).t() * self.scale
+            after = out.shape[-1] - branch.start - branch.shape[0]
+            out = out + nn.functional.pad(update, (branch.start, after))
+        return out
 
     @property
     def updated(self) -> tuple[str, ...]:
