@@ -178,7 +178,7 @@ class GraphLengths:
 
 
 class CapturedStep(EagerStep):
-    """Work the forward and backward pass of a batch as one graph, a graph for each length.
+    """Replay the forward and backward pass of a batch as one graph, a graph for each length.
 
     Texts are padded to the length of their graph. A batch that is not full, or whose length is
     seldom, runs eagerly; which ones do depends on the plan alone, so that a resumed phase does the
@@ -191,8 +191,6 @@ class CapturedStep(EagerStep):
         batches: accumulated in each step.
         rows: of a full batch.
         lengths: that have graphs.
-        capture: turns a function without arguments into its replay; it must leave gradients as
-            they are and may run the function.
     """
 
     def __init__(
@@ -202,7 +200,6 @@ class CapturedStep(EagerStep):
         batches: int,
         rows: int,
         lengths: GraphLengths,
-        capture: Callable[[Work], Work] | None = None,
         loss: StepLoss | None,
         extra_loss: Callable[[], Tensor] | None,
         maximum_norm: float,
@@ -212,7 +209,6 @@ class CapturedStep(EagerStep):
             model, loss=loss, extra_loss=extra_loss, maximum_norm=maximum_norm, device=device
         )
         self._batches, self._rows, self._lengths = batches, rows, lengths
-        self._capture = capture or cuda_graph
         self._graphs: dict[int, _Captured] = {}
         self._problem = ""
         pad = getattr(getattr(model, "config", None), "pad_token_id", None)
@@ -259,28 +255,30 @@ class CapturedStep(EagerStep):
     ) -> _Captured:
         """Capture one shape; gradients, loss and random numbers are as before afterwards."""
         static = {name: one.clone() for name, one in self._padded(batch, length).items()}
-        labels, extra = (torch.zeros((), device=self._device) for _ in range(2))
+        counted, extra = (torch.zeros((), device=self._device) for _ in range(2))
+        counted.fill_(items)
+        extra.fill_(float(first))
 
         def run() -> None:
-            self._accumulate(static, labels, self._batches, extra)
+            self._accumulate(static, counted, self._batches, extra)
 
-        graph = _Captured(static, labels, extra, replay=run)
-        self._fill(graph, batch, length, items, first=first)
         if not self._graphs:
             self._make_gradients(run)
         before = self._snapshot()
-        run()
-        expected = self._snapshot()
-        self._restore(before)
-        graph = _Captured(static, labels, extra, replay=self._capture(run))
-        self._restore(before)
-        graph.replay()
-        found = self._snapshot()
-        self._restore(before)
+        try:
+            run()
+            expected = self._snapshot()
+            self._restore(before)
+            replay = cuda_graph(run)
+            self._restore(before)
+            replay()
+            found = self._snapshot()
+        finally:  # a capture that fails may have run before
+            self._restore(before)
         for one, other in zip(found.values, expected.values, strict=True):
             if not _agree(one, other):
                 raise ValueError("the replay's loss or gradients are not those of an eager pass")
-        return graph
+        return _Captured(static, counted, extra, replay)
 
     def _make_gradients(self, run: Work) -> None:
         """Give a gradient to each parameter that gets one, to be added to from now on."""
