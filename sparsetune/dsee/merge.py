@@ -1,7 +1,7 @@
 """DSEE's update taken into the weights, off the model, or out of what it computes for a while."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -85,10 +85,7 @@ def merge(model: nn.Module, policy: Literal["unmerged", "dense", "masked"]) -> M
             rounded += _squares(view.double() - old.double() - update.double())
         after += int((view == 0).sum())
     if policy != "unmerged":
-        for path, layer in {site.path: layer for site, layer in attached}.items():
-            if layer.folding is not None:
-                layer.folding.detach()
-            model.set_submodule(path, _plain(layer, merged[path]))
+        _replace(model, {site.path: layer for site, layer in attached}, merged)
     if policy == "masked":
         _keep_their_zeros(model, merged)
     dropped, rounded = (math.sqrt(one / whole) if whole else 0.0 for one in (dropped, rounded))
@@ -119,10 +116,7 @@ def detach(model: M) -> M:
         Linear(in_features=8, out_features=8, bias=True)
     """
     layers = _layers(model, "detach")
-    for path, layer in layers.items():
-        if layer.folding is not None:
-            layer.folding.detach()
-        model.set_submodule(path, _plain(layer, layer.weight))
+    _replace(model, layers, {path: layer.weight for path, layer in layers.items()})
     _keep_their_zeros(model, layers)
     return model
 
@@ -187,6 +181,16 @@ def _check_finite(key: str, weight: Tensor, update: Tensor) -> None:
 
 def _squares(tensor: Tensor) -> float:
     return float(tensor.double().square().sum())
+
+
+def _replace(
+    model: nn.Module, layers: Mapping[str, DseeLinear], weights: Mapping[str, Tensor]
+) -> None:
+    """Put plain layers with these weights, by path, in the place of those with an update."""
+    for path, layer in layers.items():
+        if layer.folding is not None:
+            layer.folding.detach()
+        model.set_submodule(path, _plain(layer, weights[path]))
 
 
 def _plain(layer: DseeLinear, weight: Tensor) -> nn.Module:
