@@ -1,58 +1,29 @@
 """What ``import sparsetune`` offers, for models loaded and trained elsewhere.
 
-Nothing here computes: it puts together ``earlybert``, ``dsee``, ``pruning``, ``counting`` and
-``export``. Folders hold JSON and safetensors only.
+Nothing here computes: it puts together ``earlybert``, ``dsee``, ``pruning``, ``saving``,
+``counting`` and ``export``.
 """
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sparsetune.architectures.anatomy import (
-    HEADS_BY_LAYER,
-    Anatomy,
-    drawn_modules,
-    task_head_parameters,
-)
-from sparsetune.architectures.base import PROJECTIONS, check_plain
+from sparsetune.architectures.anatomy import Anatomy, drawn_modules, task_head_parameters
+from sparsetune.architectures.base import check_plain
 from sparsetune.counting import Summary, summary
 from sparsetune.dsee import layer as dsee
-from sparsetune.dsee.layer import DseeConfig, dsee_branches
+from sparsetune.dsee.layer import DseeConfig
 from sparsetune.dsee.merge import MergeReport, detach, disabled, merge
 from sparsetune.earlybert import ticket as tickets
 from sparsetune.earlybert.search import TicketSearch, check_number, refuse_search, search_ticket
 from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel, check_share
-from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError, refusal
+from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError
 from sparsetune.export import OnnxReport, export_onnx
-from sparsetune.pruning.base_model import kept_of, load_base, note_kept, source_of
-from sparsetune.pruning.card import write_card
-from sparsetune.pruning.checkpoint import (
-    CONFIG,
-    SUPPORT,
-    TENSORS,
-    Manifest,
-    base_of,
-    check_base,
-    check_tensors,
-    foreign_config,
-    load_whole,
-    masks_of,
-    packed,
-    part_of,
-    read_file,
-    read_manifest,
-    save_whole,
-    write_file,
-)
-from sparsetune.pruning.masks import apply_masks_
+from sparsetune.pruning.base_model import kept_of, note_kept
 from sparsetune.pruning.prune import prune
 from sparsetune.pruning.structured import keep_layers, remove, sizes_of
-from sparsetune.pruning.zeros import check_zeros, has_kept_zeros, zero_masks
-from sparsetune.records import read_json, write_json
+from sparsetune.pruning.zeros import has_kept_zeros, zero_masks
+from sparsetune.saving import load, save, save_readably
 
 __all__ = [
     "ConfigError",
@@ -81,9 +52,6 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=nn.Module)
-_SAVE = "save_pretrained"
-_GENERATION = "generation_config.json"
-_UNATTACHED = ("full", "bitfit")  # updates of a run that change weights and attach nothing
 
 
 def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 (frozen)
@@ -134,7 +102,7 @@ def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 
                 f"modules_to_save={drawn} to train and save it, or modules_to_save=[] to leave it"
             )
     dsee.apply_dsee(model, config)
-    _save_readably(model)
+    save_readably(model)
     return model
 
 
@@ -232,7 +200,7 @@ def shrink(model: M, ticket: Ticket) -> M:
         keep_layers(model, ticket.kept_layers)
     if watched and zero_masks(model):
         prune(model, None)
-    _save_readably(model)
+    save_readably(model)
     return model
 
 
@@ -251,276 +219,3 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
         if parameter.requires_grad:
             counts["head" if id(parameter) in head else "update"] += parameter.numel()
     return {**counts, "total": sum(counts.values())}
-
-
-def save(model: nn.Module, folder: Path | str) -> None:
-    """Save a model so that ``load`` gives it back, bit for bit.
-
-    With DSEE attached, the folder gets ``model.safetensors`` with the update, the task head,
-    whatever else trains and the masks, not the frozen weights; it names its base model as
-    transformers loaded it, its revision and the sha256 of its file of weights. A plain model, from
-    which heads, neurons or layers may have been removed, is saved whole. Settings of generation go
-    along as ``generation_config.json``, and a card as ``README.md`` unless another is there.
-    Beside it stands ``config.json``, with which transformers reads the folder of a model of one
-    size; of an update, or a model that lost heads or neurons, it says what reads them instead.
-
-    Args:
-        model: of a known architecture. Zeros in the frozen projections are saved as their masks.
-        folder: made if it is not there; other files in it are left alone.
-
-    Raises:
-        ModelError: updates of several kinds, something else is attached, a value that is NaN or
-            infinite, a masked weight that is not zero any more, a whole model of a class of one's
-            own, or ``folder`` is a file; nothing is written then.
-
-    Example:
-        >>> import tempfile
-        >>> from transformers.models.bert import BertConfig, BertModel
-        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=10, **sizes))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(shrink(model, random_ticket(model, heads=0.5)), folder)
-        ...     summary(load(folder)).weights == summary(model).weights
-        True
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ModelError(f"{folder}: a file; needed: a folder")
-    refuse_search(model, "save")
-    branches = [branch for _, branch in dsee_branches(model)]
-    if not branches:
-        _check_finite(model.state_dict())
-        save_whole(model, folder, reader="sparsetune.load(folder)")
-        _save_generation(model, folder)
-        write_card(folder, model, read_manifest(folder / TENSORS))
-        return
-    update = _settings(model)
-    check_zeros(model)
-    masks = zero_masks(model)
-    held = {id(p) for branch in branches for p in branch.parameters()}
-    held |= {id(p) for p in task_head_parameters(model).values()}
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in held}
-    _check_finite(trained)
-    kept = kept_of(model)
-    source = source_of(model) if kept is None or kept.heads is not None else {}
-    manifest = Manifest(
-        model_class=type(model).__name__,
-        sizes=sizes_of(model),
-        base=base_of(model, trained, masks).model_copy(update=source),
-        config=_config_of(model),
-        kept=kept if source else None,
-        update=update,
-        trained=sorted(trained),
-    )
-    supports = {branch.key: branch.positions for branch in branches}
-    write_json(folder / CONFIG, foreign_config(model.config, "sparsetune.load(folder, model)"))
-    write_file(folder / TENSORS, {**trained, **packed(supports, masks)}, manifest)
-    _save_generation(model, folder)
-    write_card(folder, model, manifest)
-
-
-@overload
-def load(folder: Path | str, model: None = None, *, check_frozen: bool = True) -> nn.Module: ...
-@overload
-def load(folder: Path | str, model: M, *, check_frozen: bool = True) -> M: ...
-def load(
-    folder: Path | str, model: nn.Module | None = None, *, check_frozen: bool = True
-) -> nn.Module:
-    """Load what ``save`` wrote, or the file of one of the workflow's runs.
-
-    Args:
-        folder: holds ``model.safetensors``.
-        model: for a folder that holds an update: the plain model, of the class and with the weights
-            that it was trained on and with the same heads and neurons removed; changed in place.
-            None = the base model that the folder names, from its path or the hub's local cache,
-            if its file of weights is still the same; nothing is fetched. A whole model needs none.
-        check_frozen: refuse other frozen weights than those of the saved model. Give False for
-            the same weights in another dtype.
-
-    Returns:
-        ``model``, or the whole model on the CPU in evaluation mode. Outputs are those of the saved
-        model, bit for bit on the same device.
-
-    Raises:
-        ModelError: the file is missing, damaged or does not fit the model, or an update comes
-            without one and its base is not there, or is another; nothing is changed then.
-    """
-    path = Path(folder) / TENSORS
-    manifest, tensors = read_file(path)
-    if manifest.base is None:
-        if model is not None:
-            raise ModelError(f"{path}: holds a whole model; received another beside it")
-        model = load_whole(path, manifest, tensors)
-        _load_generation(model, path.parent)
-        own: Any = model.config
-        own.name_or_path = str(path.parent)  # an update of it names it as its base
-        return model
-    found = load_base(path, manifest) if model is None else model
-    _load_update(path, manifest, tensors, found, check_frozen=check_frozen)
-    if model is None:
-        found.eval()
-        _load_generation(found, path.parent)
-    return found
-
-
-def _load_update(
-    path: Path,
-    manifest: Manifest,
-    tensors: Mapping[str, Tensor],
-    model: nn.Module,
-    *,
-    check_frozen: bool,
-) -> None:
-    for key, own in sizes_of(model).model_dump().items():
-        if getattr(manifest.sizes, key) != own:
-            raise ModelError(
-                f"{path}: the update is for a model with {key} {getattr(manifest.sizes, key)}, "
-                f"this model has {own}"
-            )
-    for site in Anatomy.of(model).sites():
-        check_plain(site)
-    supports = {key: one.long() for key, one in part_of(tensors, SUPPORT).items()}
-    config = _config(path, manifest.update, supports)
-    trained = part_of(tensors, "")
-    check_tensors(path, trained, _expected(model, config, supports, trained))
-    masks = masks_of(tensors, model)
-    if check_frozen and manifest.base:
-        check_base(path, manifest.base, model, trained.keys(), masks)
-    if config:
-        apply_dsee(model, config)
-    else:
-        model.requires_grad_(False)
-    apply_masks_(model, masks)
-    own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in trained.items():
-            own[name].copy_(tensor)
-            own[name].requires_grad_(True)
-
-
-def _config_of(model: nn.Module) -> dict[str, Any]:
-    own: Any = model.config
-    dtype = str(next(p.dtype for p in model.parameters() if not p.requires_grad))
-    config: dict[str, Any] = json.loads(own.to_json_string(use_diff=False))
-    return {**config, "dtype": dtype.removeprefix("torch.")}
-
-
-def _save_generation(model: nn.Module, folder: Path) -> None:
-    settings = getattr(model, "generation_config", None)
-    if settings is not None:
-        write_json(folder / _GENERATION, json.loads(settings.to_json_string()))
-
-
-def _load_generation(model: Any, folder: Path) -> None:
-    if (folder / _GENERATION).is_file() and getattr(model, "generation_config", None) is not None:
-        from transformers import GenerationConfig
-
-        settings = read_json(folder / _GENERATION, what="settings of generation")
-        model.generation_config = GenerationConfig.from_dict(settings)
-
-
-class _ReadableSaving:
-    """``save_pretrained`` of a model that transformers' own could not give back."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model: Any = model
-
-    def __call__(
-        self,
-        save_directory: Path | str,
-        is_main_process: bool = True,
-        state_dict: object = None,
-        push_to_hub: bool = False,
-        **options: Any,
-    ) -> None:
-        """Save as ``save``; a model that is plain and whole again, as transformers."""
-        model = self.model
-        smaller = hasattr(model.config, HEADS_BY_LAYER)
-        if not smaller and not any(True for _ in dsee_branches(model)):
-            options |= {"is_main_process": is_main_process, "state_dict": state_dict}
-            type(model).save_pretrained(model, save_directory, push_to_hub=push_to_hub, **options)
-            return
-        if push_to_hub or options.get("variant"):
-            raise ModelError(
-                "save_pretrained: received push_to_hub or variant for a model that has an update "
-                "or lost heads; needed: sparsetune.save(model, folder)"
-            )
-        if is_main_process:
-            save(model, save_directory)
-
-
-def _save_readably(model: nn.Module) -> None:
-    if hasattr(model, _SAVE):
-        setattr(model, _SAVE, _ReadableSaving(model))
-
-
-def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
-        if wrong:
-            raise ModelError(
-                f"save: {name}: {wrong} of {tensor.numel()} values are NaN or infinite; "
-                "needed: finite ones"
-            )
-
-
-def _settings(model: nn.Module) -> dict[str, Any]:
-    """The one configuration of all attached updates."""
-    branches = list(dsee_branches(model))
-    found = {branch.key for _, branch in branches}
-    targets = [name for name in PROJECTIONS if any(key.endswith(f".{name}") for key in found)]
-    kinds = {(branch.U.shape[1], layer.scale, layer.dropout) for layer, branch in branches}
-    if len(kinds) > 1 or found != {site.key for site in Anatomy.of(model).sites(targets)}:
-        raise ModelError(
-            f"{len(found)} DSEE updates of {len(kinds)} kinds; needed: one rank and scale, and "
-            f"every layer's {', '.join(targets)}"
-        )
-    rank, scale, dropout = kinds.pop()
-    # No float is nearer to scale * rank than this product, so divided it gives that scale again.
-    dropped = {"dropout": dropout} if dropout else {}
-    return {"kind": "dsee", "rank": rank, "alpha": scale * rank, **dropped}
-
-
-def _config(
-    path: Path, update: Mapping[str, Any] | None, supports: Mapping[str, Tensor]
-) -> DseeConfig | None:
-    """The update that is attached before the trained values are written; None = nothing is."""
-    update = update or {"kind": "full"}
-    kind = update.get("kind")
-    if kind in _UNATTACHED:
-        return None
-    if kind != "dsee":
-        raise ModelError(refusal(path, "update.kind", kind, ("dsee", *_UNATTACHED)))
-    adapted = {key.rpartition(".")[2] for key in supports}
-    try:
-        return DseeConfig(
-            rank=update["rank"],
-            alpha=update["alpha"],
-            dropout=update.get("dropout", 0.0),
-            n_sparse=max((one.numel() for one in supports.values()), default=0),
-            targets=[name for name in PROJECTIONS if name in adapted],
-            support=supports,
-            modules_to_save=[],  # what trained is told by the file
-        )
-    except (ConfigError, KeyError) as error:
-        raise ModelError(f"{path}: update: {error}") from None
-
-
-def _expected(
-    model: nn.Module,
-    config: DseeConfig | None,
-    supports: Mapping[str, Tensor],
-    trained: Mapping[str, Tensor],
-) -> dict[str, tuple[int, ...]]:
-    """Shapes that the saved parameters must have: of the update, the head and what else trained."""
-    own = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    expected = {name: own[name] for name in own.keys() & trained.keys()}
-    if config is None:
-        return expected
-    expected |= {name: own[name] for name in task_head_parameters(model)}
-    for site in Anatomy.of(model).sites(config.targets):
-        branch = f"{site.path}.branches.{site.projection}"
-        expected[f"{branch}.U"] = (site.shape[0], config.rank)
-        expected[f"{branch}.V"] = (config.rank, site.shape[1])
-        expected[f"{branch}.S2"] = (supports[site.key].numel() if site.key in supports else 0,)
-    return expected
