@@ -137,7 +137,7 @@ class Claim(Settings):
     )
     left: Id = Field(description="method id")
     right: Annotated[
-        str | float,
+        str | int | float,
         BeforeValidator(_side, json_schema_input_type=Right),
         AfterValidator(_as_written),
     ] = Field(description="method id, or a number in the quantity's unit")
