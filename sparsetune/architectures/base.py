@@ -22,6 +22,47 @@ Kind = Literal["classification", "regression", "span", "generation", "masked_lm"
 
 
 @dataclass(frozen=True)
+class Around:
+    """What a model holds and multiplies by outside the matrices of its layers, as its config tells.
+
+    Attributes:
+        biased: projections that have a bias.
+        norms: norms outside the layers, each as wide as the model; one less where the first layer
+            lacks one.
+        layer_norms: the same in every layer.
+        head_norms: norms of every layer that are as wide as a head, without biases.
+        norm_bias: whether norms have a bias beside their weight.
+        positions: whether every position has an embedding.
+        tied: whether a language model's output matrix is that of the token embeddings.
+        output_biases: how many biases it has for every token of the vocabulary.
+        pooler_bias: whether the pooler, or a masked language model's first layer, has a bias.
+        pooler_norm: whether a norm follows the pooler.
+        further_weights: what else the backbone holds.
+        further_biases: the same.
+        relative: relative positions that get a query or a key of their own in every layer, once
+            for a batch.
+        relative_of: of ``query`` and ``key`` those that are compared with tokens.
+        relative_shared: whether the projections of tokens make both; else each has its own.
+    """
+
+    biased: tuple[str, ...] = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+    norms: int = 1
+    layer_norms: int = 2
+    head_norms: int = 0
+    norm_bias: bool = True
+    positions: bool = True
+    tied: bool = True
+    output_biases: int = 1
+    pooler_bias: bool = True
+    pooler_norm: bool = False
+    further_weights: int = 0
+    further_biases: int = 0
+    relative: int = 0
+    relative_of: tuple[str, ...] = ()
+    relative_shared: bool = False
+
+
+@dataclass(frozen=True)
 class Counted:
     """What costs are counted from: how a config names widths, and what stands around the layers.
 
@@ -32,9 +73,11 @@ class Counted:
             of the layers if they differ; None = they are one.
         token_types: whether tokens are of types, each with an embedding.
         pooler: whether a ``D x D`` layer of the backbone stands before the classifier of sequences.
+        span_pooler: whether it stands before that of spans too, where it runs for every token.
         classifier_layer: whether that classifier has a ``D x D`` layer of its own.
         every_token: whether it runs for every token, not for one.
-        parameters: whether all parameters are counted too, not only multiply-adds.
+        around: tells of a config what is outside the layers' matrices; an empty one has what the
+            library sets. None = parameters are not counted, only multiply-adds.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
@@ -42,9 +85,10 @@ class Counted:
     embedding_size: str | None = None
     token_types: bool = False
     pooler: bool = False
+    span_pooler: bool = False
     classifier_layer: bool = False
     every_token: bool = False
-    parameters: bool = False
+    around: Callable[[Mapping[str, Any]], Around] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +147,9 @@ class Family:
         """Kind of the head that it is pre-trained with."""
         return "generation" if self.generates else "masked_lm"
 
-    @property
-    def fused(self) -> bool:
-        """Whether query, key and value are one stored matrix."""
-        return self.paths["query"] == self.paths["key"]
+    def stored_with(self, projection: str) -> tuple[str, ...]:
+        """Projections that are stored in one matrix with this one, itself included, in order."""
+        return tuple(n for n in self.projections if self.paths[n] == self.paths[projection])
 
     @property
     def gated(self) -> bool:

@@ -1,14 +1,21 @@
 """BERT, and the models whose layers are built and named like its own; they differ around them."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sparsetune.architectures.base import Counted, Family
+from sparsetune.architectures.base import Around, Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
     attention.num_attention_heads = heads
     attention.all_head_size = features
+
+
+def _around(config: Mapping[str, Any]) -> Around:
+    tied = config.get("tie_word_embeddings", True)
+    # A matrix of its own has a bias of its own, beside the head's.
+    return Around(tied=tied, output_biases=1 if tied else 2)
 
 
 BERT = Family(
@@ -36,11 +43,13 @@ BERT = Family(
     new_weights=("bert.pooler.",),
     activation="intermediate.intermediate_act_fn",
     language_head=("cls.predictions.",),
-    counted=Counted(token_types=True, pooler=True, parameters=True),
+    counted=Counted(token_types=True, pooler=True, around=_around),
 )
 
 
-def _like_roberta(model_type: str, class_prefix: str, *, parameters: bool = False) -> Family:
+def _like_roberta(
+    model_type: str, class_prefix: str, around: Callable[[Mapping[str, Any]], Around] | None = None
+) -> Family:
     """No pooler before the classifier, which has a layer of its own."""
     return replace(
         BERT,
@@ -48,7 +57,7 @@ def _like_roberta(model_type: str, class_prefix: str, *, parameters: bool = Fals
         class_prefix=class_prefix,
         new_weights=(),
         language_head=("lm_head.",),
-        counted=Counted(token_types=True, classifier_layer=True, parameters=parameters),
+        counted=Counted(token_types=True, classifier_layer=True, around=around),
         unused_positions=2,  # numbers of tokens start after the padding's, which is 1
     )
 
@@ -67,9 +76,9 @@ def _like_bert(
 
 LOOK_ALIKES = (
     BERT,
-    _like_roberta("roberta", "Roberta", parameters=True),
-    _like_roberta("xlm-roberta", "XLMRoberta", parameters=True),
-    _like_roberta("camembert", "Camembert", parameters=True),
+    _like_roberta("roberta", "Roberta", _around),
+    _like_roberta("xlm-roberta", "XLMRoberta", _around),
+    _like_roberta("camembert", "Camembert", _around),
     _like_roberta("xlm-roberta-xl", "XLMRobertaXL"),
     _like_roberta("roberta-prelayernorm", "RobertaPreLayerNorm"),
     _like_bert("ernie", "Ernie", "ernie", Counted(token_types=True, pooler=True)),

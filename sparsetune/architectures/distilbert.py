@@ -1,13 +1,18 @@
 """DistilBERT: BERT's layers under other names, without token types and without a pooler."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from sparsetune.architectures.base import Counted, Family
+from sparsetune.architectures.base import Around, Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
     attention.n_heads = heads
     attention.dim = features
+
+
+def _around(config: Mapping[str, Any]) -> Around:
+    return Around(tied=config.get("tie_word_embeddings", True))
 
 
 DISTILBERT = Family(
@@ -43,6 +48,6 @@ DISTILBERT = Family(
             "intermediate_size": "hidden_dim",
         },
         classifier_layer=True,
-        parameters=True,
+        around=_around,
     ),
 )

@@ -1,8 +1,9 @@
 """GPT-2: weights stored in x out, and query, key and value in one matrix."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from sparsetune.architectures.base import Counted, Family
+from sparsetune.architectures.base import Around, Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
@@ -17,6 +18,10 @@ def _keeps_layers(config: Any) -> str | None:
         "scale_attn_by_inverse_layer_idx is true: a layer's attention would change with its "
         "number, so no layer can be removed; allowed: false"
     )
+
+
+def _around(config: Mapping[str, Any]) -> Around:
+    return Around(tied=config.get("tie_word_embeddings", True))
 
 
 GPT2 = Family(
@@ -56,6 +61,6 @@ GPT2 = Family(
         },
         neurons_per_feature=4,
         every_token=True,
-        parameters=True,
+        around=_around,
     ),
 )

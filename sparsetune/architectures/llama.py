@@ -5,10 +5,11 @@ it; Qwen3's norms over the features of a head are the same for all heads and sta
 SmolLM and TinyLlama are of type ``llama``.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sparsetune.architectures.base import Counted, Family
+from sparsetune.architectures.base import ATTENTION_INPUTS, Around, Counted, Family
 
 _HEADS = {
     "classification": "ForSequenceClassification",
@@ -20,6 +21,40 @@ _HEADS = {
 
 def _resize(attention: Any, heads: int, features: int) -> None:
     """Nothing to tell: the module knows the size of a head, and query heads per key-value head."""
+
+
+def _counted(
+    *,
+    biased: tuple[str, ...] | None = None,
+    mlp_bias: bool = False,
+    tied: bool = False,
+    layer_norms: int = 2,
+    head_norms: int = 0,
+) -> Counted:
+    """Tell what stands around the layers.
+
+    Args:
+        biased: projections that have a bias; None = as the config says of attention.
+        mlp_bias: whether it says the same of neurons.
+        tied: what the library sets where the config says nothing.
+        layer_norms: of every layer.
+        head_norms: of every layer.
+    """
+
+    def around(config: Mapping[str, Any]) -> Around:
+        attention = (*ATTENTION_INPUTS, "attention_output") if config.get("attention_bias") else ()
+        neurons = ("ffn_in", "ffn_gate", "ffn_out") if mlp_bias and config.get("mlp_bias") else ()
+        return Around(
+            biased=(*attention, *neurons) if biased is None else biased,
+            layer_norms=layer_norms,
+            head_norms=head_norms,
+            norm_bias=False,
+            positions=False,
+            tied=config.get("tie_word_embeddings", tied),
+            output_biases=0,
+        )
+
+    return Counted(every_token=True, around=around)
 
 
 LLAMA = Family(
@@ -42,17 +77,35 @@ LLAMA = Family(
     task_head=("score", "qa_outputs"),
     new_weights=(),
     language_head=("lm_head.",),
-    counted=Counted(every_token=True),
+    counted=_counted(mlp_bias=True),
 )
 LLAMA_LIKE = (
     LLAMA,
-    replace(LLAMA, model_type="mistral", class_prefix="Mistral"),
-    replace(LLAMA, model_type="qwen2", class_prefix="Qwen2", config_by_layer=("layer_types",)),
-    replace(LLAMA, model_type="qwen3", class_prefix="Qwen3", config_by_layer=("layer_types",)),
+    replace(
+        LLAMA,
+        model_type="mistral",
+        class_prefix="Mistral",
+        counted=_counted(biased=()),
+    ),
+    replace(
+        LLAMA,
+        model_type="qwen2",
+        class_prefix="Qwen2",
+        config_by_layer=("layer_types",),
+        counted=_counted(biased=ATTENTION_INPUTS),
+    ),
+    replace(
+        LLAMA,
+        model_type="qwen3",
+        class_prefix="Qwen3",
+        config_by_layer=("layer_types",),
+        counted=_counted(head_norms=2),
+    ),
     replace(
         LLAMA,
         model_type="gemma",
         class_prefix="Gemma",
         heads={kind: name for kind, name in _HEADS.items() if kind != "span"},
+        counted=_counted(tied=True),
     ),
 )

@@ -43,6 +43,8 @@ def macs_by_module(
     adds element by element (IA3's vectors, AdaLoRA's singular values, biases) is 0. Causal
     attention (GPT-2) counts in full and its output matrix for every token. The pooler and the
     classifiers of BERT and RoBERTa see one token; span heads and GPT-2's classifier see all.
+    Relative positions with queries and keys of their own (DeBERTa) go through those projections,
+    and the tokens through products with them, which are scores; so do branches and zeros there.
 
     Args:
         shape: the model after any removal.
@@ -57,18 +59,24 @@ def macs_by_module(
 
     Raises:
         ModelError: ``tokens`` is not above 0, an unknown site, or more zeros than weights.
+
+    Differs:
+        From what a batch runs: it makes the queries and keys of relative positions once for all its
+        sequences.
     """
     macs = dict.fromkeys(_modules(shape), 0)
     macs["embeddings"] = round(tokens * _embedding_products(shape))
     for module, values in _by_layer(shape, tokens, update).items():
         macs[module] = round(sum(values))
-    macs["pooler"] = shape.hidden_size**2 if shape.pooler else 0
+    if shape.pooler:
+        pooled = tokens if shape.head == "span" else 1
+        macs["pooler"] = round(pooled * shape.hidden_size**2)
     macs["head"] = round(_head_macs(shape, tokens))
     saved: Counter[str] = Counter()
     for key, count in checked_zeros(shape, zeros).items():
         saved[key.rsplit(".", 1)[1]] += count
     for projection, count in saved.items():
-        macs[projection] -= round(tokens * count)
+        macs[projection] -= round(_rows(shape, projection, tokens) * count)
     return macs
 
 
@@ -96,7 +104,7 @@ def macs_by_layer(
     macs = _by_layer(shape, tokens, update)
     for key, count in checked_zeros(shape, zeros).items():
         _, layer, projection = key.split(".")
-        macs[projection][int(layer)] -= tokens * count
+        macs[projection][int(layer)] -= _rows(shape, projection, tokens) * count
     return {module: [round(value) for value in values] for module, values in macs.items()}
 
 
@@ -121,7 +129,12 @@ def macs_by_operator(
         ModelError: as :func:`macs_by_module`.
     """
     macs = macs_by_module(shape, tokens, update, zeros)
-    entries = round(tokens * sum(branch.sparse for branch in update.branches))
+    entries = round(
+        sum(
+            _rows(shape, branch.key.rpartition(".")[2], tokens) * branch.sparse
+            for branch in update.branches
+        )
+    )
     attention = macs["scores"] + macs["context"]
     return {
         "linear": sum(macs.values()) - attention - macs["update"],
@@ -318,17 +331,27 @@ def _check_generates(shape: ModelShape) -> None:
 def _by_layer(shape: ModelShape, tokens: float, update: UpdateCount) -> dict[str, list[float]]:
     if not tokens > 0:
         raise ModelError(f"tokens: received {tokens}; allowed: a length above 0")
-    names = (*shape.family.projections, *_BESIDE_PROJECTIONS)
+    names, around = (*shape.family.projections, *_BESIDE_PROJECTIONS), shape.around
     macs: dict[str, list[float]] = {name: [0] * len(shape.layers) for name in names}
     for key, projection, rows, columns in shape.sites():
-        macs[projection][_layer_of(key)] = tokens * rows * columns
+        macs[projection][_layer_of(key)] = _rows(shape, projection, tokens) * rows * columns
+        if projection in around.relative_of and not around.relative_shared:
+            macs[projection][_layer_of(key)] += around.relative * rows * columns
     for index, layer in enumerate(shape.layers):
         # Scores and context are each, per head, a T x T x head_size product.
-        macs["scores"][index] = tokens * tokens * layer.query_width
-        macs["context"][index] = macs["scores"][index]
+        keys = tokens + len(around.relative_of) * around.relative
+        macs["scores"][index] = tokens * keys * layer.query_width
+        macs["context"][index] = tokens * tokens * layer.query_width
     for branch in update.branches:
-        macs["update"][_layer_of(branch.key)] += tokens * branch.products
+        through = _rows(shape, branch.key.rpartition(".")[2], tokens)
+        macs["update"][_layer_of(branch.key)] += through * branch.products
     return macs
+
+
+def _rows(shape: ModelShape, projection: str, tokens: float) -> float:
+    """What goes through a projection: tokens, and relative positions where it makes theirs too."""
+    shared = shape.around.relative_shared and projection in ("query", "key")
+    return tokens + shape.around.relative if shared else tokens
 
 
 def _modules(shape: ModelShape) -> list[str]:

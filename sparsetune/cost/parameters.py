@@ -37,20 +37,23 @@ class ParameterCount:
 def dense_parameters(shape: ModelShape) -> int:
     """Parameters of the model itself, head included, branches not.
 
-    GPT-2's output matrix is its token embedding and counts once.
+    An output matrix that is the token embedding counts once.
 
     Raises:
         ModelError: an architecture of which only multiply-adds are counted.
     """
     shape.check_parameters()
-    hidden = shape.hidden_size
-    rows = shape.vocabulary_size + shape.maximum_positions + shape.type_vocabulary_size
-    # Layer norms: two vectors each; two per layer and one after the embeddings (BERT, RoBERTa)
-    # or after the last layer (GPT-2).
-    total = rows * hidden + 2 * hidden * (2 * len(shape.layers) + 1)
-    total += sum(out * into + out for _, _, out, into in shape.sites())
-    total += hidden * hidden + hidden if shape.pooler else 0
-    return total + shape.head_parameters()
+    hidden, around = shape.hidden_size, shape.around
+    width = shape.embedding_size or hidden
+    rows = shape.vocabulary_size + shape.type_vocabulary_size
+    total = (rows + shape.maximum_positions if around.positions else rows) * width
+    total += 0 if width == hidden else width * hidden
+    total += hidden * (around.layer_norms * len(shape.layers) + around.norms)
+    total += sum(around.head_norms * layer.head_size for layer in shape.layers)
+    total += sum(shape.sizes().values())
+    total += sum(rows * columns for rows, columns in shape.relative_matrices())
+    total += (hidden + around.pooler_norm) * hidden if shape.pooler else 0
+    return total + around.further_weights + shape.bias_parameters() + shape.head_parameters()
 
 
 def count_parameters(
@@ -90,7 +93,7 @@ def count_parameters(
 def sparsity(
     shape: ModelShape, zeros: Mapping[str, int] | None = None, *, dense: ModelShape | None = None
 ) -> float:
-    """Fraction of zeros among the weights of the layers' six projections, in [0, 1].
+    """Fraction of zeros among the weights of the layers' projections, in [0, 1].
 
     Args:
         shape: the model after any removal.
@@ -123,7 +126,7 @@ def sparsity_by_layer(
         kept_layers: for each layer of ``shape``, its number in ``dense``; None = none was removed.
 
     Returns:
-        ``attention`` (four projections) and ``feed_forward`` (two): one fraction in [0, 1] per
+        ``attention`` and ``feed_forward`` (its projections together): one fraction in [0, 1] per
         layer of ``dense``; 1 = the layer was removed.
 
     Raises:

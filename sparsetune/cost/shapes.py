@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sparsetune.architectures.base import ATTENTION_INPUTS, Counted, Family
+from sparsetune.architectures.base import Around, Counted, Family
 from sparsetune.architectures.families import FAMILIES
 from sparsetune.errors import ModelError
 from sparsetune.records import read_json
@@ -71,7 +71,8 @@ class ModelShape:
     ``architecture`` is one of ``FAMILIES`` whose costs are counted. ``pooler`` is BERT's pooling
     layer; RoBERTa's classifier has a hidden layer of its own, which belongs to its head.
     ``label_count`` is 2 for a span head and unused for generation. ``embedding_size`` is the width
-    of the token embeddings; None = that of the layers.
+    of the token embeddings; None = that of the layers. ``told_around`` is what the config tells of
+    the rest; None = what the library sets.
     """
 
     architecture: str
@@ -84,6 +85,7 @@ class ModelShape:
     label_count: int
     pooler: bool
     embedding_size: int | None = None
+    told_around: Around | None = None
 
     def __post_init__(self) -> None:
         family = _counted("architecture", self.architecture)[0]
@@ -110,6 +112,11 @@ class ModelShape:
     def counted(self) -> Counted:
         """What stands around the layers of the architecture."""
         return _counted("architecture", self.architecture)[1]
+
+    @property
+    def around(self) -> Around:
+        """What the model holds outside the matrices of its layers."""
+        return self.told_around or _around(self.counted, {})
 
     @classmethod
     def dense(cls, config: Mapping[str, Any], head: Head, label_count: int) -> Self:
@@ -155,8 +162,10 @@ class ModelShape:
             type_vocabulary_size=_width(config, "type_vocab_size") if told.token_types else 0,
             head=head,
             label_count={"span": 2, "regression": 1}.get(head, label_count),
-            pooler=told.pooler and head in ("classification", "regression"),
+            pooler=(told.pooler and head in ("classification", "regression"))
+            or (told.span_pooler and head == "span"),
             embedding_size=config.get(told.embedding_size) if told.embedding_size else None,
+            told_around=_around(told, config),
         )
 
     def with_sizes(self, heads: Sequence[int], neurons: Sequence[int]) -> Self:
@@ -232,21 +241,18 @@ class ModelShape:
 
         Args:
             targets: projections.
-            fused: take GPT-2's query, key and value for the one matrix that they are stored in;
-                it goes by the first of them that is a target.
+            fused: take projections that are stored in one matrix, such as GPT-2's query, key and
+                value, for that matrix; it goes by the first of them that is a target.
         """
-        whole = fused and self.family.fused
         met = set()
         for key, projection, rows, columns in self.sites():
             if projection not in targets:
                 continue
-            if not whole or projection not in ATTENTION_INPUTS:
-                yield key, projection, rows, columns
-                continue
-            layer = key.rpartition(".")[0]
-            if layer not in met:
-                met.add(layer)
-                yield key, projection, len(ATTENTION_INPUTS) * rows, columns
+            stored = self.family.stored_with(projection) if fused else (projection,)
+            matrix = (key.rpartition(".")[0], stored)
+            if matrix not in met:
+                met.add(matrix)
+                yield key, projection, len(stored) * rows, columns
 
     def check_parameters(self) -> None:
         """Refuse an architecture whose parameters are not counted.
@@ -254,9 +260,9 @@ class ModelShape:
         Raises:
             ModelError: it is one; only its multiply-adds are.
         """
-        if not self.counted.parameters:
+        if self.counted.around is None:
             known = ", ".join(
-                name for name, one in FAMILIES.items() if one.counted and one.counted.parameters
+                name for name, one in FAMILIES.items() if one.counted and one.counted.around
             )
             raise ModelError(
                 f"parameters: received a model of type {self.architecture!r}, of which only "
@@ -264,31 +270,46 @@ class ModelShape:
             )
 
     def bias_parameters(self) -> int:
-        """Biases outside the task head: of projections, layer norms and BERT's pooler.
+        """Biases outside the task head: of projections, norms and BERT's pooler.
 
         Raises:
             ModelError: parameters of the architecture are not counted.
         """
         self.check_parameters()
-        layer_norms = (2 * len(self.layers) + 1) * self.hidden_size
+        around = self.around
+        norms = around.layer_norms * len(self.layers) + around.norms
+        of_pooler = around.pooler_bias + around.pooler_norm * around.norm_bias
         return (
-            sum(rows for _, _, rows, _ in self.sites())
-            + layer_norms
-            + (self.hidden_size if self.pooler else 0)
+            sum(rows for _, projection, rows, _ in self.sites() if projection in around.biased)
+            + sum(rows for rows, _ in self.relative_matrices())
+            + around.norm_bias * norms * self.hidden_size
+            + (of_pooler * self.hidden_size if self.pooler else 0)
+            + around.further_biases
         )
 
+    def relative_matrices(self) -> Iterator[tuple[int, int]]:
+        """Yield rows and columns of the matrices that are for relative positions alone."""
+        if self.around.relative and not self.around.relative_shared:
+            for layer in self.layers:
+                for _ in self.around.relative_of:
+                    yield layer.query_width, self.hidden_size
+
     def head_parameters(self) -> int:
-        """Parameters of the task head; 0 for generation, whose matrix is the embedding's.
+        """Parameters of the task head; 0 for generation if its matrix is the embedding's.
 
         Raises:
             ModelError: parameters of the architecture are not counted.
         """
         self.check_parameters()
-        hidden, labels = self.hidden_size, self.label_count
+        hidden, labels, around = self.hidden_size, self.label_count, self.around
+        inner = self.embedding_size or hidden
+        if self.head in ("generation", "masked_lm"):
+            output = 0 if around.tied else self.vocabulary_size * inner
         if self.head == "generation":
-            return 0
+            return output
         if self.head == "masked_lm":  # a layer with its norm, and a bias over the vocabulary
-            return hidden * hidden + 3 * hidden + self.vocabulary_size
+            vectors = around.pooler_bias + 1 + around.norm_bias
+            return (hidden + vectors) * inner + output + around.output_biases * self.vocabulary_size
         if self.head == "span":
             return hidden * labels + labels
         if self.counted.every_token:
@@ -343,6 +364,10 @@ def _counted(name: str, model_type: Any) -> tuple[Family, Counted]:
     known = {kind: one for kind, family in FAMILIES.items() if (one := family.counted)}
     kind = _among(name, model_type, tuple(known))
     return FAMILIES[kind], known[kind]
+
+
+def _around(counted: Counted, config: Mapping[str, Any]) -> Around:
+    return Around() if counted.around is None else counted.around(config)
 
 
 def _width(config: Mapping[str, Any], key: str) -> int:

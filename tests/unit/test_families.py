@@ -22,6 +22,8 @@ from sparsetune import DseeConfig, Ticket, TicketSearch
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS
 from sparsetune.architectures.families import FAMILIES
+from sparsetune.cost.parameters import dense_parameters
+from sparsetune.cost.shapes import ModelShape
 from sparsetune.dsee.layer import dsee_branches, fold_together
 from sparsetune.errors import ModelError
 from sparsetune.pruning.zeros import zero_counts
@@ -286,6 +288,36 @@ def test_multiply_adds_are_those_that_torch_counts_or_are_refused(kind, task):
     assert (told.head is None) == (task == "token")
     assert told.macs + left_out == counter.get_total_flops() // 2 // 3
     assert told.effective_macs == told.macs - 7 * told.zeros
+
+
+OTHER_CONFIGS = ({}, {"tie_word_embeddings": False}, {"attention_bias": True, "mlp_bias": True})
+
+
+@EVERY_HEAD
+@pytest.mark.parametrize("changed", OTHER_CONFIGS)
+def test_parameters_and_biases_are_those_that_torch_holds_or_are_refused(kind, task, changed):
+    head = {"sequence": "classification", "answer": "span", "token": "classification"}.get(
+        task, FAMILIES[kind].language_model
+    )
+    model = family_model(kind, task, config=changed)
+    told = model.config.to_dict() | {"model_type": kind}
+    if FAMILIES[kind].counted is None or FAMILIES[kind].counted.around is None:
+        with pytest.raises(ModelError, match=f"received .*'{kind}'.*; allowed: bert"):
+            dense_parameters(ModelShape.dense(told, head, 3))
+        return
+    sparsetune.shrink(model, ticket())
+    shape = ModelShape.dense(told, head, 3).with_kept(KEPT_HEADS, KEPT_NEURONS)
+    owned = dict(model.named_parameters())
+    heads = task_head_parameters(model)
+    if task == "language":
+        beginnings, shared = FAMILIES[kind].language_head, model.get_input_embeddings().weight
+        heads = {n: p for n, p in owned.items() if n.startswith(beginnings) and p is not shared}
+    if task != "token":  # no run of the workflow has that head
+        assert dense_parameters(shape) == sum(one.numel() for one in owned.values())
+        assert shape.head_parameters() == sum(one.numel() for one in heads.values())
+    biases = {n: p for n, p in owned.items() if n.endswith("bias") and n not in heads}
+    pooler = shape.hidden_size if shape.pooler and task == "token" else 0
+    assert shape.bias_parameters() - pooler == sum(one.numel() for one in biases.values())
 
 
 def test_a_projection_that_a_family_lacks_is_refused_by_name():

@@ -30,6 +30,13 @@ TINY_ELECTRA = TINY | {"model_type": "electra", "embedding_size": 16}
 TINY_LLAMA = TINY | {
     "model_type": "llama", "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 4,
 }  # fmt: skip
+# As Qwen/Qwen3-0.6B's config.json has it.
+QWEN3 = {
+    "model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 28, "intermediate_size": 3072,
+    "vocab_size": 151936, "max_position_embeddings": 40960, "attention_bias": False,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 def lora(shape, rank, targets):

@@ -335,6 +335,6 @@ def test_grouped_queries_and_gated_neurons_by_hand():
 
 
 def test_parameters_of_a_family_of_which_only_products_are_counted_are_refused():
-    shape = ModelShape.dense(TINY_LLAMA, "generation", 1)
-    with pytest.raises(ModelError, match=r"'llama', of which only .*; allowed: bert, roberta"):
+    shape = ModelShape.dense(TINY_ELECTRA, "masked_lm", 1)
+    with pytest.raises(ModelError, match=r"'electra', of which only .*; allowed: bert, roberta"):
         dense_parameters(shape)

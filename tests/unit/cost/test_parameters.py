@@ -4,6 +4,7 @@ import sys
 import pytest
 from unit.cost.configs import (
     BERT_BASE,
+    QWEN3,
     ROBERTA_BASE,
     TINY_BERT,
     TINY_DISTILBERT,
@@ -29,6 +30,16 @@ def test_bert_base_has_the_known_number_of_parameters():
     # pooler 590,592; classifier 1,538.
     shape = ModelShape.dense(BERT_BASE, "classification", 2)
     assert dense_parameters(shape) == 23_837_184 + 12 * 7_087_872 + 590_592 + 1_538
+
+
+def test_qwen3_has_the_known_number_of_parameters():
+    # Embeddings 151936 * 1024 = 155,582,464; a layer: queries and output 2 * 2048 * 1024, keys and
+    # values 2 * 1024 * 1024, three of 3072 * 1024, norms 2 * 1024 + 2 * 128 = 15,730,944; a norm.
+    shape = ModelShape.dense(QWEN3, "generation", 1)
+    assert dense_parameters(shape) == 155_582_464 + 28 * 15_730_944 + 1_024 == 596_049_920
+    assert shape.bias_parameters() == shape.head_parameters() == 0
+    untied = ModelShape.dense(QWEN3 | {"tie_word_embeddings": False}, "generation", 1)
+    assert untied.head_parameters() == 155_582_464
 
 
 def test_robertas_whole_classifier_is_its_head():
