@@ -22,6 +22,7 @@ from sparsetune.errors import (
     SparsetuneError,
     is_full_disk,
     is_full_gpu,
+    require_extra,
 )
 from sparsetune.warm import WARM_STAGES
 from sparsetune.warm.client import hand_over
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
     from sparsetune.config.suite import Limits, RunSpec, Suite
 
 LOCK_FILE = "revisions.lock.yaml"
+WORKFLOW_MODULES = (
+    "datasets", "huggingface_hub", "jinja2", "matplotlib", "mlflow", "pandas", "peft", "plotly",
+    "pyarrow", "pytorch_optimizer", "sacrebleu", "scipy", "sklearn", "snakemake", "sqlalchemy",
+    "tokenizers", "tqdm",
+)  # fmt: skip
+"""What the extra ``workflow`` brings, by the names that are imported."""
+
+CORE_COMMANDS = {"check", "schema", "show"}
+"""Sub-commands that do without it: they read settings and finished tables only."""
+
 _FULL_GPU = (
     "let fewer jobs share the GPU (--gpu-jobs; Snakemake: --resources gpu=N), or take a smaller "
     "batch_size with gradient_accumulation"
@@ -203,6 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.environ[name] = str(arguments.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = str(arguments.threads > 1).lower()
     try:
+        if arguments.command not in CORE_COMMANDS:
+            # All at once: the first that is missed might be asked for when training has ended.
+            require_extra("workflow", "workflow", WORKFLOW_MODULES)
         arguments.call(arguments)
     except Exception as error:
         full_gpu = is_full_gpu(error)

@@ -5,6 +5,7 @@ The CLI prints the message and exits with the class's code; everything else is a
 
 import difflib
 import errno
+import importlib.util
 import os
 from collections.abc import Iterable
 from types import UnionType
@@ -102,6 +103,28 @@ def refusal(where: object, key: str, received: object, known: Iterable[object]) 
         "dsee: targets: received 'quary'; allowed: query, value; did you mean 'query'?"
     """
     return f"{where}: {key}: {_chosen(repr(received), received, known)}"
+
+
+def require_extra(what: str, extra: str, modules: Iterable[str]) -> None:
+    """Refuse, before work starts, what needs packages that only an extra of this one brings.
+
+    Args:
+        what: what was asked for, as the message shall name it.
+        extra: the extra's name.
+        modules: what must be importable; nothing is imported.
+
+    Raises:
+        ConfigError: one of them is not installed.
+
+    Example:
+        >>> require_extra("tables", "workflow", ["json", "csv"])
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{what}: environment: received one without {', '.join(missing)}; "
+            f"allowed: one with them (pip install 'sparsetune[{extra}]')"
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 PyTorch's own archive (``torch.export.save``) is not offered: it pickles its sample inputs.
 """
 
-import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.errors import ConfigError, ModelError, first_line
+from sparsetune.errors import ConfigError, ModelError, first_line, require_extra
 from sparsetune.randomness import derive
 from sparsetune.records import replacing
 
@@ -97,12 +96,7 @@ def export_onnx(model: nn.Module, path: Path | str) -> OnnxReport:
             f"export: path: received {path}, a folder; allowed: a file, such as "
             f"{path / 'model.onnx'}"
         )
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"export to ONNX: {', '.join(missing)} not installed; "
-            "needed: pip install 'sparsetune[export]'"
-        )
+    require_extra("export to ONNX", "export", _PACKAGES)
     _check_exportable(model)
     with _evaluating(model):
         samples = [_sample(model, _BATCH, _LENGTH), _sample(model, _BATCH + 1, _LENGTH - 3)]

@@ -1,8 +1,12 @@
+import ast
 import re
+import sys
 import tomllib
 
 import pytest
 import yaml
+
+from sparsetune.cli import WORKFLOW_MODULES
 
 PIN = re.compile(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*")
 
@@ -79,6 +83,57 @@ def test_locked_version_satisfies_a_lower_bound(project, locked):
 def test_tools_of_the_checks_are_locked_too(locked):
     names = {normal(line.split("==")[0]) for line in locked}
     assert {"ruff", "mypy", "pytest", "pytest-xdist", "snakefmt", "setuptools"} - names == set()
+
+
+# What is imported under a name that is not its distribution's.
+DISTRIBUTIONS = {"pydantic_core": "pydantic", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+# The modules behind `import sparsetune`, which must do with the core, and what else each may use.
+FRONT = {
+    "__init__": None, "api": None, "architectures": None, "cost": None, "counting": None,
+    "dsee": None, "earlybert": None, "errors": None, "export": "export", "pruning": None,
+    "randomness": None, "records": None,
+}  # fmt: skip
+
+
+def third_parties(path):
+    """Distributions that a module imports, at its top or later."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        for name in {name.split(".")[0] for name in names}:
+            if name not in sys.stdlib_module_names and name != "sparsetune":
+                yield normal(DISTRIBUTIONS.get(name, name))
+
+
+def asked_for(project, *extras):
+    known = project["project"]["optional-dependencies"]
+    asked = [
+        *project["project"]["dependencies"],
+        *(one for extra in extras for one in known[extra]),
+    ]
+    return {normal(re.split(r"[<>=!~\[; ]", one)[0]) for one in asked}
+
+
+def test_the_front_imports_what_the_core_requires(repository, project):
+    package = repository / "sparsetune"
+    for room, extra in FRONT.items():
+        places = package.glob(f"{room}/**/*.py") if (package / room).is_dir() else ()
+        for path in places or [package / f"{room}.py"]:
+            allowed = asked_for(project, *([extra] if extra else []))
+            assert set(third_parties(path)) <= allowed, path
+
+
+def test_the_package_imports_what_its_extras_bring(repository, project):
+    known = asked_for(project, "workflow", "export", "nlg")
+    for path in (repository / "sparsetune").rglob("*.py"):
+        assert set(third_parties(path)) <= known, path
+
+
+def test_commands_ask_for_what_the_extra_workflow_brings(project):
+    extra = {normal(one) for one in project["project"]["optional-dependencies"]["workflow"]}
+    assert {normal(DISTRIBUTIONS.get(name, name)) for name in WORKFLOW_MODULES} == extra
 
 
 def test_packages_listed_for_the_wheel_are_the_ones_there(repository, project):

@@ -69,7 +69,7 @@ def test_missing_packages_are_named_with_the_way_to_get_them(tmp_path, monkeypat
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n: None if n == "onnxscript" else find(n)
     )
-    with pytest.raises(ConfigError, match=r"onnxscript not installed; .*'sparsetune\[export\]'"):
+    with pytest.raises(ConfigError, match=r"without onnxscript; .*'sparsetune\[export\]'"):
         sparsetune.export_onnx(tiny_model("bert"), tmp_path / "model.onnx")
 
 
