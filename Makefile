@@ -19,9 +19,9 @@ reproduce: $(READY)
 # One file for one suite, in MLflow as well; CONFIG names another. Nothing is run, no network needed.
 CONFIG ?= config/config.yaml
 report: $(READY)
-	@suite=$$(sed -n 's/^suite: *//p' $(CONFIG)) && \
-	snakemake --configfile $(CONFIG) --report results/$$suite/report.html && \
-	sparsetune track --config $(CONFIG) --results results --resources resources && echo "Open results/$$suite/report.html."
+	@told=$$(sparsetune check --config "$(CONFIG)") && suite=$$(echo "$$told" | sed -n 's/^suite \([^:]*\):.*/\1/p') && \
+	snakemake --configfile "$(CONFIG)" --report "results/$$suite/report.html" && \
+	sparsetune track --config "$(CONFIG)" --results results --resources resources && echo "Open results/$$suite/report.html."
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
