@@ -42,7 +42,8 @@ from sparsetune.architectures.graphs import cuda_graph
 from sparsetune.config.method import TrainPhase
 from sparsetune.config.reading import read_yaml
 from sparsetune.data.tokenization import collate
-from sparsetune.dsee.layer import DseeConfig, apply_dsee
+from sparsetune.dsee.config import DseeConfig
+from sparsetune.dsee.layer import apply_dsee
 from sparsetune.evaluation.predict import inference_mode
 from sparsetune.methods.kinds.full import FullUpdate
 from sparsetune.methods.tuned import Structure, TunedModel

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, set_seed
 from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
-from sparsetune.dsee.layer import DseeConfig, apply_dsee, fold_together
+from sparsetune.dsee.config import DseeConfig
+from sparsetune.dsee.layer import apply_dsee, fold_together
 
 RANK, ALPHA, POSITIONS, LAYERS, SEED = 16, 32.0, 64, 4, 0
 TARGETS = ("query", "value")

@@ -6,7 +6,7 @@ Which of the two it is, ``choice`` says.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
@@ -29,17 +29,19 @@ class Plan(NamedTuple):
     Attributes:
         weights: the stored weights of all layers, frozen, of one shape.
         blocks: for each adapted projection its first row and its rows in a stored matrix.
+        scales: for each of them the factor s.
         transposed: True if weights are stored in x out.
-        scale: the factor s.
         places: int64, where the entries of S2 stand in the stack of all weights.
+        entry_scale: the factor s of these entries; a tensor of one each if blocks differ.
         dtype: of the products that will follow.
     """
 
     weights: tuple[Tensor, ...]
     blocks: tuple[tuple[int, int], ...]
+    scales: tuple[float, ...]
     transposed: bool
-    scale: float
     places: Tensor
+    entry_scale: float | Tensor
     dtype: torch.dtype
 
 
@@ -73,9 +75,9 @@ class Fold(torch.autograd.Function):
         """
         with torch.autocast(s2.device.type, enabled=False):
             whole = torch.stack(plan.weights)
-            for (start, rows), u, v in zip(plan.blocks, factors[::2], factors[1::2], strict=True):
-                _block(whole, plan, start, rows).baddbmm_(u, v, alpha=plan.scale)
-            whole.view(-1).index_add_(0, plan.places, s2 * plan.scale)
+            for block, scale, u, v in _factors(plan, factors):
+                _block(whole, plan, block).baddbmm_(u, v, alpha=scale)
+            whole.view(-1).index_add_(0, plan.places, s2 * plan.entry_scale)
         ctx.plan = plan._replace(weights=())
         ctx.save_for_backward(*factors)
         return whole.to(plan.dtype)
@@ -96,22 +98,30 @@ class Fold(torch.autograd.Function):
         factors = ctx.saved_tensors
         grads: list[Tensor | None] = []
         with torch.autocast(grad.device.type, enabled=False):
-            for (start, rows), u, v in zip(plan.blocks, factors[::2], factors[1::2], strict=True):
-                dense = _block(grad, plan, start, rows)
+            for block, scale, u, v in _factors(plan, factors):
+                dense = _block(grad, plan, block)
                 low_u, low_v = u.to(grad.dtype), v.to(grad.dtype)
                 grads += [
-                    torch.bmm(dense, low_v.transpose(1, 2)).to(u.dtype).mul_(plan.scale),
-                    torch.bmm(low_u.transpose(1, 2), dense).to(v.dtype).mul_(plan.scale),
+                    torch.bmm(dense, low_v.transpose(1, 2)).to(u.dtype).mul_(scale),
+                    torch.bmm(low_u.transpose(1, 2), dense).to(v.dtype).mul_(scale),
                 ]
             own = factors[0].dtype
-            grad_s2 = grad.reshape(-1).index_select(0, plan.places).to(own).mul_(plan.scale)
+            grad_s2 = grad.reshape(-1).index_select(0, plan.places).to(own)
+            grad_s2 = grad_s2.mul_(plan.entry_scale)
         return None, grad_s2, *grads
 
 
-def _block(stack: Tensor, plan: Plan, start: int, rows: int) -> Tensor:
+def _factors(
+    plan: Plan, factors: Sequence[Tensor]
+) -> Iterator[tuple[tuple[int, int], float, Tensor, Tensor]]:
+    """Go through the blocks, each with its scale, U and V."""
+    return zip(plan.blocks, plan.scales, factors[::2], factors[1::2], strict=True)
+
+
+def _block(stack: Tensor, plan: Plan, block: tuple[int, int]) -> Tensor:
     """View one projection of all layers as ``layers x O x I``."""
     stack = stack.transpose(1, 2) if plan.transposed else stack
-    return stack.narrow(1, start, rows)
+    return stack.narrow(1, *block)
 
 
 class Folding:
@@ -135,7 +145,7 @@ class Folding:
         self.holds = False
         self._layers = tuple(layers)
         self._blocks = tuple(blocks)
-        self._known: dict[int, tuple[list[Any], Tensor]] = {}
+        self._known: dict[int, tuple[list[Any], tuple[Tensor, float | Tensor]]] = {}
         self._handles: list[Any] = []
         self._made = False  # whether layers have folded weights now
 
@@ -213,12 +223,14 @@ class Folding:
         first = group[0]
         # Block -> its branch in each layer; what the projection is called does not matter.
         blocks = list(zip(*(layer.branches.values() for layer in group), strict=True))
+        places, entry_scale = self._entries_of(number, group)
         plan = Plan(
             weights=tuple(layer.weight for layer in group),
             blocks=tuple((block[0].start, block[0].shape[0]) for block in blocks),
+            scales=tuple(block[0].scale for block in blocks),
             transposed=first.stored_in_by_out,
-            scale=first.scale,
-            places=self._places_of(number, group),
+            places=places,
+            entry_scale=entry_scale,
             dtype=product_dtype(first.weight, first.weight.device.type),
         )
         factors = [
@@ -229,11 +241,13 @@ class Folding:
         s2 = torch.cat([branch.S2 for layer in group for branch in layer.branches.values()])
         return Fold.apply(plan, s2, *factors)
 
-    def _places_of(self, number: int, group: "list[DseeLinear]") -> Tensor:
-        """Where the entries of S2 stand in the stack; made once, since it never changes."""
+    def _entries_of(self, number: int, group: "list[DseeLinear]") -> tuple[Tensor, float | Tensor]:
+        """Where the entries of S2 stand in the stack, and their scale; made once."""
         branches = [branch for layer in group for branch in layer.branches.values()]
+        scales = [branch.scale for branch in branches]
         key = [one for b in branches for one in (b.positions.data_ptr(), b.positions._version)]
-        key_then, places = self._known.get(number, (None, branches[0].positions))
+        key += scales
+        key_then, entries = self._known.get(number, (None, (branches[0].positions, 0.0)))
         if key_then != key:
             # Made in inference mode it could not be used in training later.
             with torch.inference_mode(False), torch.no_grad():
@@ -242,16 +256,24 @@ class Folding:
                     for place, layer in enumerate(group)
                     for branch in layer.branches.values()
                 ]
-                places = torch.cat(parts)
-            self._known[number] = (key, places)
-        return places
+                scale: float | Tensor = scales[0]
+                if len(set(scales)) > 1:
+                    sizes = torch.tensor([branch.S2.numel() for branch in branches])
+                    scale = (
+                        torch.tensor(scales, dtype=torch.float64)
+                        .repeat_interleave(sizes)
+                        .to(branches[0].S2)
+                    )
+                entries = (torch.cat(parts), scale)
+            self._known[number] = (key, entries)
+        return entries
 
 
 def _likeness(layer: "DseeLinear") -> tuple[Any, ...]:
     """What layers have in common that can be stacked."""
     weight = layer.weight
-    blocks = [(one.start, one.U.shape, one.V.shape) for one in layer.branches.values()]
-    return weight.device, weight.dtype, weight.shape, layer.scale, *blocks
+    blocks = [(one.start, one.U.shape, one.V.shape, one.scale) for one in layer.branches.values()]
+    return weight.device, weight.dtype, weight.shape, *blocks
 
 
 def _places(layer: "DseeLinear", branch: "DseeBranch") -> Tensor:

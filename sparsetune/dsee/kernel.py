@@ -21,13 +21,13 @@ class Layout(NamedTuple):
     """What the kernel needs beside tensors.
 
     Attributes:
-        scale: the factor s on both parts of the update.
+        scales: for each branch, the factor s on both parts of its update.
         stored_in_by_out: True if the weight is stored in x out.
         starts: for each branch, its first row in the stored matrix (out x in).
         dtype: dtype of the products.
     """
 
-    scale: float
+    scales: tuple[float, ...]
     stored_in_by_out: bool
     starts: tuple[int, ...]
     dtype: torch.dtype
@@ -37,6 +37,7 @@ class _Branch(NamedTuple):
     """One update: U V and S2, and where they stand in the stored matrix (out x in)."""
 
     start: int
+    scale: float
     u: Tensor
     v: Tensor
     s2: Tensor
@@ -134,7 +135,8 @@ class DseeProduct(torch.autograd.Function):
 
 
 def _branches(layout: Layout, tensors: Sequence[Tensor]) -> list[_Branch]:
-    return [_Branch(start, *tensors[5 * n : 5 * n + 5]) for n, start in enumerate(layout.starts)]
+    placed = zip(layout.starts, layout.scales, strict=True)
+    return [_Branch(*place, *tensors[5 * n : 5 * n + 5]) for n, place in enumerate(placed)]
 
 
 def _folds(layout: Layout, flat: Tensor, weight: Tensor) -> bool:
@@ -156,29 +158,29 @@ def _folded(layout: Layout, weight: Tensor, branches: Sequence[_Branch]) -> Tens
         u, v = branch.u.to(layout.dtype), branch.v.to(layout.dtype)
         if layout.stored_in_by_out:
             block = whole.narrow(1, branch.start, branch.outputs)
-            block.addmm_(v.t(), u.t(), alpha=layout.scale)
+            block.addmm_(v.t(), u.t(), alpha=branch.scale)
             index = branch.columns * whole.shape[1] + branch.rows
         else:
             block = whole.narrow(0, branch.start, branch.outputs)
-            block.addmm_(u, v, alpha=layout.scale)
+            block.addmm_(u, v, alpha=branch.scale)
             index = branch.rows * whole.shape[1] + branch.columns
-        whole.view(-1).index_add_(0, index, (branch.s2 * layout.scale).to(layout.dtype))
+        whole.view(-1).index_add_(0, index, (branch.s2 * branch.scale).to(layout.dtype))
     return whole
 
 
 def _add_update_(out: Tensor, layout: Layout, flat: Tensor, branch: _Branch) -> None:
     low = flat @ branch.v.to(layout.dtype).t()
     block = out.narrow(1, branch.start, branch.outputs)
-    block.addmm_(low, branch.u.to(layout.dtype).t(), alpha=layout.scale)
-    values = (branch.s2 * layout.scale).to(layout.dtype)
+    block.addmm_(low, branch.u.to(layout.dtype).t(), alpha=branch.scale)
+    values = (branch.s2 * branch.scale).to(layout.dtype)
     out.index_add_(1, branch.rows, flat.index_select(1, branch.columns) * values)
 
 
 def _add_input_gradient_(
     grad_x: Tensor, layout: Layout, grad: Tensor, *, low: Tensor, branch: _Branch
 ) -> None:
-    grad_x.addmm_(low, branch.v.to(layout.dtype), alpha=layout.scale)
-    values = (branch.s2 * layout.scale).to(layout.dtype)
+    grad_x.addmm_(low, branch.v.to(layout.dtype), alpha=branch.scale)
+    values = (branch.s2 * branch.scale).to(layout.dtype)
     grad_x.index_add_(1, branch.columns, grad.index_select(1, branch.rows) * values)
 
 
@@ -187,8 +189,8 @@ def _branch_gradients(
 ) -> list[Tensor | None]:
     u, v, s2 = branch.u, branch.v, branch.s2
     block = grad.narrow(1, branch.start, branch.outputs)
-    grad_u = (block.t() @ (flat @ v.to(layout.dtype).t())).to(u.dtype).mul_(layout.scale)
-    grad_v = (low.t() @ flat).to(v.dtype).mul_(layout.scale)
+    grad_u = (block.t() @ (flat @ v.to(layout.dtype).t())).to(u.dtype).mul_(branch.scale)
+    grad_v = (low.t() @ flat).to(v.dtype).mul_(branch.scale)
     step = max(1, _GATHER_ELEMENTS // max(1, flat.shape[0]))
     parts = zip(branch.rows.split(step), branch.columns.split(step), strict=True)
     sums = [
@@ -198,4 +200,4 @@ def _branch_gradients(
         .sum(0)
         for rows, columns in parts
     ]
-    return [grad_u, grad_v, torch.cat(sums).mul_(layout.scale), None, None]
+    return [grad_u, grad_v, torch.cat(sums).mul_(branch.scale), None, None]

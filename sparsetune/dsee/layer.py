@@ -12,138 +12,22 @@ places in ``support``, merging in ``merge``.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import InitVar, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters, unknown_modules
-from sparsetune.architectures.base import PROJECTIONS, Site, check_plain
+from sparsetune.architectures.base import Site, check_plain
+from sparsetune.dsee.config import DseeConfig, check_pattern, sites_of
 from sparsetune.dsee.folding import USES, Folding, Use
 from sparsetune.dsee.kernel import DseeProduct, Layout
-from sparsetune.dsee.support import RECIPES, Recipe, model_supports, restrict_support
+from sparsetune.dsee.support import model_supports, restrict_support
 from sparsetune.errors import ConfigError, ModelError, nearest, refusal
 from sparsetune.pruning.zeros import remember_zeros
 from sparsetune.randomness import derive
 
 _INIT_STD = 0.02
-
-
-@dataclass(frozen=True)
-class DseeConfig:
-    """What is attached to which projections, and how it starts.
-
-    Targets are named alike for all architectures. PEFT's words ``r``, ``lora_alpha``,
-    ``lora_dropout`` and ``target_modules`` may be given for ``rank``, ``alpha``, ``dropout`` and
-    ``targets``; they are read as these and not kept.
-
-    Attributes:
-        rank: rank of U V, 1 to the smaller side of a target matrix.
-        alpha: the update is scaled by ``alpha / rank``, above 0.
-        n_sparse: trained entries of S2 per matrix, 0 to the size of a target matrix.
-        targets: projections adapted in every layer: ``query``, ``key``, ``value``,
-            ``attention_output``, ``ffn_in``, ``ffn_out``, and ``ffn_gate`` where neurons are gated.
-        init: ``zero``: V from N(0, 0.02), U and S2 zero, so that training starts at the
-            backbone; ``normal``: all three from N(0, 0.02).
-        support: how the places of S2 are chosen from the model's weights (``grebsmo``
-            ``magnitude`` ``random`` ``empty``), or the places: site key -> int64, flat in
-            ``O x I``, distinct, at most ``n_sparse``.
-        seed: of the choice and of the update's start; the global generators are left alone.
-        modules_to_save: names of modules, or paths of them, that train and are saved as they are
-            beside the update and the task head, such as ``pooler``. None = none, and a model with
-            a module beside its backbone that is no head of its family is refused: it would stay
-            frozen. An empty list says that it may.
-        dropout: share of the inputs of U V that is zeroed in training, in [0, 1), as PEFT's
-            ``lora_dropout``; W and S2 see them all. Drawn from torch's global generator.
-
-    Source:
-        Chen et al. 2023, arXiv:2111.00160 section 3; rank, n_sparse and alpha as in the released
-        code of 2021 (VITA-Group/DSEE at f492778).
-    Differs:
-        ``init="zero"`` is the paper's intent; the released code really does ``normal``, because
-        the library's fast initialisation skips its zeroing.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    n_sparse: int = 64
-    targets: Sequence[str] = ("query", "value")
-    init: Literal["zero", "normal"] = "zero"
-    support: Recipe | Mapping[str, Tensor] = "grebsmo"
-    seed: int = 0
-    modules_to_save: Sequence[str] | None = None
-    dropout: float = 0.0
-    r: InitVar[int | None] = field(default=None, kw_only=True)
-    lora_alpha: InitVar[float | None] = field(default=None, kw_only=True)
-    target_modules: InitVar[Sequence[str] | None] = field(default=None, kw_only=True)
-    lora_dropout: InitVar[float | None] = field(default=None, kw_only=True)
-
-    def __post_init__(
-        self,
-        r: int | None,
-        lora_alpha: float | None,
-        target_modules: Sequence[str] | None,
-        lora_dropout: float | None,
-    ) -> None:
-        for word, given, name in (
-            ("r", r, "rank"),
-            ("lora_alpha", lora_alpha, "alpha"),
-            ("target_modules", target_modules, "targets"),
-            ("lora_dropout", lora_dropout, "dropout"),
-        ):
-            if given is not None:
-                own = getattr(self, name)
-                if own != getattr(type(self), name):
-                    raise ConfigError(
-                        f"dsee {word}: received {given!r} beside {name} {own!r}, allowed: one of "
-                        "the two"
-                    )
-                object.__setattr__(self, name, given)
-        named = self.modules_to_save
-        if named is not None:
-            if not isinstance(named, list | tuple) or not all(type(n) is str and n for n in named):
-                raise ConfigError(
-                    f"dsee modules_to_save: received {named!r}, allowed: a list of names, or None"
-                )
-            object.__setattr__(self, "modules_to_save", tuple(named))
-        if not isinstance(self.targets, list | tuple):
-            raise ConfigError(f"dsee targets: received {self.targets!r}, allowed: a list of names")
-        object.__setattr__(self, "targets", tuple(self.targets))
-        for name in ("rank", "n_sparse", "seed"):
-            value = getattr(self, name)
-            if type(value) is not int:
-                raise ConfigError(f"dsee {name}: received {value!r}, allowed: a whole number")
-        if type(self.alpha) not in (int, float):
-            raise ConfigError(f"dsee alpha: received {self.alpha!r}, allowed: a number above 0")
-        if self.rank < 1:
-            raise ConfigError(f"dsee rank: received {self.rank}, allowed: 1 or more")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ConfigError(f"dsee alpha: received {self.alpha}, allowed: above 0")
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"dsee dropout: received {self.dropout!r}, allowed: 0 or more, below 1"
-            )
-        if self.n_sparse < 0:
-            raise ConfigError(f"dsee n_sparse: received {self.n_sparse}, allowed: 0 or more")
-        known = set(self.targets) <= set(PROJECTIONS)
-        if not self.targets or not known or len(set(self.targets)) != len(self.targets):
-            raise ConfigError(
-                f"dsee targets: received {list(self.targets)}, "
-                f"allowed: distinct names from {', '.join(PROJECTIONS)}"
-            )
-        if self.init not in ("zero", "normal"):
-            raise ConfigError(f"dsee init: received {self.init!r}, allowed: zero, normal")
-        if not isinstance(self.support, Mapping) and self.support not in RECIPES:
-            raise ConfigError(
-                f"dsee support: received {self.support!r}, "
-                f"allowed: {', '.join(RECIPES)}, or site -> positions"
-            )
-
-    @property
-    def scale(self) -> float:
-        """The factor s on both parts of the update."""
-        return self.alpha / self.rank
 
 
 class DseeBranch(nn.Module):
@@ -152,6 +36,8 @@ class DseeBranch(nn.Module):
     Attributes:
         key: the site it belongs to, e.g. ``layer.0.query``.
         shape: ``(O, I)``.
+        rank: R, of this projection.
+        alpha: numerator of its scale.
         U: ``O x R``.
         V: ``R x I``.
         S2: values of the sparse part, shape ``(N,)``.
@@ -164,18 +50,25 @@ class DseeBranch(nn.Module):
         super().__init__()
         self.key = site.key
         self.shape = site.shape
+        self.rank = config.rank_of(site)
+        self.alpha = config.alpha
         self._part = site.part
         out_features, in_features = site.shape
         device = site.module.weight.device
-        self.U = nn.Parameter(torch.zeros(out_features, config.rank, device=device))
-        self.V = nn.Parameter(torch.zeros(config.rank, in_features, device=device))
+        self.U = nn.Parameter(torch.zeros(out_features, self.rank, device=device))
+        self.V = nn.Parameter(torch.zeros(self.rank, in_features, device=device))
         self.S2 = nn.Parameter(torch.zeros(positions.numel(), device=device))
         self.register_buffer("positions", positions.to(device=device, dtype=torch.int32))
 
     def extra_repr(self) -> str:
         """Tell sizes in the printed model."""
-        (rows, columns), rank = self.shape, self.U.shape[1]
-        return f"{rows} x {columns}, rank={rank}, n_sparse={self.S2.numel()}"
+        rows, columns = self.shape
+        return f"{rows} x {columns}, rank={self.rank}, n_sparse={self.S2.numel()}"
+
+    @property
+    def scale(self) -> float:
+        """The factor s on both parts of the update: ``alpha / rank``, of this projection."""
+        return self.alpha / self.rank
 
     @property
     def start(self) -> int:
@@ -201,18 +94,15 @@ class DseeBranch(nn.Module):
         return flat // self.shape[1] + self.start, flat % self.shape[1]
 
     @torch.no_grad()
-    def dense(self, scale: float) -> Tensor:
+    def dense(self) -> Tensor:
         """Form the whole update; for scores, merging and tests, not for training.
-
-        Args:
-            scale: the factor s.
 
         Returns:
             ``s (U V + S2)``, ``O x I``, dtype of the parameters, without gradient.
         """
         update = self.U @ self.V
         update.view(-1).index_add_(0, self.positions.long(), self.S2)
-        return update.mul_(scale)
+        return update.mul_(self.scale)
 
     def keep_(self, rows: Sequence[int] | None, columns: Sequence[int] | None) -> None:
         """Drop all other rows and columns for good; what is kept is copied bit for bit.
@@ -261,7 +151,6 @@ class DseeLinear(nn.Module):
         self.bias: nn.Parameter | None = base.bias
         self.weight.requires_grad_(False)
         self.stored_in_by_out = sites[0].stored_in_by_out
-        self.scale = config.scale
         self.dropout = config.dropout
         self.training = base.training
         self.folded: Tensor | None = None
@@ -294,7 +183,8 @@ class DseeLinear(nn.Module):
         dtype = torch.get_autocast_dtype(kind) if cast else x.dtype
         branches = tuple(self.branches.values())
         starts = tuple(branch.start for branch in branches)
-        layout = Layout(self.scale, self.stored_in_by_out, starts, dtype)
+        scales = tuple(branch.scale for branch in branches)
+        layout = Layout(scales, self.stored_in_by_out, starts, dtype)
         if self.drops:
             return self._dropped_product(layout, x, branches)
         tensors = [
@@ -320,7 +210,7 @@ class DseeLinear(nn.Module):
         for branch in branches:
             dropped = nn.functional.dropout(x, self.dropout).to(layout.dtype)
             low = dropped @ branch.V.to(layout.dtype).t()
-            update = low @ branch.U.to(layout.dtype).t() * self.scale
+            update = low @ branch.U.to(layout.dtype).t() * branch.scale
             after = out.shape[-1] - branch.start - branch.shape[0]
             out = out + nn.functional.pad(update, (branch.start, after))
         return out
@@ -342,7 +232,7 @@ class DseeLinear(nn.Module):
         if projection not in self.branches:
             known = ", ".join(self.branches)
             raise ModelError(f"no DSEE update on {projection!r} here; adapted: {known}")
-        return self.branches[projection].dense(self.scale)
+        return self.branches[projection].dense()
 
     def keep_update_(
         self, projection: str, rows: Sequence[int] | None, columns: Sequence[int] | None
@@ -374,8 +264,9 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
 
     Raises:
         ConfigError: ``config`` is something else than a ``DseeConfig``.
-        ModelError: another architecture, a rank or positions that do not fit, or projections
-            that are wrapped already; nothing is changed then.
+        ModelError: another architecture, layers that it has not, a rank or positions that do not
+            fit, a key of the rank pattern that nothing follows, or projections that are wrapped
+            already; nothing is changed then.
 
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3.
@@ -386,13 +277,10 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
         kind = type(config).__name__
         raise ConfigError(f"config: received a {kind}, allowed: a sparsetune.DseeConfig")
     anatomy = Anatomy.of(model)
-    for name in config.targets:
-        if name not in anatomy.family.projections:
-            where = f"dsee targets: a {anatomy.model_type}"
-            raise ModelError(refusal(where, "projection", name, anatomy.family.projections))
-    sites = list(anatomy.sites([name for name in PROJECTIONS if name in config.targets]))
+    sites = sites_of(anatomy, config)
     for site in anatomy.sites():  # before the choice, which may take minutes
         check_plain(site)
+    check_pattern(sites, config)
     for site in sites:
         _check_sizes(site, config)
     saved = _modules_to_save(model, config, sites)
@@ -479,6 +367,7 @@ def _supports(model: nn.Module, config: DseeConfig, sites: Sequence[Site]) -> Ma
         chosen = model_supports(
             model,
             config.targets,
+            layers=config.layers,
             recipe=config.support,
             n_sparse=config.n_sparse,
             seed=config.seed,
@@ -487,9 +376,11 @@ def _supports(model: nn.Module, config: DseeConfig, sites: Sequence[Site]) -> Ma
     given = config.support
     unknown = sorted(given.keys() - {site.key for site in sites})
     if unknown:
+        count = Anatomy.of(model).layers
+        which = f"{count} layers" if config.layers is None else f"layers {list(config.layers)}"
         raise ModelError(
             f"support has positions for {unknown[0]}; {type(model).__name__} has "
-            f"{', '.join(config.targets)} in {Anatomy.of(model).layers} layers to adapt"
+            f"{', '.join(config.targets)} in {which} to adapt"
         )
     for site in sites:
         if site.key not in given:
@@ -533,12 +424,14 @@ def _modules_to_save(
 
 def _check_sizes(site: Site, config: DseeConfig) -> None:
     size = f"{site.key} of {site.shape[0]} x {site.shape[1]}"
-    for name, most in (("rank", min(site.shape)), ("n_sparse", math.prod(site.shape))):
-        if getattr(config, name) > most:
-            least = 1 if name == "rank" else 0
-            raise ModelError(
-                f"{size}: dsee {name}: received {getattr(config, name)}, allowed: {least} to {most}"
-            )
+    key = config.key_of(site)
+    rank = "rank" if key is None else f"rank_pattern {key!r}"
+    for name, value, least, most in (
+        (rank, config.rank_of(site), 1, min(site.shape)),
+        ("n_sparse", config.n_sparse, 0, math.prod(site.shape)),
+    ):
+        if value > most:
+            raise ModelError(f"{size}: dsee {name}: received {value}, allowed: {least} to {most}")
 
 
 def _check_positions(site: Site, positions: Any, n_sparse: int) -> None:

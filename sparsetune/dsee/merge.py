@@ -108,7 +108,8 @@ def detach(model: M) -> M:
 
     Example:
         >>> from transformers.models.bert import BertConfig, BertModel
-        >>> from sparsetune.dsee.layer import DseeConfig, apply_dsee
+        >>> from sparsetune.dsee.config import DseeConfig
+        >>> from sparsetune.dsee.layer import apply_dsee
         >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
         >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=16, **sizes))
         >>> _ = apply_dsee(model, DseeConfig(rank=2, n_sparse=4))
@@ -133,7 +134,8 @@ def disabled(model: M) -> Iterator[M]:
 
     Example:
         >>> from transformers.models.bert import BertConfig, BertModel
-        >>> from sparsetune.dsee.layer import DseeConfig, apply_dsee
+        >>> from sparsetune.dsee.config import DseeConfig
+        >>> from sparsetune.dsee.layer import apply_dsee
         >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
         >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=16, **sizes)).eval()
         >>> ids = torch.tensor([[1, 2, 3]])

@@ -3,7 +3,7 @@
 Recipes: GreBsmo (low rank plus sparse), largest magnitude, random, none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -205,6 +205,7 @@ def model_supports(
     recipe: Recipe,
     n_sparse: int,
     seed: int,
+    layers: Collection[int] | None = None,
     grebsmo: GreBsmoConfig | None = None,
     on_matrix: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, SupportResult]:
@@ -216,6 +217,8 @@ def model_supports(
         recipe: see ``choose_support``.
         n_sparse: positions per matrix.
         seed: each matrix gets its own, see ``site_seed``.
+        layers: numbers of the layers looked at; None = all. What is chosen for one does not
+            depend on the others.
         grebsmo: settings of the decomposition; published ones if None.
         on_matrix: called after each matrix with how many are done, how many there are, and the
             site key of this one.
@@ -226,7 +229,9 @@ def model_supports(
     Raises:
         ModelError: as ``choose_support``, or if a projection is unknown.
     """
-    sites = list(Anatomy.of(model).sites(targets))
+    sites = [
+        site for site in Anatomy.of(model).sites(targets) if layers is None or site.layer in layers
+    ]
     results = {}
     for done, site in enumerate(sites, start=1):
         results[site.key] = choose_support(

@@ -139,7 +139,7 @@ def test_a_saved_update_holds_what_trained_and_no_frozen_weight(tmp_path):
 def test_the_scale_is_kept_exactly(rank, alpha, tmp_path):
     sparsetune.save(adapted("bert", config=DseeConfig(rank, alpha, 2)), tmp_path)
     plain = sparsetune.load(tmp_path, tiny_model("bert"))
-    assert {layer.scale for layer, _ in dsee_branches(plain)} == {alpha / rank}
+    assert {branch.scale for _, branch in dsee_branches(plain)} == {alpha / rank}
 
 
 def test_what_else_trains_is_saved_too(tmp_path):
@@ -249,8 +249,8 @@ def test_an_update_needs_its_model_and_a_whole_model_none(tmp_path):
 
 def test_updates_of_two_kinds_are_not_saved(tmp_path):
     uneven = adapted("bert")
-    next(layer for layer, _ in dsee_branches(uneven)).scale = 9.0
-    with pytest.raises(ModelError, match="one rank and scale"):
+    next(branch for _, branch in dsee_branches(uneven)).alpha = 9.0
+    with pytest.raises(ModelError, match="one alpha and dropout"):
         sparsetune.save(uneven, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

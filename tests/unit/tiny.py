@@ -8,7 +8,8 @@ from transformers.models.bert import modeling_bert
 from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.roberta import modeling_roberta
 
-from sparsetune.dsee.layer import DseeConfig, apply_dsee
+from sparsetune.dsee.config import DseeConfig
+from sparsetune.dsee.layer import apply_dsee
 
 HIDDEN, LAYERS, HEADS, WIDTH, VOCAB = 24, 2, 4, 40, 50
 KINDS = ("bert", "roberta", "gpt2")

@@ -35,7 +35,8 @@ class DseeUpdate(UpdateKind):
 
     def attach(self, model: "nn.Module", supports: "Mapping[str, Tensor]", seed: int) -> Attached:
         """Put U V and S2 beside the weights."""
-        from sparsetune.dsee.layer import DseeConfig, apply_dsee
+        from sparsetune.dsee.config import DseeConfig
+        from sparsetune.dsee.layer import apply_dsee
 
         config = DseeConfig(
             rank=self.rank,

@@ -25,7 +25,7 @@ def test_only_the_low_rank_part_sees_dropped_inputs(kind):
     sparse = torch.zeros(branch.shape).view(-1).index_add(0, branch.positions.long(), branch.S2)
     update = x @ sparse.view(branch.shape).t() + dropped @ (branch.U @ branch.V).t()
     expected = torch.nn.functional.linear(x, weight, layer.bias)
-    expected[..., branch.start : branch.start + branch.shape[0]] += layer.scale * update
+    expected[..., branch.start : branch.start + branch.shape[0]] += branch.scale * update
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     wanted = (x, branch.U, branch.V, branch.S2)
     pairs = (torch.autograd.grad(one.square().sum(), wanted) for one in (got, expected))

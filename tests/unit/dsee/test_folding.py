@@ -10,8 +10,9 @@ from unit.tiny import HIDDEN, KINDS, adapted, attach, tiny_batch, tiny_model
 
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.choice import way_of
+from sparsetune.dsee.config import DseeConfig
 from sparsetune.dsee.folding import Fold, Plan
-from sparsetune.dsee.layer import DseeConfig, dsee_branches, fold_together, folds_held
+from sparsetune.dsee.layer import dsee_branches, fold_together, folds_held
 from sparsetune.dsee.merge import merge
 from sparsetune.errors import ModelError
 from sparsetune.pruning.masks import apply_masks_, two_pool_masks
@@ -58,7 +59,7 @@ def dense_formula(model):
             branch.positions.long() // branch.shape[1],
             branch.positions.long() % (branch.shape[1]),
         )
-        delta = layer.scale * (u @ v + sparse.index_put((rows, columns), s2))
+        delta = branch.scale * (u @ v + sparse.index_put((rows, columns), s2))
         stored = weights.get(site.path, layer.weight.detach().clone())
         whole = stored.t() if layer.stored_in_by_out else stored
         first = site.out_slice(whole.shape[0]).start

@@ -9,7 +9,8 @@ from transformers.models.bert.modeling_bert import BertForSequenceClassification
 from unit.tiny import HIDDEN, KINDS, adapted, attach, output_of, tiny_batch, tiny_model
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.dsee.layer import DseeConfig, DseeLinear, dsee_branches
+from sparsetune.dsee.config import DseeConfig
+from sparsetune.dsee.layer import DseeLinear, dsee_branches
 from sparsetune.dsee.merge import merge
 from sparsetune.errors import ModelError
 from sparsetune.pruning.structured import remove
@@ -31,7 +32,7 @@ def naive(layer, sites, x):
             one = torch.zeros_like(dense)
             one[position // site.shape[1], position % site.shape[1]] = 1.0
             dense = dense + value * one
-        branch_out = layer.scale * (x @ (u @ v).t()) + layer.scale * (x @ dense.t())
+        branch_out = branch.scale * (x @ (u @ v).t()) + branch.scale * (x @ dense.t())
         first = site.out_slice(weight.shape[0]).start
         out = out + nn.functional.pad(
             branch_out, (first, weight.shape[0] - first - branch_out.shape[-1])

@@ -5,7 +5,8 @@ from unit.training.tiny_jobs import MASK, changed
 
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.config.method import HeadsMask, NOfMMask
-from sparsetune.dsee.layer import DseeConfig, dsee_branches
+from sparsetune.dsee.config import DseeConfig
+from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ModelError
 from sparsetune.methods.pruning import check_mask, heads_for, masks_for
 
