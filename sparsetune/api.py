@@ -12,7 +12,7 @@ from sparsetune.architectures.anatomy import Anatomy, drawn_modules, task_head_p
 from sparsetune.architectures.base import check_plain
 from sparsetune.counting import Summary, summary
 from sparsetune.dsee import layer as dsee
-from sparsetune.dsee.layer import DseeConfig
+from sparsetune.dsee.config import DseeConfig
 from sparsetune.dsee.merge import MergeReport, detach, disabled, merge
 from sparsetune.earlybert import ticket as tickets
 from sparsetune.earlybert.search import TicketSearch, check_number, refuse_search, search_ticket

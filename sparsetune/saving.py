@@ -5,7 +5,8 @@ how that comes onto its base again.
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS, check_plain
 from sparsetune.dsee import layer as dsee
-from sparsetune.dsee.layer import DseeConfig, dsee_branches
+from sparsetune.dsee.config import DseeConfig, sites_of
+from sparsetune.dsee.layer import dsee_branches
 from sparsetune.earlybert.search import refuse_search
 from sparsetune.errors import ConfigError, ModelError, refusal
 from sparsetune.pruning.base_model import kept_of, load_base, source_of
@@ -273,16 +275,39 @@ def _settings(model: nn.Module) -> dict[str, Any]:
     branches = list(dsee_branches(model))
     found = {branch.key for _, branch in branches}
     targets = [name for name in PROJECTIONS if any(key.endswith(f".{name}") for key in found)]
-    kinds = {(branch.U.shape[1], layer.scale, layer.dropout) for layer, branch in branches}
-    if len(kinds) > 1 or found != {site.key for site in Anatomy.of(model).sites(targets)}:
+    kinds = {(branch.alpha, layer.dropout) for layer, branch in branches}
+    layers = {_layer_of(key) for key in found}
+    sites = [site.key for site in Anatomy.of(model).sites(targets) if site.layer in layers]
+    if len(kinds) > 1 or found != set(sites):
         raise ModelError(
-            f"{len(found)} DSEE updates of {len(kinds)} kinds; needed: one rank and scale, and "
-            f"every layer's {', '.join(targets)}"
+            f"{len(found)} DSEE updates of {len(kinds)} kinds; needed: one alpha and dropout, and "
+            f"{', '.join(targets)} of every layer that has one"
         )
-    rank, scale, dropout = kinds.pop()
-    # No float is nearer to scale * rank than this product, so divided it gives that scale again.
-    dropped = {"dropout": dropout} if dropout else {}
-    return {"kind": "dsee", "rank": rank, "alpha": scale * rank, **dropped}
+    alpha, dropout = kinds.pop()
+    rank, others = _ranks({branch.key: branch.rank for _, branch in branches}, targets)
+    settings = {"kind": "dsee", "rank": rank, "alpha": alpha}
+    settings |= {"dropout": dropout} if dropout else {}
+    return settings | ({"rank_pattern": others} if others else {})
+
+
+def _ranks(ranks: Mapping[str, int], targets: Sequence[str]) -> tuple[int, dict[str, int]]:
+    """The rank of most sites, and a short pattern for the others."""
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    pattern: dict[str, int] = {}
+    for projection in targets:
+        own = {key: rank for key, rank in ranks.items() if key.endswith(f".{projection}")}
+        if len(set(own.values())) == 1:
+            own = {projection: next(iter(own.values()))}
+        pattern |= {key: rank for key, rank in own.items() if rank != usual}
+    return usual, pattern
+
+
+def _layer_of(key: str) -> int:
+    """Number of the layer of a site key, which need not be one of this model."""
+    number = key.removeprefix("layer.").partition(".")[0]
+    if not number.isdecimal():
+        raise ModelError(f"site {key!r} is not of the form layer.<number>.<projection>")
+    return int(number)
 
 
 def _config(
@@ -301,6 +326,8 @@ def _config(
             rank=update["rank"],
             alpha=update["alpha"],
             dropout=update.get("dropout", 0.0),
+            layers=sorted({_layer_of(key) for key in supports}),
+            rank_pattern=update.get("rank_pattern"),
             n_sparse=max((one.numel() for one in supports.values()), default=0),
             targets=[name for name in PROJECTIONS if name in adapted],
             support=supports,
@@ -322,9 +349,9 @@ def _expected(
     if config is None:
         return expected
     expected |= {name: own[name] for name in task_head_parameters(model)}
-    for site in Anatomy.of(model).sites(config.targets):
-        branch = f"{site.path}.branches.{site.projection}"
-        expected[f"{branch}.U"] = (site.shape[0], config.rank)
-        expected[f"{branch}.V"] = (config.rank, site.shape[1])
+    for site in sites_of(Anatomy.of(model), config):
+        branch, rank = f"{site.path}.branches.{site.projection}", config.rank_of(site)
+        expected[f"{branch}.U"] = (site.shape[0], rank)
+        expected[f"{branch}.V"] = (rank, site.shape[1])
         expected[f"{branch}.S2"] = (supports[site.key].numel() if site.key in supports else 0,)
     return expected

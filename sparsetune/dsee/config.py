@@ -165,11 +165,7 @@ class DseeConfig:
         Source:
             ``peft.utils.other.get_pattern_key`` of PEFT 0.21, on module paths alone.
         """
-        names = (f"layer.{site.layer}", site.key, site.path)
-        for key in self.rank_pattern or ():
-            if any(re.match(rf"(.*\.)?({key})$", name) for name in names):
-                return key
-        return None
+        return next((key for key in self.rank_pattern or () if _matches(key, site)), None)
 
     def rank_of(self, site: Site) -> int:
         """Tell the rank of the update of a projection.
@@ -213,26 +209,33 @@ def check_pattern(sites: Sequence[Site], config: DseeConfig) -> None:
         config: what is asked for.
 
     Raises:
-        ModelError: nothing matches a key, or an earlier key has all that it matches.
+        ModelError: nothing matches a key, or a wider key before it has all that it matches.
     """
+    matched = {
+        key: [site for site in sites if _matches(key, site)] for key in config.rank_pattern or ()
+    }
     followed = {config.key_of(site) for site in sites}
-    for key in config.rank_pattern or ():
-        if key in followed:
-            continue
-        alone = DseeConfig(rank_pattern={key: 1})
-        first = next((site for site in sites if alone.key_of(site)), None)
+    for key, own in matched.items():
         where = f"dsee rank_pattern: received {key!r}"
-        if first is not None:
+        earlier = config.key_of(own[0]) if own else None
+        if earlier and key not in followed and len(matched[earlier]) > len(own):
             raise ModelError(
-                f"{where} after {config.key_of(first)!r}, which has all that it matches; "
-                "needed: the narrower key first"
+                f"{where} after {earlier!r}, which has all that it matches and more; needed: the "
+                "narrower key first"
             )
+        if own:
+            continue
         projections = dict.fromkeys(site.projection for site in sites)
         raise ModelError(
             f"{where}, which matches nothing that gets an update; there are "
             f"{', '.join(projections)} of layer.{sites[0].layer} to layer.{sites[-1].layer}, such "
             f"as {sites[0].key} ({sites[0].path})"
         )
+
+
+def _matches(key: str, site: Site) -> bool:
+    names = (f"layer.{site.layer}", site.key, site.path)
+    return any(re.match(rf"(.*\.)?({key})$", name) for name in names)
 
 
 def _whole(where: str, value: Any, least: int | None) -> int:

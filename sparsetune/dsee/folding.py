@@ -258,12 +258,9 @@ class Folding:
                 ]
                 scale: float | Tensor = scales[0]
                 if len(set(scales)) > 1:
-                    sizes = torch.tensor([branch.S2.numel() for branch in branches])
-                    scale = (
-                        torch.tensor(scales, dtype=torch.float64)
-                        .repeat_interleave(sizes)
-                        .to(branches[0].S2)
-                    )
+                    # Filled where they are: a copy from the host could not be captured.
+                    told = zip(branches, scales, strict=True)
+                    scale = torch.cat([torch.full_like(one.S2, own) for one, own in told])
                 entries = (torch.cat(parts), scale)
             self._known[number] = (key, entries)
         return entries

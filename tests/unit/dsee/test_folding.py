@@ -27,6 +27,8 @@ def model_of(kind, case):
     """Updates that differ from each other, on weights whole, masked or of uneven sizes."""
     if case == "every projection":
         return adapted(kind, EVERYTHING)
+    if case == "patterned":  # of the thirds of GPT-2's fused matrix too
+        return adapted(kind, EVERYTHING, rank_pattern={"query": 5, "layer.0.value": 2, "ffn_.*": 1})
     model = adapted(kind)
     if case == "masked":
         apply_masks_(model, two_pool_masks(model, 0.5))
@@ -35,7 +37,7 @@ def model_of(kind, case):
     return model
 
 
-CASES = ("whole", "every projection", "masked", "uneven")
+CASES = ("whole", "every projection", "patterned", "masked", "uneven")
 
 
 def stepped(model, use):
@@ -101,7 +103,8 @@ def test_float32_stays_within_its_rounding(kind, case):
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_gradcheck_of_the_fold(transposed):
-    # two layers, two blocks of 2 and 3 of the 6 outputs, 4 inputs, rank 2, three entries in all
+    # two layers, two blocks of 2 and 3 of the 6 outputs, 4 inputs, ranks 2 and 1 and so other
+    # scales, three entries in all
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape):
@@ -109,10 +112,10 @@ def test_gradcheck_of_the_fold(transposed):
 
     stored = (4, 6) if transposed else (6, 4)
     plan = Plan(
-        (drawn(*stored), drawn(*stored)), ((0, 2), (3, 3)), transposed, 1.5,
-        torch.tensor([1, 23, 30]), torch.float64,
+        (drawn(*stored), drawn(*stored)), ((0, 2), (3, 3)), (1.5, 3.0), transposed,
+        torch.tensor([1, 23, 30]), torch.tensor([1.5, 3.0, 3.0]), torch.float64,
     )  # fmt: skip
-    leaves = [drawn(3), drawn(2, 2, 2), drawn(2, 2, 4), drawn(2, 3, 2), drawn(2, 2, 4)]
+    leaves = [drawn(3), drawn(2, 2, 2), drawn(2, 2, 4), drawn(2, 3, 1), drawn(2, 1, 4)]
     leaves = [one.requires_grad_() for one in leaves]
     assert torch.autograd.gradcheck(lambda *given: Fold.apply(plan, *given), leaves)
 
@@ -122,7 +125,7 @@ def test_fold_worked_by_hand():
     # W + s (U V + S2) = (1 + 2 * 12, 2 + 2 * (15 + 6)) = (25, 44);
     # dU = s G V^T = 2 * (4 + 50) = 108; dV = s U^T G = (6, 60); dS2 = s G[1] = 20
     weight = torch.tensor([[1.0, 2.0]])
-    plan = Plan((weight,), ((0, 1),), False, 2.0, torch.tensor([1]), torch.float32)
+    plan = Plan((weight,), ((0, 1),), (2.0,), False, torch.tensor([1]), 2.0, torch.float32)
     s2 = torch.tensor([6.0], requires_grad=True)
     u = torch.tensor([[[3.0]]], requires_grad=True)
     v = torch.tensor([[[4.0, 5.0]]], requires_grad=True)
