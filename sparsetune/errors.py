@@ -186,6 +186,8 @@ def violation(model: "type[BaseModel]", error: "ValidationError") -> str:
             key, tag = first["ctx"]["discriminator"].strip("'"), first["ctx"]["tag"]
             known = first["ctx"]["expected_tags"].replace("'", "").split(", ")
             return f"{'.'.join([*place, key])}: {_chosen(repr(tag), tag, known)}"
+        case "json_invalid":
+            return f"not JSON: {first['ctx']['error']}"
         case "union_tag_not_found":
             return f"{where}: missing key {first['ctx']['discriminator']}"
         case _:

@@ -19,11 +19,12 @@ from sparsetune.dsee import layer as dsee
 from sparsetune.dsee.config import DseeConfig, sites_of
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.earlybert.search import refuse_search
-from sparsetune.errors import ConfigError, ModelError, refusal
-from sparsetune.pruning.base_model import kept_of, load_base, source_of
+from sparsetune.errors import ConfigError, ModelError, refusal, shown
+from sparsetune.pruning.base_model import is_plain, kept_of, load_base, load_plain, source_of
 from sparsetune.pruning.card import write_card
 from sparsetune.pruning.checkpoint import (
     CONFIG,
+    MASK,
     SUPPORT,
     TENSORS,
     Manifest,
@@ -40,7 +41,7 @@ from sparsetune.pruning.checkpoint import (
     save_whole,
     write_file,
 )
-from sparsetune.pruning.masks import apply_masks_
+from sparsetune.pruning.masks import apply_masks_, unpack_mask
 from sparsetune.pruning.structured import sizes_of
 from sparsetune.pruning.zeros import check_zeros, zero_masks
 from sparsetune.records import read_json, write_json
@@ -59,8 +60,10 @@ def save(model: nn.Module, folder: Path | str) -> None:
     transformers loaded it, its revision and the sha256 of its file of weights. A plain model, from
     which heads, neurons or layers may have been removed, is saved whole. Settings of generation go
     along as ``generation_config.json``, and a card as ``README.md`` unless another is there.
-    Beside it stands ``config.json``, with which transformers reads the folder of a model of one
-    size; of an update, or a model that lost heads or neurons, it says what reads them instead.
+    Beside it stands ``config.json``. With it transformers reads the folder of a whole model, also
+    of one that lost as many heads and neurons in every layer, if the family's config can tell it
+    (``Family.config_heads``: fewer heads than the width leaves room for are told by Llama's kind
+    only). Of an update, or of layers of different sizes, it says what reads them instead.
 
     Args:
         model: of a known architecture. Zeros in the frozen projections are saved as their masks.
@@ -125,10 +128,13 @@ def load(folder: Path | str, model: M, *, check_frozen: bool = True) -> M: ...
 def load(
     folder: Path | str, model: nn.Module | None = None, *, check_frozen: bool = True
 ) -> nn.Module:
-    """Load what ``save`` wrote, or the file of one of the workflow's runs.
+    """Load what ``save`` wrote, the file of one of the workflow's runs, or a model of transformers.
+
+    A folder in which transformers has saved a model of a known family, in one file or in shards, is
+    read too.
 
     Args:
-        folder: holds ``model.safetensors``.
+        folder: holds ``model.safetensors``, or the shards of one.
         model: for a folder that holds an update: the plain model, of the class and with the weights
             that it was trained on and with the same heads and neurons removed; changed in place.
             None = the base model that the folder names, from its path or the hub's local cache,
@@ -145,6 +151,10 @@ def load(
             without one and its base is not there, or is another; nothing is changed then.
     """
     path = Path(folder) / TENSORS
+    if is_plain(path.parent):
+        if model is not None:
+            raise ModelError(f"{folder}: holds a whole model; received another beside it")
+        return load_plain(path.parent)
     manifest, tensors = read_file(path)
     if manifest.base is None:
         if model is not None:
@@ -153,6 +163,8 @@ def load(
         _load_generation(model, path.parent)
         own: Any = model.config
         own.name_or_path = str(path.parent)  # an update of it names it as its base
+        if hasattr(own, HEADS_BY_LAYER):
+            save_readably(model)
         return model
     found = load_base(path, manifest) if model is None else model
     _load_update(path, manifest, tensors, found, check_frozen=check_frozen)
@@ -230,11 +242,11 @@ class _ReadableSaving:
         self,
         save_directory: Path | str,
         is_main_process: bool = True,
-        state_dict: object = None,
+        state_dict: Mapping[str, Tensor] | None = None,
         push_to_hub: bool = False,
         **options: Any,
     ) -> None:
-        """Save as ``save``; a model that is plain and whole again, as transformers."""
+        """Save as ``save``; a model that transformers reads, as transformers."""
         model = self.model
         smaller = hasattr(model.config, HEADS_BY_LAYER)
         if not smaller and not any(True for _ in dsee_branches(model)):
@@ -246,6 +258,8 @@ class _ReadableSaving:
                 "save_pretrained: received push_to_hub or variant for a model that has an update "
                 "or lost heads; needed: sparsetune.save(model, folder)"
             )
+        if state_dict is not None:
+            _check_state(model, state_dict)
         if is_main_process:
             save(model, save_directory)
 
@@ -253,11 +267,57 @@ class _ReadableSaving:
 def save_readably(model: nn.Module) -> None:
     """Let a model's ``save_pretrained`` write what ``save`` writes, while there is need for it.
 
+    So does that of its backbone. A state dict that is loaded into the model, such as a Trainer's
+    checkpoint, brings the places of its update with it.
+
     Args:
         model: that got an update or lost heads; one without ``save_pretrained`` is left alone.
     """
-    if hasattr(model, _SAVE):
-        setattr(model, _SAVE, _ReadableSaving(model))
+    for one in (model, getattr(model, "base_model", None)):
+        if isinstance(one, nn.Module) and hasattr(one, _SAVE):
+            setattr(one, _SAVE, _ReadableSaving(one))
+    if _place_updates not in [getattr(one, "hook", one) for one in _hooks(model)]:
+        model.register_load_state_dict_pre_hook(_place_updates)
+
+
+def _hooks(model: nn.Module) -> list[Any]:
+    return list(model._load_state_dict_pre_hooks.values())
+
+
+def _place_updates(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Read a file of ours as a state dict: places by the names that the update has them under."""
+    for layer, branch in dsee_branches(model):
+        places = state.pop(prefix + SUPPORT + branch.key, None)
+        if places is not None:
+            name = branch.key.rpartition(".")[2]
+            path = next(path for path, module in model.named_modules() if module is layer)
+            state[f"{prefix}{path}.branches.{name}.positions"] = places
+    for name in [name for name in state if name.startswith(prefix + MASK)]:
+        key, bits = name.removeprefix(prefix + MASK), state.pop(name)
+        site = Anatomy.of(model).site_of(key)
+        if bool((site.weight_view() != 0)[~unpack_mask(bits, site.shape)].any()):
+            raise ModelError(
+                f"load_state_dict: {key}: the saved model has zeros where this one has none; "
+                "needed: the base model, pruned as it was"
+            )
+
+
+def _check_state(model: nn.Module, given: Mapping[str, Tensor]) -> None:
+    """Refuse to save other values than the model's own under its name."""
+    own = model.state_dict()
+    if not own.keys() & given.keys():
+        raise ModelError(
+            f"save_pretrained: state_dict: received {shown(next(iter(given), None))} and others; "
+            f"allowed: the names of the {type(model).__name__} itself"
+        )
+    for name, tensor in own.items():
+        other = given.get(name, tensor)
+        same = other.dtype == tensor.dtype and other.shape == tensor.shape
+        if other is not tensor and not (same and torch.equal(other.to(tensor.device), tensor)):
+            raise ModelError(
+                f"save_pretrained: state_dict: {name}: received other values than the model's; "
+                "needed: its own, loaded into it first"
+            )
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,10 @@ from sparsetune.architectures.families import FAMILIES
 from sparsetune.errors import ModelError
 
 HEADS_BY_LAYER, NEURONS_BY_LAYER = "heads_by_layer", "neurons_by_layer"
-"""What the config of a model says after a removal: how many each layer has left."""
+"""What the config of a model says after a removal: how many each layer has left.
+
+Not where its own entries can say it, which transformers reads: see ``Anatomy.note_sizes``.
+"""
 
 _LOADED = "_is_hf_initialized"
 _KEY = re.compile(r"layer\.(\d+)\.(" + "|".join(PROJECTIONS) + ")")
@@ -284,10 +287,37 @@ class Anatomy:
         self.site(layer, "ffn_out").keep_inputs_(kept)
 
     def note_sizes(self) -> None:
-        """Write into the model's config how many heads and neurons each layer has."""
-        layers = range(self.layers)
-        setattr(self._model.config, HEADS_BY_LAYER, [self.heads(layer) for layer in layers])
-        setattr(self._model.config, NEURONS_BY_LAYER, [self.ffn_width(layer) for layer in layers])
+        """Write into the model's config how many heads and neurons each layer has.
+
+        If all layers have the same, and the family's config can tell it, its own entries do: the
+        model is then one that transformers builds and reads without us. transformers' entries for
+        single layers (``per_layer_config``) say nothing to the models of any family here.
+        """
+        config, layers = self._model.config, range(self.layers)
+        heads, neurons = ([of(n) for n in layers] for of in (self.heads, self.ffn_width))
+        told = self._told_by_config(heads, neurons)
+        sizes = {HEADS_BY_LAYER: heads, NEURONS_BY_LAYER: neurons} if told is None else told
+        for name in (HEADS_BY_LAYER, NEURONS_BY_LAYER):
+            vars(config).pop(name, None)
+        for name, value in sizes.items():
+            setattr(config, name, value)
+
+    def _told_by_config(self, heads: list[int], neurons: list[int]) -> dict[str, int] | None:
+        """The entries that make the config tell such sizes; None = there are none."""
+        if len(set(heads)) > 1 or len(set(neurons)) > 1:
+            return None
+        config, family = self._model.config, self.family
+        told = {family.config_neurons: neurons[0]}
+        if family.config_heads is not None:
+            sizes = (heads[0] * self.heads_per_group, heads[0], self.head_size)
+            told |= dict(zip(family.config_heads, sizes, strict=True))
+        elif heads[0] != config.num_attention_heads:
+            return None
+        try:  # a Llama, say, wants a width that is a multiple of its heads
+            type(config).from_dict(config.to_dict() | told)
+        except Exception:  # the library raises many kinds
+            return None
+        return told
 
     def _layer_path(self, layer: int, tail: str) -> str:
         if not 0 <= layer < self.layers:

@@ -115,6 +115,10 @@ class Family:
             rounded.
         keeps_layers: says of a config why no layer can be removed; None = they can.
         config_by_layer: entries of the config that hold one value for each layer.
+        config_neurons: entry of the config with the neurons of every layer.
+        config_heads: entries with every layer's query heads, key-value heads and features of a
+            head; None = the config tells no size of a head, which is what the width leaves for it,
+            so that it cannot tell fewer heads.
         counted: for costs; None = they are not counted for this family.
         unused_positions: rows of the table of positions that no token of a text has.
     """
@@ -134,6 +138,8 @@ class Family:
     activation: str | None = None
     keeps_layers: Callable[[Any], str | None] = lambda config: None
     config_by_layer: tuple[str, ...] = ()
+    config_neurons: str = "intermediate_size"
+    config_heads: tuple[str, str, str] | None = None
     counted: Counted | None = None
     unused_positions: int = 0
 

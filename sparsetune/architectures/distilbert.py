@@ -40,6 +40,7 @@ DISTILBERT = Family(
     new_weights=(),
     language_head=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     activation="ffn.activation",
+    config_neurons="hidden_dim",
     counted=Counted(
         names={
             "hidden_size": "dim",

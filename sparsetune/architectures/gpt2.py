@@ -51,6 +51,7 @@ GPT2 = Family(
     stored_in_by_out=True,
     activation="mlp.act",
     keeps_layers=_keeps_layers,
+    config_neurons="n_inner",
     counted=Counted(
         names={
             "hidden_size": "n_embd",

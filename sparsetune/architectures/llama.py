@@ -77,6 +77,7 @@ LLAMA = Family(
     task_head=("score", "qa_outputs"),
     new_weights=(),
     language_head=("lm_head.",),
+    config_heads=("num_attention_heads", "num_key_value_heads", "head_dim"),
     counted=_counted(mlp_bias=True),
 )
 LLAMA_LIKE = (

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
@@ -20,7 +20,15 @@ from sparsetune.pruning.masks import exact_top_k, pruned_count
 from sparsetune.randomness import derive
 from sparsetune.records import write_text_atomically
 
-Indices = tuple[tuple[int, ...], ...]
+
+def _as_tuples(value: object) -> object:
+    """Sequences, and sequences in them, as tuples; anything else is left for the check."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(_as_tuples(one) for one in value)
+    return value
+
+
+Indices = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_as_tuples)]
 Scope = Literal["global", "layer"]
 
 
@@ -72,9 +80,10 @@ class DrawConfig:
                 raise ConfigError(
                     f"ticket {name}: received {getattr(self, name)!r}, allowed: global, layer"
                 )
-        if self.neuron_multiple < 1:
+        if type(self.neuron_multiple) is not int or self.neuron_multiple < 1:
             raise ConfigError(
-                f"ticket neuron_multiple: received {self.neuron_multiple}, allowed: 1 or more"
+                f"ticket neuron_multiple: received {shown(self.neuron_multiple)}, allowed: 1 or "
+                "more, whole"
             )
 
 
@@ -186,6 +195,9 @@ class SearchEnd(BaseModel):
 class Ticket(BaseModel):
     """Heads and neurons to keep in each layer, and which layers.
 
+    Made by hand, it is checked as one from a file is: what is wrong is a ``ConfigError``, what does
+    not fit together a ``ModelError``, in one line. Any sequences of whole numbers will do.
+
     Attributes:
         backbone: backbone id; empty = not told.
         task: task id; likewise.
@@ -212,14 +224,20 @@ class Ticket(BaseModel):
     task: str = ""
     recipe: str = ""
     seed: int = 0
-    heads: int
-    neurons: int
+    heads: Annotated[int, Field(ge=1)]
+    neurons: Annotated[int, Field(ge=1)]
     kept_heads: Indices
     kept_neurons: Indices
     origin: Literal["search", "random", "layers"]
-    kept_layers: tuple[int, ...] | None = None
+    kept_layers: Annotated[tuple[int, ...] | None, BeforeValidator(_as_tuples)] = None
     neuron_multiple: int = 1
     search: SearchEnd | None = None
+
+    def __init__(self, **told: Any) -> None:
+        try:
+            super().__init__(**told)
+        except ValidationError as error:
+            raise ConfigError(f"ticket: {violation(type(self), error)}") from None
 
     @model_validator(mode="after")
     def _fits_itself(self) -> "Ticket":
@@ -228,6 +246,8 @@ class Ticket(BaseModel):
                 f"ticket has heads for {len(self.kept_heads)} layers "
                 f"but neurons for {len(self.kept_neurons)}"
             )
+        if not self.kept_heads:
+            raise ModelError("ticket is for 0 layers; needed: at least one")
         check_kept(self.kept_heads, [self.heads] * len(self.kept_heads), "head")
         check_kept(self.kept_neurons, [self.neurons] * len(self.kept_neurons), "neuron")
         if self.kept_layers is not None:
@@ -303,7 +323,7 @@ class Ticket(BaseModel):
             raise ModelError(f"{path}: cannot read the ticket: {error}") from None
         except ValidationError as error:
             raise ModelError(f"{path}: ticket: {violation(cls, error)}") from None
-        except ModelError as error:
+        except (ConfigError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from None
 
 

@@ -5,18 +5,21 @@ transformers loaded them by, its revision, and the sha256 of their file.
 """
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from sparsetune.architectures.anatomy import model_class
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.architectures.weight_files import weight_files
-from sparsetune.errors import ModelError, first_line
+from sparsetune.errors import ModelError, first_line, refusal
 from sparsetune.pruning.checkpoint import load_whole, read_file
-from sparsetune.pruning.manifest import KEY, Kept, Manifest
+from sparsetune.pruning.manifest import KEY, Base, Kept, Manifest
 from sparsetune.pruning.structured import remove
 from sparsetune.records import digest_of
 from sparsetune.records.files import sha256_of
@@ -90,20 +93,88 @@ def load_base(path: Path, manifest: Manifest) -> nn.Module:
             raise ModelError(f"{path}: base: {base.source!r} holds an update; {needed}")
         return _kept(load_whole(files[0], whole, state), manifest)
     try:
-        with torch.random.fork_rng(devices=[]):
-            model = found.from_pretrained(
-                base.source,
-                config=found.config_class.from_dict(dict(config)),
-                revision=base.revision or "main",
-                dtype=getattr(torch, str(config.get("dtype"))),
-                local_files_only=True,
-                use_safetensors=True,
-            )
+        told = found.config_class.from_dict(_with_sizes_of(base, found, config))
+        dtype = getattr(torch, str(config.get("dtype")))
+        model, _ = _read(found, base.source, base.revision, config=told, dtype=dtype)
     except Exception as error:  # the library raises many kinds for a damaged folder
         raise ModelError(
             f"{path}: base: {base.source!r} cannot be loaded: {first_line(error)}"
         ) from None
     return _kept(model.eval(), manifest)
+
+
+def is_plain(folder: Path) -> bool:
+    """Tell whether transformers has written a folder that it reads by itself.
+
+    Args:
+        folder: any path.
+    """
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return "transformers_weights" not in told and not _is_ours(weight_files(folder)[0])
+    except (OSError, ValueError, TypeError, SafetensorError, ModelError):
+        return False
+
+
+def load_plain(folder: Path) -> nn.Module:
+    """Load a model that transformers has saved.
+
+    Args:
+        folder: that ``is_plain``.
+
+    Returns:
+        The model of the class that its ``config.json`` names, on the CPU in evaluation mode.
+
+    Raises:
+        ModelError: no class of a known family, weights that are damaged or of other shapes, or
+            some are not there, which would be drawn anew.
+    """
+    path = folder / "config.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    kind, names = told.get("model_type"), told.get("architectures") or [None]
+    if kind not in FAMILIES:
+        raise ModelError(refusal(path, "model_type", kind, FAMILIES))
+    found = model_class(kind, str(names[0]))
+    if found is None:
+        raise ModelError(
+            f"{path}: architectures: received {names[0]!r}; allowed: a class of transformers of "
+            f"type {kind}"
+        )
+    try:
+        model, loading = _read(found, str(folder), None, dtype="auto")
+    except Exception as error:  # the library raises many kinds for a damaged folder
+        raise ModelError(f"{folder}: cannot be loaded: {first_line(error)}") from None
+    lacking = sorted(loading["missing_keys"])
+    if lacking:
+        raise ModelError(
+            f"{folder}: {len(lacking)} weights of a {found.__name__} are not there, first "
+            f"{lacking[0]}; needed: all of them"
+        )
+    return model.eval()
+
+
+def _read(found: Any, source: str, revision: str | None, **options: Any) -> tuple[Any, Any]:
+    """Read by transformers what is here already, leaving the global generators alone."""
+    with torch.random.fork_rng(devices=[]):
+        read: tuple[Any, Any] = found.from_pretrained(
+            source,
+            revision=revision or "main",
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    return read
+
+
+def _with_sizes_of(base: Base, found: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the sizes of the base, which had more heads and neurons."""
+    own = found.config_class.from_pretrained(
+        base.source, revision=base.revision or "main", local_files_only=True
+    )
+    family = FAMILIES[own.model_type]
+    names = (family.config_neurons, *(family.config_heads or ()))
+    return config | {name: getattr(own, name) for name in names if hasattr(own, name)}
 
 
 def _kept(model: nn.Module, manifest: Manifest) -> nn.Module:

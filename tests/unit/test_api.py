@@ -236,6 +236,8 @@ def test_missing_unreadable_and_foreign_files_are_named(tmp_path):
     path.write_bytes(b"damaged")
     refused(tiny_model("bert"), tmp_path, "not a readable safetensors file")
     tiny_model("bert").save_pretrained(tmp_path)
+    refused(tiny_model("bert"), tmp_path, "holds a whole model; received another beside it")
+    (tmp_path / "config.json").unlink()
     refused(tiny_model("bert"), tmp_path, "no manifest in its metadata")
 
 

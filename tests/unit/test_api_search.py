@@ -263,6 +263,62 @@ def test_a_ticket_needs_no_labels_and_tells_its_sizes():
     assert Anatomy.of(small).layers == 1
 
 
+MADE = {
+    "heads": 4, "neurons": 3, "kept_heads": [range(2)], "kept_neurons": [[1]], "origin": "random",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"heads": "4"}, ConfigError, "ticket: heads: received '4'; allowed: an integer"),
+        ({"heads": 0}, ConfigError, "ticket: heads: received 0; allowed: a number >= 1"),
+        ({"neurons": None}, ConfigError, "ticket: neurons: received None; allowed: an integer"),
+        ({"origin": "serch"}, ConfigError, "allowed: search, random, layers; did you mean 'search"),
+        ({"kept_heads": "ab"}, ConfigError, "kept_heads: received 'ab'; allowed: a list"),
+        (
+            {"kept_heads": [[True]]},
+            ConfigError,
+            r"kept_heads\.0\.0: received True; allowed: an int",
+        ),
+        ({"kept_heads": [[2, 1]]}, ModelError, "layer 0: kept heads are not strictly increasing"),
+        ({"kept_heads": []}, ModelError, "ticket has heads for 0 layers but neurons for 1"),
+        ({"kept_heads": [], "kept_neurons": []}, ModelError, "ticket is for 0 layers; needed: at"),
+        ({"kept_layers": 3}, ConfigError, "kept_layers: received 3; allowed: a list"),
+        ({"kept_layers": [9]}, ModelError, r"kept layers 9\.\.9; the model has 0\.\.0"),
+        ({"search": {}}, ConfigError, "ticket: search: missing key 'steps'"),
+        ({"hads": 3}, ConfigError, "unknown key 'hads'; allowed: backbone, .*did you mean 'heads'"),
+    ],
+)
+def test_a_ticket_made_by_hand_is_checked_in_one_line(change, error, message, tmp_path):
+    with pytest.raises(error, match=message) as caught:
+        Ticket(**MADE | change)
+    assert "\n" not in str(caught.value)
+    made = Ticket(**MADE)
+    assert made.kept_heads == ((0, 1),)
+    made.save(tmp_path / "ticket.json")
+    assert Ticket.load(tmp_path / "ticket.json") == copy.deepcopy(made) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON: EOF while parsing"),
+        ('{"heads": 4', "not JSON: EOF"),
+        ("[1]", r"received \[1\]; allowed: a mapping"),
+        ("{}", "missing key 'heads'"),
+        ('{"heads": 2}', "missing key 'neurons'"),
+        ("\x00", "not JSON"),
+    ],
+)
+def test_a_file_that_is_no_ticket_is_told_in_one_line(text, message, tmp_path):
+    path = tmp_path / "ticket.json"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=f"ticket.json: ticket: .*{message}") as caught:
+        Ticket.load(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_does_not_fit_is_not_shrunk():
     model = tiny_model("bert")
     kept = {"kept_heads": ((0,),), "kept_neurons": ((0,),)}
