@@ -189,9 +189,10 @@ def shrink(model: M, ticket: Ticket) -> M:
     anatomy = Anatomy.of(model)
     for site in anatomy.sites():
         check_plain(site)
-    reason = ticket.kept_layers is not None and anatomy.family.keeps_layers(model.config)
-    if reason:
-        raise ModelError(reason)
+    if ticket.kept_layers is not None:
+        reason = anatomy.family.keeps_layers(model.config, ticket.kept_layers)
+        if reason:
+            raise ModelError(reason)
     watched = has_kept_zeros(model)
     remove(model, ticket.kept_heads, ticket.kept_neurons)
     whole = ticket.kept_layers is None and getattr(kept_of(model), "layers", None) is None

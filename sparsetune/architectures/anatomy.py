@@ -2,14 +2,14 @@
 
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from sparsetune.architectures.base import ATTENTION_INPUTS, PROJECTIONS, Family, Site
-from sparsetune.architectures.families import FAMILIES
+from sparsetune.architectures.families import FAMILIES, UNLIKE
 from sparsetune.errors import ModelError
 
 HEADS_BY_LAYER, NEURONS_BY_LAYER = "heads_by_layer", "neurons_by_layer"
@@ -42,8 +42,9 @@ def family_of(model: nn.Module) -> Family:
         )
     kind: Any = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in FAMILIES:
+        why = f": {UNLIKE[kind]}" if kind in UNLIKE else ""
         raise ModelError(
-            f"model type {kind!r} of {type(model).__name__} is not supported; "
+            f"model type {kind!r} of {type(model).__name__} is not supported{why}; "
             f"known: {', '.join(FAMILIES)}"
         )
     return FAMILIES[kind]
@@ -67,7 +68,7 @@ def model_class(model_type: str, name: str) -> Any:
     if model_type not in FAMILIES:
         raise ModelError(f"model_type: received {model_type!r}; allowed: {', '.join(FAMILIES)}")
     # The one modelling module, not the whole library: start-up is paid in every job.
-    package = model_type.replace("-", "_")
+    package = FAMILIES[model_type].package or model_type.replace("-", "_")
     module = importlib.import_module(f"transformers.models.{package}.modeling_{package}")
     found = getattr(module, name, None)
     is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
@@ -251,6 +252,16 @@ class Anatomy:
             for projection in names:
                 yield self.site(layer, projection)
 
+    def like_query(self, layer: int) -> list[Site]:
+        """Find the further matrices of a layer whose outputs belong to heads as the query's do."""
+        own = dict(self.layer_list[layer].named_modules())
+        transposed = self.family.stored_in_by_out
+        return [
+            Site(layer, "query", self._layer_path(layer, path), own[path], 0, 1, transposed)
+            for path in self.family.like_query
+            if path in own
+        ]
+
     def keep_heads_(self, layer: int, heads: Sequence[int]) -> None:
         """Drop all other heads of a layer, in place; the caller checks what fits.
 
@@ -264,11 +275,9 @@ class Anatomy:
             name: torch.tensor(self.features_of(name, heads), device=device)
             for name in (*ATTENTION_INPUTS, "attention_output")
         }
-        # A fused matrix is one module seen through three sites: cut all thirds at once.
-        inputs = {site.path: site for site in (self.site(layer, n) for n in ATTENTION_INPUTS)}
-        for site in inputs.values():
-            rows = [kept[site.projection] + part * site.shape[0] for part in range(site.parts)]
-            site.keep_outputs_(torch.cat(rows))
+        for site in self.like_query(layer):
+            site.keep_outputs_(kept["query"])
+        self._keep_outputs_(layer, {name: kept[name] for name in ATTENTION_INPUTS})
         columns = kept["attention_output"]
         self.site(layer, "attention_output").keep_inputs_(columns)
         self.family.resize_attention(self.attention(layer), len(heads), len(columns))
@@ -281,10 +290,19 @@ class Anatomy:
             neurons: increasing.
         """
         kept = torch.tensor(list(neurons), device=self.site(layer, "ffn_in").module.weight.device)
-        for name in ("ffn_in", "ffn_gate"):
-            if name in self.family.paths:
-                self.site(layer, name).keep_outputs_(kept)
+        names = [name for name in ("ffn_in", "ffn_gate") if name in self.family.paths]
+        self._keep_outputs_(layer, dict.fromkeys(names, kept))
         self.site(layer, "ffn_out").keep_inputs_(kept)
+
+    def _keep_outputs_(self, layer: int, kept: Mapping[str, torch.Tensor]) -> None:
+        """Drop all other rows of some projections, each whole matrix once."""
+        rows: dict[str, list[torch.Tensor]] = {}
+        sites = [self.site(layer, name) for name in kept]
+        for site in sites:
+            start = site.part * site.shape[0]
+            rows.setdefault(site.path, []).append(kept[site.projection] + start)
+        for path, site in {site.path: site for site in sites}.items():
+            site.keep_outputs_(torch.cat(rows[path]))
 
     def note_sizes(self) -> None:
         """Write into the model's config how many heads and neurons each layer has.
@@ -386,7 +404,9 @@ def drawn_modules(model: nn.Module) -> list[str]:
     anatomy = Anatomy.of(model)
     known = tuple(f"{name}." for name in anatomy.family.task_head)
     # Removal of heads and neurons has made new parameters of these.
-    cut = {id(parameter) for site in anatomy.sites() for parameter in site.module.parameters()}
+    sites = [one for layer in range(anatomy.layers) for one in anatomy.like_query(layer)]
+    sites += anatomy.sites()
+    cut = {id(parameter) for site in sites for parameter in site.module.parameters()}
     named = list(model.named_parameters())
     # transformers' own mark on what it read; copies of a model lose it.
     loaded = {name for name, parameter in named if getattr(parameter, _LOADED, False)}

@@ -39,6 +39,7 @@ class Around:
         pooler_norm: whether a norm follows the pooler.
         further_weights: what else the backbone holds.
         further_biases: the same.
+        further_products: multiply-adds of a token through it.
         relative: relative positions that get a query or a key of their own in every layer, once
             for a batch.
         relative_of: of ``query`` and ``key`` those that are compared with tokens.
@@ -57,6 +58,7 @@ class Around:
     pooler_norm: bool = False
     further_weights: int = 0
     further_biases: int = 0
+    further_products: int = 0
     relative: int = 0
     relative_of: tuple[str, ...] = ()
     relative_shared: bool = False
@@ -97,12 +99,15 @@ class Family:
 
     Attributes:
         model_type: as ``config.json`` says.
+        package: of transformers, if it is called otherwise than ``model_type``.
         class_prefix: of transformers' model classes, e.g. ``Bert``.
         heads: task kind -> the rest of the name of the class that has that head.
         layer_list: path of the layers in a bare model.
         paths: projection -> path in a layer. Several of one path are equal blocks of its outputs,
             in the order of ``PROJECTIONS``. With an ``ffn_gate``, its output multiplies that of
             ``ffn_in``, neuron by neuron.
+        like_query: paths in a layer of further matrices, whose outputs belong to heads as those of
+            the query do; those that a layer has.
         attention: path of the module that splits projections into heads.
         head_size: its attribute that holds the features per head.
         resize_attention: tells that module how many heads and features it has now.
@@ -113,7 +118,7 @@ class Family:
         activation: path in a layer of what alone stands between ``ffn_in`` and ``ffn_out``, a
             function of each neuron by itself; None = something else does, and widths are never
             rounded.
-        keeps_layers: says of a config why no layer can be removed; None = they can.
+        keeps_layers: says of a config why not just these layers can be kept; None = they can.
         config_by_layer: entries of the config that hold one value for each layer.
         config_neurons: entry of the config with the neurons of every layer.
         config_heads: entries with every layer's query heads, key-value heads and features of a
@@ -134,9 +139,11 @@ class Family:
     task_head: tuple[str, ...]
     new_weights: tuple[str, ...]
     language_head: tuple[str, ...]
+    package: str | None = None
+    like_query: tuple[str, ...] = ()
     stored_in_by_out: bool = False
     activation: str | None = None
-    keeps_layers: Callable[[Any], str | None] = lambda config: None
+    keeps_layers: Callable[[Any, Sequence[int]], str | None] = lambda config, kept: None
     config_by_layer: tuple[str, ...] = ()
     config_neurons: str = "intermediate_size"
     config_heads: tuple[str, str, str] | None = None

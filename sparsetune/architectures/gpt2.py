@@ -1,6 +1,6 @@
 """GPT-2: weights stored in x out, and query, key and value in one matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsetune.architectures.base import Around, Counted, Family
@@ -11,7 +11,7 @@ def _resize(attention: Any, heads: int, features: int) -> None:
     attention.split_size = features
 
 
-def _keeps_layers(config: Any) -> str | None:
+def _keeps_layers(config: Any, kept: Sequence[int]) -> str | None:
     if not getattr(config, "scale_attn_by_inverse_layer_idx", False):
         return None
     return (

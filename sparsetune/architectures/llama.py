@@ -11,12 +11,20 @@ from typing import Any
 
 from sparsetune.architectures.base import ATTENTION_INPUTS, Around, Counted, Family
 
+UNLIKE = {
+    "olmo2": "its norms of query and key go over all heads together, so that a head cannot be "
+    "removed without changing the others",
+    "phi3": "its query, key and value are one matrix, of blocks that may differ in size",
+}
+"""What looks like Llama, and why it cannot be taken for it."""
 _HEADS = {
     "classification": "ForSequenceClassification",
     "regression": "ForSequenceClassification",
     "span": "ForQuestionAnswering",
     "generation": "ForCausalLM",
 }
+
+_WITHOUT_SPANS = {kind: name for kind, name in _HEADS.items() if kind != "span"}
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
@@ -104,9 +112,36 @@ LLAMA_LIKE = (
     ),
     replace(
         LLAMA,
+        model_type="smollm3",
+        class_prefix="SmolLM3",
+        config_by_layer=("layer_types", "no_rope_layers"),
+        counted=_counted(mlp_bias=True, tied=True),
+    ),
+    replace(
+        LLAMA,
         model_type="gemma",
         class_prefix="Gemma",
-        heads={kind: name for kind, name in _HEADS.items() if kind != "span"},
+        heads=_WITHOUT_SPANS,
         counted=_counted(tied=True),
+    ),
+    replace(
+        LLAMA,
+        model_type="gemma2",
+        class_prefix="Gemma2",
+        heads=_WITHOUT_SPANS,
+        config_by_layer=("layer_types",),
+        counted=_counted(tied=True, layer_norms=4),
+    ),
+    replace(
+        LLAMA,
+        model_type="gemma3_text",
+        package="gemma3",
+        class_prefix="Gemma3",
+        heads={
+            kind: "Text" + name if name != "ForCausalLM" else name
+            for kind, name in _WITHOUT_SPANS.items()
+        },
+        config_by_layer=("layer_types",),
+        counted=_counted(tied=True, layer_norms=4, head_norms=2),
     ),
 )

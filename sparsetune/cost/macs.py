@@ -55,7 +55,8 @@ def macs_by_module(
 
     Returns:
         Module -> MACs, in the order of :data:`MODULES`; their sum is the sequence's cost. Token
-        embeddings of another width than the layers are multiplied by a matrix, else they are 0.
+        embeddings of another width than the layers are multiplied by a matrix, else they are 0;
+        a convolution beside the first layer (DeBERTa) is with them.
 
     Raises:
         ModelError: ``tokens`` is not above 0, an unknown site, or more zeros than weights.
@@ -65,7 +66,8 @@ def macs_by_module(
         sequences.
     """
     macs = dict.fromkeys(_modules(shape), 0)
-    macs["embeddings"] = round(tokens * _embedding_products(shape))
+    beside = _embedding_products(shape) + shape.around.further_products
+    macs["embeddings"] = round(tokens * beside)
     for module, values in _by_layer(shape, tokens, update).items():
         macs[module] = round(sum(values))
     if shape.pooler:

@@ -137,7 +137,8 @@ class ModelShape:
             return _width(config, told.names.get(name, name))
 
         hidden, heads = width("hidden_size"), width("num_attention_heads")
-        head_size = config.get("head_dim") if family.gated else None
+        named = family.gated or "head_dim" in told.names
+        head_size = config.get(told.names.get("head_dim", "head_dim")) if named else None
         if head_size is None and hidden % heads:
             raise ModelError(f"config: hidden size {hidden} is not a multiple of {heads} heads")
         shared = (config.get("num_key_value_heads") if family.gated else None) or heads

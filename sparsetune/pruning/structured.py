@@ -53,6 +53,8 @@ def remove(model: nn.Module, kept_heads: Kept, kept_neurons: Kept | None = None)
     for site in anatomy.sites():
         if not isinstance(site.module, UpdatedProjection):
             check_plain(site)
+    for site in (one for layer in layers for one in anatomy.like_query(layer)):
+        check_plain(site)
     check_kept(kept_heads, [anatomy.heads(layer) for layer in layers], "head")
     if kept_neurons is not None:
         check_kept(kept_neurons, [anatomy.ffn_width(layer) for layer in layers], "neuron")
@@ -79,8 +81,9 @@ def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
         kept: layer numbers in increasing order, at least one.
 
     Raises:
-        ModelError: if the numbers do not fit the model, a projection is wrapped already, or the
-            attention of a GPT-2 is scaled by the number of its layer; nothing is changed then.
+        ModelError: if the numbers do not fit the model or its family (the attention of a GPT-2
+            may be scaled by the number of its layer), or a projection is wrapped already; nothing
+            is changed then.
 
     Source:
         Fan et al. 2020, arXiv:1909.11556 (LayerDrop), pruning at inference.
@@ -92,7 +95,7 @@ def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
     for site in anatomy.sites():
         check_plain(site)
     check_kept_layers(kept, anatomy.layers)
-    reason = anatomy.family.keeps_layers(model.config)
+    reason = anatomy.family.keeps_layers(model.config, kept)
     if reason:
         raise ModelError(reason)
     layers = anatomy.layer_list

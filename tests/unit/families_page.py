@@ -10,7 +10,9 @@ from unit import test_families as checks
 from unit.tiny_families import TASKS, class_of, family_model
 
 import sparsetune
-from sparsetune.architectures.families import FAMILIES
+from sparsetune.architectures.families import FAMILIES, UNLIKE
+from sparsetune.cost.parameters import dense_parameters
+from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import SparsetuneError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
@@ -30,15 +32,26 @@ FEATURES = {
     "heads and neurons removed": lambda kind, _: checks.test_a_removal_equals_zeros_in_its_place(
         kind, _TASK
     ),
-    "layers removed": lambda kind, folder: (
-        checks.test_a_layer_is_removed_as_if_it_handed_on_its_input(kind, folder)
+    "first layer removed": lambda kind, folder: (
+        checks.test_a_layer_is_removed_as_if_it_handed_on_its_input(kind, 0, folder)
+    ),
+    "another removed": lambda kind, folder: (
+        checks.test_a_layer_is_removed_as_if_it_handed_on_its_input(kind, 1, folder)
     ),
     "save, load": lambda kind, folder: checks.test_what_was_saved_is_loaded_bit_for_bit(
         kind, _TASK, True, folder
     ),
     "merge": lambda kind, _: checks.test_merging_keeps_the_function_or_the_zeros(kind, _TASK),
     "multiply-adds": lambda kind, _: sparsetune.summary(family_model(kind, _TASK), tokens=7),
+    "parameters": lambda kind, _: dense_parameters(_shape(kind)),
 }
+
+
+def _shape(kind: str) -> ModelShape:
+    told = family_model(kind, _TASK).config.to_dict() | {"model_type": kind}
+    return ModelShape.dense(told, "classification", 3)
+
+
 _HEADS = {"sequence": "sequences", "token": "tokens", "answer": "answers", "language": "language"}
 _TOP = """# Families
 
@@ -47,13 +60,15 @@ written by `cd tests && python -m unit.families_page` from runs on tiny models o
 not edit it. *yes* says that the check passed: an update from zero changes nothing, and exactly it
 and the head train; masked weights stay zero in training; coefficients of a search act as a removal;
 a removal equals zeros in its place; what was saved is loaded bit for bit; a merge keeps the
-function, or the zeros; multiply-adds are counted. Where something is refused, a number leads to
-what the refusal says.
+function, or the zeros; multiply-adds and parameters are counted from the config alone, as torch
+counts them. Where something is refused, a number leads to what the refusal says.
 
 Where query heads share a key and value head (Llama and those like it), *head* means such a group:
-it is scored, kept and removed together. Their neurons are gated: a seventh projection, `ffn_gate`,
-is pruned, can be adapted, and loses the same neurons as `ffn_in`. SmolLM and TinyLlama are of type
-`llama`.
+it is scored, kept and removed together. Their neurons are gated, and ModernBERT's: a seventh
+projection, `ffn_gate`, is pruned, can be adapted, and loses the same neurons as `ffn_in`. SmolLM
+and TinyLlama are of type `llama`, DeBERTa of versions 2 and 3 of type `deberta-v2`.
+"""
+_UNLIKE = """Not supported, although they look alike:
 """
 
 
@@ -67,7 +82,8 @@ def page() -> str:
         cells += ["yes" if class_of(kind, task) else "none in transformers" for task in TASKS]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     notes = [f"{number}. {text}" for number, text in enumerate(refusals, start=1)]
-    return "\n".join([_TOP, *lines, "", *(notes and [*notes, ""])])
+    unlike = [f"- `{kind}`: {why}." for kind, why in UNLIKE.items()]
+    return "\n".join([_TOP, *lines, "", *(notes and [*notes, ""]), _UNLIKE, *unlike, ""])
 
 
 def _cell(check, kind: str, refusals: list[str]) -> str:

@@ -7,12 +7,7 @@ from sparsetune.architectures.anatomy import model_class
 from sparsetune.architectures.families import FAMILIES
 
 HIDDEN, LAYERS, HEADS, WIDTH, VOCAB = 24, 2, 4, 20, 50
-TASKS = {
-    "sequence": ("ForSequenceClassification",),
-    "token": ("ForTokenClassification",),
-    "answer": ("ForQuestionAnswering",),
-    "language": ("ForMaskedLM", "LMHeadModel", "ForCausalLM"),
-}
+TASKS = ("sequence", "token", "answer", "language")
 _SIZES = {
     "hidden_size": HIDDEN,
     "num_hidden_layers": LAYERS,
@@ -20,19 +15,36 @@ _SIZES = {
     "intermediate_size": WIDTH,
     "max_position_embeddings": 40,
 }
-_OWN_SIZES = {
+# Two query heads for each of four key-value heads, in features that do not add up to HIDDEN.
+_GROUPED = {**_SIZES, "num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": 4}
+_KINDS = ["full_attention", "sliding_attention"]
+OWN_SIZES = {
     "gpt2": {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_inner": WIDTH},
     "distilbert": {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": WIDTH},
     # Embeddings of another width than the layers.
     "electra": {**_SIZES, "embedding_size": 16},
+    "deberta-v2": {
+        **_SIZES,
+        # As in version 3; seven tokens are further apart than the buckets tell exactly.
+        "relative_attention": True,
+        "position_buckets": 4,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+    },
+    # A layer that sees all, one that sees a token on either side.
+    "modernbert": {**_SIZES, "local_attention": 2, "global_attn_every_n_layers": 2},
+    "smollm3": {**_GROUPED, "no_rope_layer_interval": 2},
+    # The second layer sees two tokens.
+    "gemma2": {**_GROUPED, "layer_types": _KINDS, "sliding_window": 2},
+    "gemma3_text": {**_GROUPED, "layer_types": _KINDS, "sliding_window": 2},
     "rembert": {**_SIZES, "input_embedding_size": 16, "output_embedding_size": 20},
 }
-# Two query heads for each of four key-value heads, in features that do not add up to HIDDEN.
-_GROUPED = {**_SIZES, "num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": 4}
 
 
 def family_config(model_type, labels=3, **more):
-    sizes = _GROUPED if "ffn_gate" in FAMILIES[model_type].paths else _SIZES
+    sizes = _GROUPED if FAMILIES[model_type].generates and FAMILIES[model_type].gated else _SIZES
     return AutoConfig.for_model(
         model_type,
         vocab_size=VOCAB,
@@ -41,18 +53,17 @@ def family_config(model_type, labels=3, **more):
         eos_token_id=1,
         num_labels=labels,
         **more,
-        **_OWN_SIZES.get(model_type, sizes),
+        **OWN_SIZES.get(model_type, sizes),
     )
 
 
 def class_of(model_type, task):
     """The class of transformers with that head; None if the library has none."""
-    prefix = FAMILIES[model_type].class_prefix
-    names = TASKS[task]
-    if "masked_lm" not in FAMILIES[model_type].heads:
-        names = tuple(name for name in names if name != "ForMaskedLM")
-    found = [model_class(model_type, prefix + name) for name in names]
-    return next((one for one in found if one is not None), None)
+    family = FAMILIES[model_type]
+    kinds = {"sequence": "classification", "answer": "span", "language": family.language_model}
+    # No run of the workflow has a head for every token.
+    name = "ForTokenClassification" if task == "token" else family.heads.get(kinds[task])
+    return name and model_class(model_type, family.class_prefix + name)
 
 
 PAIRS = [(kind, task) for kind in FAMILIES for task in TASKS if class_of(kind, task) is not None]
