@@ -4,6 +4,7 @@ Nothing here computes: it puts together ``earlybert``, ``dsee``, ``pruning``, ``
 ``counting`` and ``export``.
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from torch import nn
@@ -14,10 +15,12 @@ from sparsetune.counting import Summary, summary
 from sparsetune.dsee import layer as dsee
 from sparsetune.dsee.config import DseeConfig
 from sparsetune.dsee.merge import MergeReport, detach, disabled, merge
+from sparsetune.dsee.progress import Progress
+from sparsetune.dsee.support_cache import cache_folder
 from sparsetune.earlybert import ticket as tickets
 from sparsetune.earlybert.search import TicketSearch, check_number, refuse_search, search_ticket
 from sparsetune.earlybert.ticket import DrawConfig, Ticket, TicketLabel, check_share
-from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError
+from sparsetune.errors import ConfigError, ModelError, SparsetuneError, TrainingError, shown
 from sparsetune.export import OnnxReport, export_onnx
 from sparsetune.pruning.base_model import kept_of, note_kept
 from sparsetune.pruning.prune import prune
@@ -54,23 +57,35 @@ __all__ = [
 M = TypeVar("M", bound=nn.Module)
 
 
-def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 (frozen)
+def apply_dsee(
+    model: M,
+    config: DseeConfig = DseeConfig(),  # noqa: B008 (frozen)
+    *,
+    progress: Callable[[int, int, str], object] | None = None,
+) -> M:
     """Freeze a model and attach DSEE's update to it, in place.
 
     Afterwards exactly the update, the task head and ``config.modules_to_save`` train; any training
     loop will do. ``model.save_pretrained``, and so a Trainer's checkpoints, then write what
     ``save`` writes: the update, which ``load`` gives back and a Trainer resumes from.
 
+    GreBsmo works on a matrix for seconds, so that the places it chose are kept in a folder, for the
+    same weights and settings: in ``~/.cache/sparsetune``, or the one that ``SPARSETUNE_CACHE``
+    names; ``SPARSETUNE_CACHE=off`` keeps none.
+
     Args:
         model: of a known architecture, bare or with a task head, after any removal of heads and
             neurons.
         config: what is attached, and how the places of S2 are chosen.
+        progress: called after each matrix that GreBsmo has worked on with how many of them are
+            done, how many there are, and where this one is; None = a bar, on a terminal.
 
     Returns:
         The same model.
 
     Raises:
-        ConfigError: ``config`` is something else than a ``DseeConfig``.
+        ConfigError: ``config`` is something else than a ``DseeConfig``, or ``progress`` than a
+            function.
         ModelError: another architecture, a rank or positions that do not fit, projections that
             are wrapped already, a module that would stay frozen unseen, or was drawn anew because
             the checkpoint lacks it; nothing is changed then.
@@ -92,6 +107,8 @@ def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 
           )
         )
     """
+    if progress is not None and not callable(progress):
+        raise ConfigError(f"progress: received {shown(progress)}; allowed: a function, or None")
     refuse_search(model, "apply_dsee")
     if isinstance(config, DseeConfig) and config.modules_to_save is None:
         drawn = drawn_modules(model)
@@ -101,7 +118,7 @@ def apply_dsee(model: M, config: DseeConfig = DseeConfig()) -> M:  # noqa: B008 
                 "anew; it would stay random, and be another with the next start; needed: "
                 f"modules_to_save={drawn} to train and save it, or modules_to_save=[] to leave it"
             )
-    dsee.apply_dsee(model, config)
+    dsee.apply_dsee(model, config, cache=cache_folder(), on_matrix=progress or Progress())
     save_readably(model)
     return model
 

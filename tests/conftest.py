@@ -1,5 +1,6 @@
 """Fixtures of every tier: where the repository is, and a catalogue that a test may edit."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -49,6 +50,10 @@ def edit():
 
 
 def pytest_sessionstart():
-    """Take interrupts, which a shell lets its background jobs ignore, and those what they start."""
+    """Take interrupts, which a shell lets its background jobs ignore, and those what they start.
+
+    What is kept between processes is nobody's here: a test that wants it says where.
+    """
+    os.environ["SPARSETUNE_CACHE"] = "off"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,8 +10,9 @@ places in ``support``, merging in ``merge``.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from sparsetune.dsee.config import DseeConfig, check_pattern, sites_of
 from sparsetune.dsee.folding import USES, Folding, Use
 from sparsetune.dsee.kernel import DseeProduct, Layout
 from sparsetune.dsee.support import model_supports, restrict_support
+from sparsetune.dsee.support_cache import cached_supports
 from sparsetune.errors import ConfigError, ModelError, nearest, refusal
 from sparsetune.pruning.zeros import remember_zeros
 from sparsetune.randomness import derive
@@ -248,7 +250,13 @@ class DseeLinear(nn.Module):
             self.branches[projection].keep_(rows, columns)
 
 
-def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
+def apply_dsee(
+    model: nn.Module,
+    config: DseeConfig,
+    *,
+    cache: Path | None = None,
+    on_matrix: Callable[[int, int, str], object] | None = None,
+) -> nn.Module:
     """Freeze a model and attach DSEE's update to it, in place.
 
     Afterwards exactly the update and the task head train; any training loop will do. What is zero
@@ -258,6 +266,8 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
         model: of a known architecture, bare or with a task head, after any removal of heads and
             neurons.
         config: what is attached, and how the places of S2 are chosen.
+        cache: folder of places that GreBsmo has chosen before, see ``support_cache``; None = none.
+        on_matrix: called after each matrix that GreBsmo has worked on, see ``support_cache``.
 
     Returns:
         The same model, so that loading and attaching fit in one line.
@@ -284,7 +294,7 @@ def apply_dsee(model: nn.Module, config: DseeConfig) -> nn.Module:
     for site in sites:
         _check_sizes(site, config)
     saved = _modules_to_save(model, config, sites)
-    supports = _supports(model, config, sites)
+    supports = _supports(model, config, sites, cache=cache, on_matrix=on_matrix)
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(derive(config.seed, "update"))
     groups: dict[str, list[Site]] = {}
@@ -361,8 +371,23 @@ def _plain_product(x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed
     return nn.functional.linear(x, weight, bias)
 
 
-def _supports(model: nn.Module, config: DseeConfig, sites: Sequence[Site]) -> Mapping[str, Tensor]:
+def _supports(
+    model: nn.Module,
+    config: DseeConfig,
+    sites: Sequence[Site],
+    *,
+    cache: Path | None,
+    on_matrix: Callable[[int, int, str], object] | None,
+) -> Mapping[str, Tensor]:
     """Choose the places of S2, or check those that were given."""
+    if config.support == "grebsmo" and cache is not None:
+        return cached_supports(
+            sites,
+            n_sparse=config.n_sparse,
+            seed=config.seed,
+            folder=cache,
+            on_matrix=on_matrix,
+        )
     if isinstance(config.support, str):
         chosen = model_supports(
             model,
@@ -371,6 +396,7 @@ def _supports(model: nn.Module, config: DseeConfig, sites: Sequence[Site]) -> Ma
             recipe=config.support,
             n_sparse=config.n_sparse,
             seed=config.seed,
+            on_matrix=on_matrix if config.support == "grebsmo" else None,
         )
         return {key: result.positions for key, result in chosen.items()}
     given = config.support

@@ -15,6 +15,8 @@ from sparsetune.errors import ConfigError, ModelError
 from sparsetune.pruning.masks import exact_top_k
 from sparsetune.randomness import derive
 
+ALGORITHM = 1
+"""Of the choice by GreBsmo; raise it when other positions come out, so that kept ones go."""
 RECIPES = ("magnitude", "random", "empty", "grebsmo")
 Recipe = Literal["magnitude", "random", "empty", "grebsmo"]
 
@@ -207,7 +209,7 @@ def model_supports(
     seed: int,
     layers: Collection[int] | None = None,
     grebsmo: GreBsmoConfig | None = None,
-    on_matrix: Callable[[int, int, str], None] | None = None,
+    on_matrix: Callable[[int, int, str], object] | None = None,
 ) -> dict[str, SupportResult]:
     """Choose the support of every target projection of a model.
 

@@ -1,53 +1,21 @@
 """Stage ``support``: the positions of the sparse residual S2, once per backbone and recipe."""
 
-import logging
-import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from sparsetune.architectures.families import FAMILIES
 from sparsetune.architectures.loading import Kind, load_model
 from sparsetune.config.backbone import Backbone
 from sparsetune.config.support import GrebsmoSupport, SupportSettings
+from sparsetune.dsee.progress import Progress
 from sparsetune.dsee.support import GreBsmoConfig, model_supports
 from sparsetune.errors import ModelError
 from sparsetune.records import SupportRecord, replacing
 from sparsetune.records.parts import SupportMeasured
 from sparsetune.stages.context import Context, asked_of, hashes
-
-logger = logging.getLogger(__name__)
-
-_LINES = 10
-
-
-class Progress:
-    """Tells how far the choice has come: a bar on a terminal, a few lines in a log."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
-
-    def __call__(self, done: int, total: int, key: str) -> None:
-        """Show one more matrix.
-
-        Args:
-            done: matrices done, from 1.
-            total: of how many.
-            key: the last one's site.
-        """
-        if not sys.stderr.isatty():
-            if done * _LINES // total > (done - 1) * _LINES // total:
-                logger.info("%d of %d matrices, last %s", done, total, key)
-            return
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc="support", unit="matrix", file=sys.stderr)
-        self._bar.set_postfix_str(key, refresh=False)
-        self._bar.update(done - self._bar.n)
-        if done == total:
-            self._bar.close()
 
 
 def make_support(

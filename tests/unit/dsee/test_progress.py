@@ -5,8 +5,8 @@ import sys
 import pytest
 from unit.tiny import tiny_model
 
+from sparsetune.dsee.progress import Progress
 from sparsetune.dsee.support import model_supports
-from sparsetune.stages.support import Progress
 
 
 class Terminal(io.StringIO):
