@@ -1,7 +1,8 @@
 rule backbone:
     """A Hugging Face folder: fetched, mirrored, or pre-trained here."""
     input:
-        corpus=corpus_files,
+        # Their contents count, as a param has it; their times do not.
+        ancient(backbone_files),
     output:
         "resources/backbones/{backbone}/record.json",
     log:
@@ -21,6 +22,7 @@ rule backbone:
     params:
         version=STAGES["backbone"],
         digest=backbone_digest,
+        contents=backbone_contents,
         options=SOURCE_OPTIONS,
         folder=subpath(output[0], parent=True),
     shell:

@@ -1,5 +1,8 @@
 rule dataset:
     """A checked local copy of a task's files in their published layout."""
+    input:
+        # Their contents count, as a param has it; their times do not.
+        ancient(task_files),
     output:
         "resources/datasets/{task}/record.json",
     log:
@@ -16,6 +19,7 @@ rule dataset:
     params:
         version=STAGES["dataset"],
         digest=task_digest,
+        contents=task_contents,
         options=SOURCE_OPTIONS,
         folder=subpath(output[0], parent=True),
     shell:

@@ -36,7 +36,7 @@ rule tables:
         in_report(
             expand(
                 f"{RESULTS}/tables/published/{{name}}.{{form}}",
-                name=published_tables(SUITE, CATALOGUE.root / "tables"),
+                name=PUBLISHED,
                 form=TABLE_FORMS,
             )
         ),
@@ -52,6 +52,7 @@ rule tables:
         runtime=30,
     params:
         version=STAGES["tables"],
+        published=published_digest,
     shell:
         f"sparsetune tables {SUITE_OPTION} --results {RESULTS} --output {RESULTS}/tables"
         " &> {log}"

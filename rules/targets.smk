@@ -22,3 +22,15 @@ def suite_tables():
         for stem in (*groups, *SUITE_TABLES)
         for form in TABLE_FORMS
     ]
+
+
+try:
+    PUBLISHED = published_tables(SUITE, CATALOGUE.root / "tables")
+except SparsetuneError as error:
+    print(f"sparsetune: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
+
+
+def published_digest(wildcards):
+    """Digest of the papers' numbers, which stand beside ours."""
+    return digest_of({name: table.model_dump(mode="json") for name, table in PUBLISHED.items()})

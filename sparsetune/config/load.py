@@ -291,7 +291,7 @@ class Catalogue(CatalogueFolder):
         if isinstance(source, HubSource):
             return MirrorSource(kind="mirror", path=str(Path(self.mirror) / room / thing_id))
         if isinstance(source, TextFiles):
-            paths = tuple(str(datasets / path) for path in source.paths)
+            paths = tuple(str(datasets / Path(path).expanduser()) for path in source.paths)
             return source.model_copy(update={"paths": paths})
         if isinstance(source, HubText):
             folder = datasets / source.repository.rpartition("/")[2]

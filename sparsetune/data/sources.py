@@ -6,6 +6,7 @@ whole; an older good copy survives a failure. Nothing heavy is imported: the Sna
 
 import contextlib
 import glob
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,16 +27,21 @@ from sparsetune.records import read_json, sha256_of
 
 ORIGIN = "mirror.json"
 """What a mirror's folder was filled with; folders that somebody filled by hand have none."""
-_DATA_ENDINGS = ("parquet", "tsv", "csv", "json", "jsonl", "gz")
-_TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+DATA_ENDINGS = ("parquet", "tsv", "csv", "json", "jsonl", "gz")
+TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 BACKBONE_PATTERNS = (
     "config.json",
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
-    *_TOKENIZER_PATTERNS,
+    *TOKENIZER_PATTERNS,
 )
 """Files of a backbone, on the hub and in a mirror."""
+
+
+def local_path(path: str) -> Path:
+    """Path of this machine as a file of the catalogue writes it; ``~`` is the user's home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's own raises without a home
 
 
 def task_files(task: Task, source: HubSource) -> HubFiles:
@@ -48,7 +54,7 @@ def task_files(task: Task, source: HubSource) -> HubFiles:
     usual = {"squad": "plain_text", "table": ""}
     subset = source.subset or usual.get(task.layout, task.layout)
     prefix = f"{subset}/" if subset else ""
-    patterns = tuple(f"{prefix}*.{ending}" for ending in _DATA_ENDINGS)
+    patterns = tuple(f"{prefix}*.{ending}" for ending in DATA_ENDINGS)
     place = f"datasets/{task.id}"
     return HubFiles(place, "dataset", source.repository, source.revision, patterns, prefix)
 
@@ -90,7 +96,8 @@ def published_files(
         DataError: the hub is not reachable, or a file of the mirror is damaged.
     """
     if isinstance(source, MirrorSource):
-        return Path(source.path), source.path, mirrored_commit(Path(source.path))
+        folder = local_path(source.path)
+        return folder, source.path, mirrored_commit(folder)
     return task_files(task, source).bring(lock_file)
 
 
@@ -151,7 +158,7 @@ def fetch_tokenizer(source: BackboneSource, directory: Path, *, name: str, lock_
     """
     from sparsetune.architectures.loading import load_tokenizer
 
-    patterns = ("config.json", *_TOKENIZER_PATTERNS)
+    patterns = ("config.json", *TOKENIZER_PATTERNS)
     folder, _, _ = _backbone_folder(source, patterns, name=name, lock_file=lock_file)
     load_tokenizer(folder).save_pretrained(directory)
 
@@ -160,7 +167,7 @@ def _backbone_folder(
     source: BackboneSource, patterns: tuple[str, ...], *, name: str, lock_file: Path
 ) -> tuple[Path, str, str | None]:
     if isinstance(source, MirrorSource):
-        return Path(source.path), source.path, None
+        return local_path(source.path), source.path, None
     if not isinstance(source, HubSource):
         raise ModelError(f"backbone {name}: source {source.kind} is not fetched")
     return backbone_files(name, source, patterns).bring(lock_file)
@@ -282,22 +289,6 @@ def text_files(source: BackboneSource) -> list[Path]:
     return matching_files(source.paths, Path(), "") if isinstance(source, TextFiles) else []
 
 
-def planned_inputs(source: BackboneSource) -> list[str]:
-    """Name the local files of a corpus before they need to be there.
-
-    Args:
-        source: of a backbone.
-
-    Returns:
-        What :func:`text_files` finds; the patterns themselves if one has no file, so that
-        whoever plans with them can say what is missing.
-    """
-    try:
-        return [str(path) for path in text_files(source)]
-    except DataError:
-        return list(source.paths) if isinstance(source, TextFiles) else []
-
-
 def matching_files(patterns: Sequence[str], folder: Path, origin: str) -> list[Path]:
     """Find the files that patterns name.
 
@@ -314,7 +305,7 @@ def matching_files(patterns: Sequence[str], folder: Path, origin: str) -> list[P
     """
     found: list[Path] = []
     for pattern in patterns:
-        whole = Path(glob.escape(str(folder))) / pattern
+        whole = Path(glob.escape(str(folder))) / local_path(pattern)
         root = Path(whole.anchor)
         files = sorted(one for one in root.glob(str(whole.relative_to(root))) if one.is_file())
         if not files:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sparsetune.config.load import Backbone
+from sparsetune.data.inputs import planned_files
 from sparsetune.records import BackboneRecord
 from sparsetune.stages.context import Context, asked_of, hashes
 
@@ -23,13 +24,11 @@ def make_backbone(
         DataError: the source or the corpus cannot be reached or read.
         TrainingError: the loss of a pre-training became NaN or infinite.
     """
-    inputs: dict[str, str] = {}
+    inputs = hashes(path for path in planned_files(backbone) if path.is_file())
     if backbone.pretraining is not None:
         engine = context.engine  # before anything touches CUDA
-        from sparsetune.data.sources import text_files
         from sparsetune.training.pretraining import PretrainingPlace, pretrain
 
-        inputs = hashes(text_files(backbone.source))
         context.ready()
         place = PretrainingPlace(context.checkpoints, lock_file, engine)
         measured = pretrain(backbone, directory, place=place, inputs=inputs)

@@ -9,13 +9,14 @@ from typing import Any
 from sparsetune.config.load import Task
 from sparsetune.config.task import SyntheticTask
 from sparsetune.data.examples import split_file, write_examples
+from sparsetune.data.inputs import planned_files
 from sparsetune.data.layouts import read_published
 from sparsetune.data.layouts.glue import read_tests
 from sparsetune.data.sources import inventory, published_files, replaced_directory
 from sparsetune.data.synthetic.tasks import write_task
 from sparsetune.errors import DataError
 from sparsetune.records import DatasetRecord
-from sparsetune.stages.context import Context, asked_of
+from sparsetune.stages.context import Context, asked_of, hashes
 
 
 def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Path) -> None:
@@ -34,6 +35,7 @@ def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Pa
         DataError: the source is not reachable, or a file is missing, damaged or bad; the folder
             is left as it was.
     """
+    inputs = hashes(path for path in planned_files(task) if path.is_file())
     context.ready()
     with replaced_directory(directory) as partial:
         measured = make_splits(task, partial, lock_file=lock_file)
@@ -41,7 +43,7 @@ def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Pa
             partial / "record.json",
             DatasetRecord,
             asked=asked_of("task", task),
-            inputs={},
+            inputs=inputs,
             measured=measured,
         )
 

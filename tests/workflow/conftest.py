@@ -38,6 +38,8 @@ if os.environ.get("STUB_FAILS") == f"{command} {given.get('--run')}":
     sys.exit(f"sparsetune {command}: told to fail")
 suite_tables = ["headline", "paired", "timings", "savings", "savings-time", "tickets"]
 suite_tables += ["costs", "costs-by-module"]
+if Path("config/tables/own.yaml").exists():
+    suite_tables += ["published/own"]
 stems = [given["--group"]] if "--group" in given else suite_tables
 names = {
     "dataset": ["record.json"],

@@ -88,6 +88,24 @@ def split_files(directory: Path, task: Task, split: Split) -> list[Path]:
     return find_files(directory, *forms[stem])
 
 
+def files_read(directory: Path, task: Task) -> list[Path]:
+    """Find every file that a task is read from: both splits, and GLUE's unlabelled tests.
+
+    Args:
+        directory: the folder that holds the files.
+        task: catalogue entry.
+
+    Returns:
+        Files in the order of the splits, each once.
+
+    Raises:
+        DataError: as :func:`split_files`.
+    """
+    splits: tuple[Split, ...] = ("train", "evaluation")
+    files = [path for split in splits for path in split_files(directory, task, split)]
+    return list(dict.fromkeys([*files, *glue.test_files(directory, task)]))
+
+
 def _layout(task: Task) -> ModuleType:
     if task.layout not in _LAYOUTS:
         raise ConfigError(refusal(f"task {task.id}", "layout", task.layout, sorted(_LAYOUTS)))

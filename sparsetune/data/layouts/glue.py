@@ -182,6 +182,12 @@ def read_tests(directory: Path, task: Task) -> dict[str, list[TextExample]]:
     }
 
 
+def test_files(directory: Path, task: Task) -> list[Path]:
+    """Name the files that :func:`read_tests` reads."""
+    parts = LAYOUTS[task.layout].tests if task.layout in LAYOUTS else ()
+    return [path for part in parts for path in _test_files(directory, part)]
+
+
 def _test_files(directory: Path, part: TestPart) -> list[Path]:
     name = f"{part.stem}.tsv"
     hub = part.on_hub and any(directory.glob(f"{part.stem}-*-of-*.parquet"))

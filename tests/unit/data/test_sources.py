@@ -9,7 +9,6 @@ from sparsetune.config.backbone import TextFiles
 from sparsetune.data.examples import read_examples
 from sparsetune.data.sources import (
     matching_files,
-    planned_inputs,
     replaced_directory,
     text_files,
 )
@@ -162,7 +161,5 @@ def test_patterns_give_their_files_sorted_and_each_once(tmp_path, monkeypatch):
     found = [path.name for path in text_files(source)]
     assert found == ["c.parquet", "a.txt.gz", "b.txt", "b.txt"]  # relative and absolute differ
     assert text_files(source_of("mirror", path="x")) == []
-    assert planned_inputs(source) == [*found[:3], str(tmp_path / "b.txt")]
-    assert planned_inputs(text_of("none.*", "b.txt")) == ["none.*", "b.txt"]
     with pytest.raises(DataError, match=r"^here: none\.\*: no such text; need text, text\.gz or"):
         matching_files(["none.*"], tmp_path, "here: ")
