@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         shrink,
         summary,
         trainable_parameters,
+        unmerge,
+        use,
     )
 
 __version__ = "0.1.0"
@@ -56,6 +58,8 @@ __all__ = [
     "shrink",
     "summary",
     "trainable_parameters",
+    "unmerge",
+    "use",
 ]
 
 

@@ -10,11 +10,12 @@ from typing import TypeVar
 from torch import nn
 
 from sparsetune.architectures.anatomy import Anatomy, drawn_modules, task_head_parameters
-from sparsetune.architectures.base import check_plain
+from sparsetune.architectures.base import check_alone, check_plain
 from sparsetune.counting import Summary, summary
 from sparsetune.dsee import layer as dsee
+from sparsetune.dsee.adapters import naming, trained_shapes, use_adapter
 from sparsetune.dsee.config import DseeConfig
-from sparsetune.dsee.merge import MergeReport, detach, disabled, merge
+from sparsetune.dsee.merge import MergeReport, detach, disabled, merge, unmerge
 from sparsetune.dsee.progress import Progress
 from sparsetune.dsee.support_cache import cache_folder
 from sparsetune.earlybert import ticket as tickets
@@ -52,6 +53,8 @@ __all__ = [
     "shrink",
     "summary",
     "trainable_parameters",
+    "unmerge",
+    "use",
 ]
 
 M = TypeVar("M", bound=nn.Module)
@@ -61,6 +64,7 @@ def apply_dsee(
     model: M,
     config: DseeConfig = DseeConfig(),  # noqa: B008 (frozen)
     *,
+    name: str | None = None,
     progress: Callable[[int, int, str], object] | None = None,
 ) -> M:
     """Freeze a model and attach DSEE's update to it, in place.
@@ -77,6 +81,9 @@ def apply_dsee(
         model: of a known architecture, bare or with a task head, after any removal of heads and
             neurons.
         config: what is attached, and how the places of S2 are chosen.
+        name: makes it one of several adapters on these frozen weights, and the active one; see
+            ``use``. It trains copies of the head and of ``config.modules_to_save``, from the
+            base's own. None = the only update of this model.
         progress: called after each matrix that GreBsmo has worked on with how many of them are
             done, how many there are, and where this one is; None = a bar, on a terminal.
 
@@ -88,7 +95,8 @@ def apply_dsee(
             function.
         ModelError: another architecture, a rank or positions that do not fit, projections that
             are wrapped already, a module that would stay frozen unseen, or was drawn anew because
-            the checkpoint lacks it; nothing is changed then.
+            the checkpoint lacks it, or a name that is taken or that an update beside it lacks;
+            nothing is changed then.
 
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3.
@@ -118,8 +126,48 @@ def apply_dsee(
                 "anew; it would stay random, and be another with the next start; needed: "
                 f"modules_to_save={drawn} to train and save it, or modules_to_save=[] to leave it"
             )
-    dsee.apply_dsee(model, config, cache=cache_folder(), on_matrix=progress or Progress())
+    with naming(model, name, "apply_dsee") as newcomer:
+        dsee.apply_dsee(model, config, cache=cache_folder(), on_matrix=progress or Progress())
+        newcomer.bring(trained_shapes(model))
     save_readably(model)
+    return model
+
+
+def use(model: M, name: str | None) -> M:
+    """Make one of a model's named adapters the active one, in place.
+
+    The model then is what it would be with that adapter alone, bit for bit: its update, its task
+    head and labels, its ``modules_to_save``. The others wait beside it, with all they learned;
+    optimizers, ``state_dict`` and ``save`` see the active one only. Switching copies no weights.
+
+    Args:
+        model: with adapters that got names by ``apply_dsee`` or ``load``.
+        name: of the adapter; None = none of them: the base model with its own head, frozen.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ModelError: no adapter has this name, or one is disabled or merged now.
+
+    Example:
+        >>> from transformers.models.bert import BertConfig, BertModel
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=16, **sizes))
+        >>> _ = apply_dsee(model, DseeConfig(rank=2, n_sparse=4), name="mrpc")
+        >>> _ = apply_dsee(model, DseeConfig(rank=3, n_sparse=0), name="rte")
+        >>> use(model, "mrpc").encoder.layer[0].attention.self.query
+        DseeLinear(
+          adapter='mrpc'
+          (branches): ModuleDict(
+            (query): DseeBranch(8 x 8, rank=2, n_sparse=4)
+          )
+        )
+        >>> summary(model).adapters, summary(model).active
+        (('mrpc', 'rte'), 'mrpc')
+    """
+    refuse_search(model, "use")
+    use_adapter(model, name)
     return model
 
 
@@ -202,6 +250,7 @@ def shrink(model: M, ticket: Ticket) -> M:
         kind = type(ticket).__name__
         raise ConfigError(f"ticket: received a {kind}; allowed: a sparsetune.Ticket")
     refuse_search(model, "shrink")
+    check_alone(model, "shrink")
     ticket.check_fits(model)
     anatomy = Anatomy.of(model)
     for site in anatomy.sites():

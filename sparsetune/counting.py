@@ -9,6 +9,7 @@ from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.shapes import Head, ModelShape
 from sparsetune.cost.updates import Branch, UpdateCount
+from sparsetune.dsee.adapters import updates_aside
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.errors import ConfigError, shown
 from sparsetune.pruning.zeros import zero_counts
@@ -16,7 +17,7 @@ from sparsetune.pruning.zeros import zero_counts
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of a model as it is now; printed, four short lines.
+    """Counts of a model as it is now; printed, a few short lines.
 
     Attributes:
         parameters: entries of all parameters, each once.
@@ -30,6 +31,8 @@ class Summary:
         effective_macs: the same without those of zeros: what an ideal sparse kernel would run.
         head: kind of the task head that ``macs`` holds; None = the model's head is none of those
             that are counted, and is left out.
+        adapters: names of the adapters of the model; all counts are with the active one.
+        active: its name; None = none is active, or has a name.
     """
 
     parameters: int
@@ -40,9 +43,13 @@ class Summary:
     macs: int
     effective_macs: int
     head: str | None
+    adapters: tuple[str, ...] = ()
+    active: str | None = None
 
     def __str__(self) -> str:
-        """Tell it in four lines."""
+        """Tell it in four lines, and one of named adapters."""
+        marked = [f"{one} (active)" if one == self.active else one for one in self.adapters]
+        names = f"\nadapters   {', '.join(marked)}" if marked else ""
         head = f"with its {self.head} head" if self.head else "without its head"
         return (
             f"trained    {self.trained:,} of {self.parameters:,} parameters "
@@ -50,7 +57,7 @@ class Summary:
             f"zeros      {self.zeros:,} of {self.weights:,} weights "
             f"({self.zeros / self.weights:.2%})\n"
             f"executed   {self.macs:,} multiply-adds at {self.tokens} tokens, {head}\n"
-            f"effective  {self.effective_macs:,} without those of zeros"
+            f"effective  {self.effective_macs:,} without those of zeros{names}"
         )
 
 
@@ -96,7 +103,7 @@ def summary(model: nn.Module, tokens: int = 128) -> Summary:
             macs_by_module(shape, tokens, update, zeros),
         )
     )
-    parameters = list(model.parameters())
+    parameters, aside = list(model.parameters()), updates_aside(model)
     return Summary(
         parameters=sum(one.numel() for one in parameters),
         trained=sum(one.numel() for one in parameters if one.requires_grad),
@@ -106,6 +113,8 @@ def summary(model: nn.Module, tokens: int = 128) -> Summary:
         macs=executed,
         effective_macs=effective,
         head=head,
+        adapters=aside.names if aside else (),
+        active=aside.active if aside else None,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS, check_plain
 from sparsetune.dsee import layer as dsee
+from sparsetune.dsee.adapters import Newcomer, naming, set_labels, updates_aside, using
 from sparsetune.dsee.config import DseeConfig, sites_of
 from sparsetune.dsee.layer import dsee_branches
 from sparsetune.earlybert.search import refuse_search
@@ -52,7 +53,7 @@ _GENERATION = "generation_config.json"
 _UNATTACHED = ("full", "bitfit")  # updates of a run that change weights and attach nothing
 
 
-def save(model: nn.Module, folder: Path | str) -> None:
+def save(model: nn.Module, folder: Path | str, name: str | None = None) -> None:
     """Save a model so that ``load`` gives it back, bit for bit.
 
     With DSEE attached, the folder gets ``model.safetensors`` with the update, the task head,
@@ -63,16 +64,19 @@ def save(model: nn.Module, folder: Path | str) -> None:
     Beside it stands ``config.json``. With it transformers reads the folder of a whole model, also
     of one that lost as many heads and neurons in every layer, if the family's config can tell it
     (``Family.config_heads``: fewer heads than the width leaves room for are told by Llama's kind
-    only). Of an update, or of layers of different sizes, it says what reads them instead.
+    only). Of an update, or of layers of different sizes, it says what reads them instead. After a
+    merge, reversible or not, the whole merged model is saved.
 
     Args:
         model: of a known architecture. Zeros in the frozen projections are saved as their masks.
         folder: made if it is not there; other files in it are left alone.
+        name: of the adapter to save, of several; None = the active one.
 
     Raises:
-        ModelError: updates of several kinds, something else is attached, a value that is NaN or
-            infinite, a masked weight that is not zero any more, a whole model of a class of one's
-            own, or ``folder`` is a file; nothing is written then.
+        ModelError: no adapter has this name, or none is active; updates of several kinds,
+            something else is attached, a value that is NaN or infinite, a masked weight that is
+            not zero any more, a whole model of a class of one's own, or ``folder`` is a file;
+            nothing is written then.
 
     Example:
         >>> import tempfile
@@ -89,6 +93,16 @@ def save(model: nn.Module, folder: Path | str) -> None:
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder}: a file; needed: a folder")
     refuse_search(model, "save")
+    if name is not None:
+        with using(model, name):
+            save(model, folder)
+        return
+    aside = updates_aside(model)
+    if aside is not None and aside.names and aside.active is None:
+        raise ModelError(
+            "save: none of this model's adapters is active; needed: name=, one of "
+            f"{', '.join(aside.names)}"
+        )
     branches = [branch for _, branch in dsee_branches(model)]
     if not branches:
         _check_finite(model.state_dict())
@@ -122,11 +136,23 @@ def save(model: nn.Module, folder: Path | str) -> None:
 
 
 @overload
-def load(folder: Path | str, model: None = None, *, check_frozen: bool = True) -> nn.Module: ...
-@overload
-def load(folder: Path | str, model: M, *, check_frozen: bool = True) -> M: ...
 def load(
-    folder: Path | str, model: nn.Module | None = None, *, check_frozen: bool = True
+    folder: Path | str,
+    model: None = None,
+    *,
+    name: str | None = None,
+    check_frozen: bool = True,
+) -> nn.Module: ...
+@overload
+def load(
+    folder: Path | str, model: M, *, name: str | None = None, check_frozen: bool = True
+) -> M: ...
+def load(
+    folder: Path | str,
+    model: nn.Module | None = None,
+    *,
+    name: str | None = None,
+    check_frozen: bool = True,
 ) -> nn.Module:
     """Load what ``save`` wrote, the file of one of the workflow's runs, or a model of transformers.
 
@@ -139,6 +165,9 @@ def load(
             that it was trained on and with the same heads and neurons removed; changed in place.
             None = the base model that the folder names, from its path or the hub's local cache,
             if its file of weights is still the same; nothing is fetched. A whole model needs none.
+        name: makes the update one of several adapters on these frozen weights, and the active one;
+            see ``use``. Its head may have other labels than the model's. None = the only update
+            of this model.
         check_frozen: refuse other frozen weights than those of the saved model. Give False for
             the same weights in another dtype.
 
@@ -148,17 +177,22 @@ def load(
 
     Raises:
         ModelError: the file is missing, damaged or does not fit the model, or an update comes
-            without one and its base is not there, or is another; nothing is changed then.
+            without one and its base is not there, or is another; or a name that is taken, is given
+            to a whole model, or that an update beside it lacks; nothing is changed then.
     """
     path = Path(folder) / TENSORS
     if is_plain(path.parent):
         if model is not None:
             raise ModelError(f"{folder}: holds a whole model; received another beside it")
+        if name is not None:
+            raise ModelError(f"{folder}: holds a whole model; received name {name!r} for an update")
         return load_plain(path.parent)
     manifest, tensors = read_file(path)
     if manifest.base is None:
         if model is not None:
             raise ModelError(f"{path}: holds a whole model; received another beside it")
+        if name is not None:
+            raise ModelError(f"{path}: holds a whole model; received name {name!r} for an update")
         model = load_whole(path, manifest, tensors)
         _load_generation(model, path.parent)
         own: Any = model.config
@@ -167,7 +201,8 @@ def load(
             save_readably(model)
         return model
     found = load_base(path, manifest) if model is None else model
-    _load_update(path, manifest, tensors, found, check_frozen=check_frozen)
+    with naming(found, name, f"{path}: load") as newcomer:
+        _load_update(path, manifest, tensors, found, newcomer, check_frozen=check_frozen)
     if model is None:
         found.eval()
         _load_generation(found, path.parent)
@@ -179,6 +214,7 @@ def _load_update(
     manifest: Manifest,
     tensors: Mapping[str, Tensor],
     model: nn.Module,
+    newcomer: Newcomer,
     *,
     check_frozen: bool,
 ) -> None:
@@ -193,10 +229,14 @@ def _load_update(
     supports = {key: one.long() for key, one in part_of(tensors, SUPPORT).items()}
     config = _config(path, manifest.update, supports)
     trained = part_of(tensors, "")
-    check_tensors(path, trained, _expected(model, config, supports, trained))
+    labels = _labels(manifest) if newcomer.named else {}
+    expected = _expected(model, config, supports, trained)
+    check_tensors(path, trained, expected | _head_shapes(model, labels))
     masks = masks_of(tensors, model)
+    newcomer.check_masks(path, masks)
     if check_frozen and manifest.base:
         check_base(path, manifest.base, model, trained.keys(), masks)
+    plain = dict(model.named_parameters()).keys()
     if config:
         refuse_search(model, "load")
         dsee.apply_dsee(model, config)
@@ -204,11 +244,39 @@ def _load_update(
     else:
         model.requires_grad_(False)
     apply_masks_(model, masks)
+    newcomer.bring({name: trained[name].shape for name in plain & trained.keys()})
+    set_labels(model, labels)
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in trained.items():
             own[name].copy_(tensor)
             own[name].requires_grad_(True)
+
+
+def _labels(manifest: Manifest) -> dict[str, Any]:
+    """The labels that a file's head has, in the form of ``set_labels``; none if it tells none."""
+    told = manifest.config or {}
+    if not told.get("id2label"):
+        count = manifest.head.label_count if manifest.head else 0
+        told = {"id2label": {n: f"LABEL_{n}" for n in range(count)}} if count else {}
+    if not told:
+        return {}
+    names = {int(number): name for number, name in told["id2label"].items()}
+    return {
+        "id2label": names,
+        "label2id": told.get("label2id") or {name: number for number, name in names.items()},
+        "problem_type": told.get("problem_type"),
+        "num_labels": len(names),
+    }
+
+
+def _head_shapes(model: nn.Module, labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a head of other labels than the model's, where the two differ."""
+    count, own = labels.get("num_labels"), getattr(model, "num_labels", None)
+    head = task_head_parameters(model)
+    if count is None or own is None or count == own:
+        return {}
+    return {n: (count, *p.shape[1:]) for n, p in head.items() if p.shape[0] == own}
 
 
 def _config_of(model: nn.Module) -> dict[str, Any]:
@@ -248,8 +316,9 @@ class _ReadableSaving:
     ) -> None:
         """Save as ``save``; a model that transformers reads, as transformers."""
         model = self.model
-        smaller = hasattr(model.config, HEADS_BY_LAYER)
-        if not smaller and not any(True for _ in dsee_branches(model)):
+        smaller, aside = hasattr(model.config, HEADS_BY_LAYER), updates_aside(model)
+        adapted = any(True for _ in dsee_branches(model)) or (aside and not aside.merged)
+        if not smaller and not adapted:
             options |= {"is_main_process": is_main_process, "state_dict": state_dict}
             type(model).save_pretrained(model, save_directory, push_to_hub=push_to_hub, **options)
             return

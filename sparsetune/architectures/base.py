@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PROJECTIONS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_gate", "ffn_out")
 """Of a layer, in the order that sites go by; ``ffn_gate`` is there in gated families only."""
 ATTENTION_INPUTS = ("query", "key", "value")
+ASIDE = "updates_aside"
+"""An attribute of a model, which is copied with it: updates that are not among its modules now."""
 Kind = Literal["classification", "regression", "span", "generation", "masked_lm"]
 
 
@@ -261,6 +263,21 @@ class UpdatedProjection(Protocol):
         self, projection: str, rows: Sequence[int] | None, columns: Sequence[int] | None
     ) -> None:
         """Drop all other rows and columns of an update, before those of the weight go."""
+
+
+def check_alone(model: "nn.Module", where: str) -> None:
+    """Refuse to change the weights under updates that are kept aside, see ``dsee.adapters``.
+
+    Args:
+        model: any.
+        where: what would change them, for the message.
+
+    Raises:
+        ModelError: there are such updates.
+    """
+    aside: Any = vars(model).get(ASIDE)
+    if aside is not None:
+        aside.check_alone(where)
 
 
 def check_kept(kept: Sequence[Sequence[int]], widths: Sequence[int], unit: str) -> None:

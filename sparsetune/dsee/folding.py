@@ -158,6 +158,7 @@ class Folding:
 
     def detach(self) -> None:
         """Fold no more."""
+        self.release()
         while self._handles:
             self._handles.pop().remove()
 

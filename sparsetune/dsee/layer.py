@@ -137,6 +137,7 @@ class DseeLinear(nn.Module):
         folded: within a forward pass of the whole model, this layer's weight with its update, if
             that was made for all layers at once; else None.
         folding: what makes it; None if the layer is no part of a model.
+        adapter: name of the adapter that it belongs to; None = it has none.
 
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3; VITA-Group/DSEE at 61844c3 (s on S2 too).
@@ -157,6 +158,7 @@ class DseeLinear(nn.Module):
         self.training = base.training
         self.folded: Tensor | None = None
         self.folding: Folding | None = None
+        self.adapter: str | None = None
         self.branches: Any = nn.ModuleDict(  # projection -> DseeBranch
             {
                 site.projection: DseeBranch(site, config, positions)
@@ -180,8 +182,9 @@ class DseeLinear(nn.Module):
             raise ModelError("the weight of a DSEE layer was set to train; it must stay frozen")
         kind = x.device.type
         cast = torch.is_autocast_enabled(kind)
-        if self.folded is not None and (cast or x.dtype == self.folded.dtype):
-            return _plain_product(x, self.folded, self.bias, transposed=self.stored_in_by_out)
+        folded = None if self.drops else self.folded  # a held fold may meet training
+        if folded is not None and (cast or x.dtype == folded.dtype):
+            return _plain_product(x, folded, self.bias, transposed=self.stored_in_by_out)
         dtype = torch.get_autocast_dtype(kind) if cast else x.dtype
         branches = tuple(self.branches.values())
         starts = tuple(branch.start for branch in branches)
@@ -195,6 +198,10 @@ class DseeLinear(nn.Module):
             for tensor in (branch.U, branch.V, branch.S2, *branch.coordinates())
         ]
         return DseeProduct.apply(layout, x, self.weight, self.bias, *tensors)
+
+    def extra_repr(self) -> str:
+        """Tell the adapter's name in the printed model."""
+        return "" if self.adapter is None else f"adapter={self.adapter!r}"
 
     @property
     def drops(self) -> bool:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import check_alone
 from sparsetune.earlybert.convergence import ConvergenceWatch
 from sparsetune.earlybert.gates import Gates
 from sparsetune.earlybert.ticket import (
@@ -104,7 +105,7 @@ class TicketSearch:
 
         Raises:
             ModelError: layers of different sizes, an architecture that is not known, or something
-                is attached already: another search, an update.
+                is attached already: another search, an update, adapters that wait.
             ConfigError: a penalty, ``every``, a window or epsilon out of range.
         """
         for weight in penalties:
@@ -113,6 +114,7 @@ class TicketSearch:
         self._watch = (draw, window, epsilon)
         self.watch = self._new_watch()
         refuse_search(model, "TicketSearch")
+        check_alone(model, "TicketSearch")
         self.gates = Gates(model)
         self._model = model
         self._trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.architectures.base import PROJECTIONS, UpdatedProjection
+from sparsetune.architectures.base import PROJECTIONS, UpdatedProjection, check_alone
 from sparsetune.errors import ConfigError, ModelError, refusal, shown
 from sparsetune.pruning.masks import (
     ADAPTED_POOL,
@@ -73,8 +73,8 @@ def prune(
     Raises:
         ConfigError: an argument out of range, or two that do not fit together.
         ModelError: another architecture, weights that are not floating or NaN, an update that the
-            score needs is not there, inputs that are no multiple of M, or more zeros than asked
-            for; nothing is changed then.
+            score needs is not there, inputs that are no multiple of M, more zeros than asked for,
+            or other adapters that stand on these weights; nothing is changed then.
 
     Source:
         Chen et al. 2023, arXiv:2111.00160 section 3 (scores, pools); gradual: Zhu and Gupta 2017,
@@ -92,6 +92,7 @@ def prune(
     kept_of = _pattern(sparsity, pattern, pools)
     _check_choices(sparsity, score, pools, seed)
     _check_weights(model)
+    check_alone(model, "prune")
     earlier = zeros_to_keep(model)
     if sparsity is None:
         if not earlier:

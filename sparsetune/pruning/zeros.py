@@ -34,6 +34,18 @@ def remember_zeros(sites: Iterable[Site], masks: Mapping[str, Tensor] | None = N
         memory[site.projection] = (site.shape, np.packbits(zero.cpu().numpy().reshape(-1)))
 
 
+def share_zeros(module: nn.Module, other: nn.Module) -> None:
+    """Let two modules that hold one weight, one at a time in the model, have one note of it.
+
+    Args:
+        module: the newer; what it notes goes before.
+        other: whose note, which further modules may share, both have from now on.
+    """
+    memory = other.__dict__.setdefault(_MEMORY, {})
+    memory.update(module.__dict__.get(_MEMORY, {}))
+    module.__dict__[_MEMORY] = memory
+
+
 def check_zeros(model: nn.Module) -> None:
     """Check that every entry noted by ``remember_zeros`` is still zero.
 

@@ -4,7 +4,7 @@ from unit.tiny import KINDS, output_of, tiny_batch, tiny_model
 
 import sparsetune
 from sparsetune import ConfigError, DseeConfig
-from sparsetune.dsee.layer import dsee_branches, fold_together
+from sparsetune.dsee.layer import dsee_branches, fold_together, folds_held
 
 CONFIG = DseeConfig(
     rank=3, n_sparse=11, init="normal", support="random", targets=["query"], lora_dropout=0.5
@@ -51,3 +51,22 @@ def test_dropout_is_kept_idle_in_evaluation_and_never_folded(tmp_path):
 def test_a_dropout_out_of_range_is_refused(wrong):
     with pytest.raises(ConfigError, match=r"dsee dropout: received .*, allowed: 0 or more, below"):
         DseeConfig(dropout=wrong)
+
+
+def test_a_model_set_to_train_under_held_folds_drops_inputs():
+    model = sparsetune.apply_dsee(tiny_model("bert"), CONFIG)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    fold_together(model, "always")
+    with folds_held(model):
+        evaluated = output_of(model, tiny_batch())
+        model.train()
+        torch.manual_seed(3)
+        held = output_of(model, tiny_batch())
+        model.eval()
+        assert torch.equal(output_of(model, tiny_batch()), evaluated)
+    model.train()
+    torch.manual_seed(3)
+    assert torch.equal(output_of(model, tiny_batch()), held)
+    assert not torch.equal(held, evaluated)
