@@ -320,7 +320,9 @@ def _backbone(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.backbone import make_backbone
 
     backbone = _catalogue(arguments).backbone(arguments.backbone)
-    make_backbone(*_planned(backbone, arguments), lock_file=arguments.catalogue / LOCK_FILE)
+    backbone, directory, context = _planned(backbone, arguments)
+    with context:
+        make_backbone(backbone, directory, context, lock_file=arguments.catalogue / LOCK_FILE)
 
 
 @command("support", "choose the positions of the sparse residual S2",
@@ -351,7 +353,8 @@ def _ticket(arguments: argparse.Namespace) -> None:
     )
     _require_digest(job.digest, arguments, what=f"ticket {arguments.ticket}")
     inputs = (arguments.dataset_dir, arguments.backbone_dir)
-    make_ticket(job, _context(arguments), inputs=inputs, output=arguments.output)
+    with _context(arguments) as context:
+        make_ticket(job, context, inputs=inputs, output=arguments.output)
 
 
 @command("tune", "train one run",
@@ -369,7 +372,8 @@ def _tune(arguments: argparse.Namespace) -> None:
         if (needed is None) != (given is None):
             state = "needs" if needed else "does not take"
             raise ConfigError(f"{option}: method {spec.method.id!r} {state} it; received {given}")
-    tune(spec, paths, _context(arguments))
+    with _context(arguments) as context:
+        tune(spec, paths, context)
 
 
 @command("evaluate", "predict with one run and score it",

@@ -24,7 +24,11 @@ def make_backbone(
         DataError: the source or the corpus cannot be reached or read.
         TrainingError: the loss of a pre-training became NaN or infinite.
     """
-    inputs = hashes(path for path in planned_files(backbone) if path.is_file())
+    record, asked = directory / "record.json", asked_of("backbone", backbone)
+    read = [path for path in planned_files(backbone) if path.is_file()]
+    if context.done_meanwhile(record, BackboneRecord, digest=asked["digest"], inputs=read):
+        return
+    inputs = hashes(read)
     if backbone.pretraining is not None:
         engine = context.engine  # before anything touches CUDA
         from sparsetune.training.pretraining import PretrainingPlace, pretrain
@@ -38,9 +42,9 @@ def make_backbone(
         context.ready()
         measured = fetch_backbone(backbone, directory, lock_file=lock_file)
     context.leave(
-        directory / "record.json",
+        record,
         BackboneRecord,
-        asked=asked_of("backbone", backbone),
+        asked=asked,
         inputs=inputs,
         measured=measured,
     )

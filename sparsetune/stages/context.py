@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sparsetune.config.suite import RunSpec
-from sparsetune.errors import ConfigError
+from sparsetune.errors import ConfigError, DataError
 from sparsetune.records import (
     STAGES,
     BackboneRecord,
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from sparsetune.training.loop import Engine
 
 from sparsetune.stages.devices import Slot, describe_device, take_device
+from sparsetune.stages.folder_lock import FolderLock
 
 
 class Context:
-    """One job, from its first moment to its record."""
+    """One job, from its first moment to its record; entered, alone in its folder for resuming."""
 
     def __init__(
         self,
@@ -45,6 +46,43 @@ class Context:
         self._wish = device
         self._gpu_jobs = gpu_jobs
         self._slot: Slot | None = None
+        self._lock = FolderLock(checkpoints) if checkpoints else None
+        self._waited = False
+
+    def __enter__(self) -> Self:
+        """Wait until no other job of this run, here or on another machine, is at work.
+
+        Raises:
+            TrainingError: one still is, after a day.
+        """
+        if self._lock is not None:
+            self._waited = self._lock.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next job in."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def done_meanwhile(
+        self, path: Path, kind: type[Record[Any, Any]], *, digest: str, inputs: Iterable[Path]
+    ) -> bool:
+        """Tell whether the job that this one waited for has left what this one would.
+
+        Args:
+            path: the record file.
+            kind: class of the record.
+            digest: of the settings that this job was asked for.
+            inputs: every file that it would read.
+        """
+        if not self._waited:
+            return False
+        try:
+            left = read_record(path, kind)
+        except DataError:
+            return False
+        wanted = (digest, kind.version(), hashes(inputs))
+        return (left.asked.digest, left.asked.stage_version, left.inputs) == wanted
 
     @cached_property
     def device(self) -> str:

@@ -82,6 +82,9 @@ def make_ticket(
     Raises:
         TrainingError: the search's loss became NaN or infinite.
     """
+    record, read = output / "record.json", [folder / "record.json" for folder in inputs]
+    if context.done_meanwhile(record, TicketRecord, digest=job.digest, inputs=read):
+        return
     _ = context.device  # claimed before anything touches CUDA
     search: SearchResult | None = None
     if isinstance(job.recipe, SearchedTicket):
@@ -94,13 +97,13 @@ def make_ticket(
     ticket.save(output / "ticket.json")
     ids = {"suite": job.suite, "backbone": job.backbone.id, "task": job.task.id}
     context.leave(
-        output / "record.json",
+        record,
         TicketRecord,
         asked={
             **ids, "ticket": job.recipe.id, "seed": job.seed, "digest": job.digest,
             "settings": job.settings(),
         },
-        inputs=hashes(folder / "record.json" for folder in inputs),
+        inputs=hashes(read),
         measured=TicketMeasured(
             kept_heads=[len(heads) for heads in ticket.kept_heads],
             kept_neurons=[len(neurons) for neurons in ticket.kept_neurons],

@@ -73,6 +73,9 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
         DataError, ModelError: an input is missing or does not fit; before training.
         TrainingError: no such device, or a loss that is NaN or infinite.
     """
+    record = paths.output / "tune.json"
+    if context.done_meanwhile(record, TuneRecord, digest=spec.digest, inputs=paths.inputs()):
+        return
     device = context.device  # before anything touches CUDA
     inputs = hashes(paths.inputs())
     tokenizer = load_tokenizer(paths.backbone)
@@ -119,7 +122,7 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
     if live:
         outcome = live.finish("FINISHED", metrics=measured.model_dump(mode="json"))
     context.leave(
-        paths.output / "tune.json",
+        record,
         TuneRecord,
         asked=asked_of_run(spec),
         inputs=inputs,
