@@ -4,6 +4,7 @@ import functools
 import os
 import platform
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from sparsetune.records.parts import Device, Tracking, Where
 
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "datasets", "mlflow", "numpy")
+SCHEDULER_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+"""Variables in which clusters name their jobs."""
 _IMPORTED = time.time()
 
 
@@ -49,12 +52,21 @@ class Clock:
             seconds=round(ended - self.started, 3),
             start_up_seconds=self.start_up_seconds,
             started=_timestamp(self.started),
+            host=platform.node() or None,
+            threads=_threads(),
+            job=next(filter(None, map(os.environ.get, SCHEDULER_JOBS)), None),
             tracking=tracking,
         )
 
 
 def _timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _threads() -> int | None:
+    """Threads that torch computes with; None where nothing was computed with torch."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
 
 
 def _process_start() -> float:

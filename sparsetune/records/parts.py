@@ -122,7 +122,11 @@ class Tracking(Part):
 
 
 class Where(Part):
-    """Code, packages, machine and times of one job; times are UTC."""
+    """Code, packages, machine and times of one job; times are UTC.
+
+    ``threads`` are those that torch computed with, which sums depend on; ``job`` is the number
+    that a cluster's scheduler knows the job by.
+    """
 
     commit: str | None
     dirty: bool | None
@@ -134,6 +138,9 @@ class Where(Part):
     seconds: Seconds
     start_up_seconds: Seconds | None
     started: str
+    host: str | None = absent()
+    threads: PositiveInt | None = absent()
+    job: str | None = absent()
     tracking: Tracking | None = absent()
 
 

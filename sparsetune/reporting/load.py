@@ -164,6 +164,7 @@ def _line(run: _Run) -> dict[str, Any]:
         "settings": asked.settings,
         "ticket": asked.ticket,
         "devices": (where.device.timed_on, run.evaluate.where.device.timed_on),
+        "computed_with_threads": {where.threads, run.evaluate.where.threads} - {None},
         "dirty": any(record.where.dirty for record in (run.tune, run.evaluate, run.cost)),
         "start_up_seconds": where.start_up_seconds,
         "metric": evaluate.headline_metric,

@@ -492,6 +492,12 @@ def _common_notes(suite: Finished) -> list[str]:
     devices = _devices(suite.runs)
     if len(devices) > 1:
         notes.append(f"Run on different devices: {', '.join(devices)}.")
+    threads = sorted(set().union(*suite.runs["computed_with_threads"]))
+    if len(threads) > 1:
+        notes.append(
+            f"Computed with different numbers of threads: {', '.join(map(str, threads))}; sums are "
+            "split by them, so that runs differ more than by method and seed."
+        )
     return notes
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from sparsetune.errors import ConfigError, TrainingError
+from sparsetune.records.clock import SCHEDULER_JOBS
 from sparsetune.records.parts import Device
 
 _LOG = logging.getLogger(__name__)
@@ -27,8 +28,6 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _NODES = Path("/dev")
 _ID = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
-_ALLOTMENTS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
-"""Where clusters name their job: number 0 in one may be another device than in the next."""
 _CONTEXT_BYTES = 640 * 2**20
 """What each process takes of a GPU's memory before its first tensor: CUDA's context and kernels,
 which torch's own limit does not count."""
@@ -252,7 +251,8 @@ def _locked(path: Path) -> IO[str] | None:
 
 
 def _lock_folder() -> Path:
-    given = "-".join(filter(None, map(os.environ.get, _ALLOTMENTS)))
+    # Number 0 in one job of a cluster may be another device than in the next.
+    given = "-".join(filter(None, map(os.environ.get, SCHEDULER_JOBS)))
     tail = "-" + _file_name(given) if given else ""
     folder = Path(tempfile.gettempdir()) / f"sparsetune-gpus-{os.getuid()}{tail}"
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from sparsetune.records import (
     write_record,
     write_text_atomically,
 )
+from sparsetune.records.clock import SCHEDULER_JOBS
 from sparsetune.records.parts import Device
 
 HASH = "0" * 64
@@ -176,6 +178,20 @@ def test_clock_measures_start_up_only_after_ready():
     assert 0 <= where.seconds < 60
     assert where.device.name == "x"
     assert where.started <= where.ended
+
+
+def test_a_record_tells_host_threads_and_the_number_of_the_scheduler(monkeypatch):
+    import torch
+
+    for name in SCHEDULER_JOBS:
+        monkeypatch.delenv(name, raising=False)
+    where = Clock().where()
+    assert (where.host, where.threads, where.job) == (
+        platform.node(), torch.get_num_threads(), None,
+    )  # fmt: skip
+    assert "job" not in where.model_dump()
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    assert Clock().where().job == "4711"
 
 
 def test_times_of_a_shared_device_are_told_apart_and_no_other_record_changes():

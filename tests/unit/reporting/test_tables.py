@@ -104,6 +104,26 @@ def test_notes_tell_of_generated_tasks_missing_seeds_dirty_trees_and_devices(tmp
         assert f"- {note}\n" in text
 
 
+def test_threads_are_told_where_runs_computed_with_different_numbers(tmp_path):
+    def with_threads(count):
+        def edit(recorded):
+            for stage in ("tune", "evaluate"):
+                recorded[stage]["where"]["threads"] = count
+
+        return edit
+
+    folders = [
+        write_run(tmp_path, "full", edit=with_threads(1)),
+        write_run(tmp_path, "lora", edit=with_threads(4)),
+    ]
+    text, _ = task_table(folders, tmp_path)
+    assert "- Computed with different numbers of threads: 1, 4; sums are split by them," in text
+    # Records of before tell no threads.
+    folders[1] = write_run(tmp_path / "before", "lora")
+    text, _ = task_table(folders, tmp_path)
+    assert "numbers of threads" not in text
+
+
 def test_texts_have_their_own_scales_and_an_absent_metric_tells_why(tmp_path):
     why = "absent: no java on the PATH"
     scores = {METRIC: 0.5, "e2e_nist_score": 8.7128, "ter_fraction": 0.4,

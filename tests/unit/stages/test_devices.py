@@ -36,7 +36,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     # Set first, so that what a claim writes is taken back as well.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for name in devices._ALLOTMENTS:
+    for name in devices.SCHEDULER_JOBS:
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
