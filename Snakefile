@@ -26,6 +26,18 @@ include: "rules/figures.smk"
 include: "rules/track.smk"
 
 
+# Downloads need a network, and what reads records is done sooner than a queue is waited for.
+localrules:
+    all,
+    dataset,
+    fetched_backbone,
+    group_table,
+    tables,
+    claims,
+    figures,
+    track,
+
+
 rule all:
     default_target: True
     input:

@@ -25,20 +25,31 @@ try:
     for inherited in config.keys() - given.keys():
         del config[inherited]
     SUITE = CATALOGUE.suite(config, origin=str(SUITE_FILE))
-    # auto: as the jobs will find it, so that they do not wait for a GPU while they hold cores.
-    GPUS = int(SUITE.device == "cuda" or (SUITE.device == "auto" and bool(visible_devices())))
+    # auto: as the jobs will find it, so that they do not wait for a GPU while they hold cores. On a
+    # cluster the machine that submits decides; its jobs are told by the resource that they hold.
+    if workflow.remote_exec:
+        GPUS = int(bool(workflow.global_resources.get("gpu").value))
+    else:
+        GPUS = int(SUITE.device == "cuda" or (SUITE.device == "auto" and bool(visible_devices())))
 except SparsetuneError as error:
     # One line and the exit code of a user's mistake, before anything is locked or started.
     print(f"sparsetune: {error}", file=sys.stderr, flush=True)
     os._exit(error.exit_code)
 
+# Known before the executor is: jobs are counted for a queue, cores for this machine.
+CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None
 RESULTS = f"results/{SUITE.id}"
 RUN = "{backbone}/{task}/{method}/seed-{seed}"
 # Part of the command and not a param: what a job depends on is in its digest and its inputs.
 # Doubled braces, because Snakemake formats commands.
 SUITE_OPTION = f"--config {shlex.quote(json.dumps(config))}".translate({123: "{{", 125: "}}"})
+if not CLUSTER and workflow.global_resources.get("gpu").value is None:
+    # Here and in no profile: profiles/default is read beside any other, and wins.
+    workflow.register_resource("gpu", 1)
 # Jobs at once on GPUs: more than devices share them, and each job must know in how many parts.
-GPU_JOBS = workflow.global_resources.get("gpu").value or 1
+# What a cluster gives to a job is that job's alone.
+GPU_JOBS = 1 if CLUSTER else workflow.global_resources.get("gpu").value
+DEVICE = ("cpu", "cuda")[GPUS] if CLUSTER and SUITE.device == "auto" else SUITE.device
 NEEDS = Needs(SUITE, CATALOGUE, gpu=bool(GPUS))
 TAILS = {
     "backbone": "{backbone}",
@@ -76,27 +87,22 @@ def options(**given):
 
 
 # Where and how a job computes: resources, since another device alone reruns nothing.
-COMPUTING = options(device=SUITE.device, gpu_jobs=GPU_JOBS)
-TRAINING = f"{COMPUTING} {options(steps=SUITE.steps)}"
+COMPUTING = options(device=DEVICE, gpu_jobs=GPU_JOBS)
+# Apart, since a group's jobs must agree on each resource that is a text.
+TRAINING_STEPS = options(steps=SUITE.steps)
 SOURCE_OPTIONS = options(mirror=SUITE.mirror)
 RUN_OPTIONS = options(suite=SUITE.id, mirror=SUITE.mirror, **config["limits"])
+# A mirror's folder is there, or no second attempt finds it.
+DOWNLOAD_RETRIES = 0 if SUITE.mirror else 2
 SCORING_OPTION = " --score-epochs" if SUITE.score_epochs else ""
 
 
-def memory_of(stage):
-    """The input function of a stage's ``mem_mb``."""
+def need_of(stage, quantity):
+    """The input function of a stage's ``mem_mb`` (memory_mb) or ``runtime`` (minutes)."""
 
     def needed(wildcards, attempt):
-        return NEEDS.memory_mb(f"{stage}/{TAILS[stage].format(**wildcards)}", attempt)
-
-    return needed
-
-
-def minutes_of(stage):
-    """The input function of a stage's ``runtime``."""
-
-    def needed(wildcards, attempt):
-        return NEEDS.minutes(f"{stage}/{TAILS[stage].format(**wildcards)}", attempt)
+        name = f"{stage}/{TAILS[stage].format(**wildcards)}"
+        return getattr(NEEDS.of(name, attempt), quantity)
 
     return needed
 

@@ -9,7 +9,7 @@ rule dataset:
         "logs/dataset/{task}.log",
     benchmark:
         "logs/dataset/{task}.tsv"
-    retries: 2
+    retries: DOWNLOAD_RETRIES
     conda:
         ENVIRONMENT
     threads: 1

@@ -15,8 +15,8 @@ rule evaluate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory_of("evaluate"),
-        runtime=minutes_of("evaluate"),
+        mem_mb=need_of("evaluate", "memory_mb"),
+        runtime=need_of("evaluate", "minutes"),
         gpu=GPUS,
         computing=COMPUTING,
     params:

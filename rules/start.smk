@@ -3,7 +3,7 @@ from sparsetune.warm import WARM_STAGES
 from sparsetune.warm.launch import launch, wanted
 
 try:
-    WARM = wanted() and workflow.local_exec
+    WARM = wanted() and not CLUSTER
 except SparsetuneError as error:
     print(f"sparsetune: {error}", file=sys.stderr, flush=True)
     os._exit(error.exit_code)
@@ -14,6 +14,12 @@ onstart:
     if WARM and not workflow.touch:
         jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in WARM_STAGES]
         launch([job.threads for job in jobs], log=Path("logs/warm.log"))
+    if CLUSTER and SUITE.device == "auto" and not GPUS:
+        print(
+            "device: auto: this machine has no GPU, so jobs compute on CPUs and ask for none;"
+            " --config device=cuda asks for one each",
+            file=sys.stderr,
+        )
     # Eight jobs on a fresh SQLite store break each other, so it is made before they start.
     # A store that cannot be made is told, never fatal: records are the truth.
     shell(

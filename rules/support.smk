@@ -13,8 +13,8 @@ rule support:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory_of("support"),
-        runtime=minutes_of("support"),
+        mem_mb=need_of("support", "memory_mb"),
+        runtime=need_of("support", "minutes"),
     params:
         version=STAGES["support"],
         digest=support_digest,

@@ -15,10 +15,11 @@ rule ticket:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory_of("ticket"),
-        runtime=minutes_of("ticket"),
+        mem_mb=need_of("ticket", "memory_mb"),
+        runtime=need_of("ticket", "minutes"),
         gpu=GPUS,
-        computing=TRAINING,
+        computing=COMPUTING,
+        steps=TRAINING_STEPS,
     params:
         version=STAGES["ticket"],
         digest=ticket_digest,
@@ -30,5 +31,5 @@ rule ticket:
         " --task {wildcards.task} --seed {wildcards.seed} --digest {params.digest}"
         " {params.options} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone}"
-        " --checkpoints {params.checkpoints} {resources.computing}"
+        " --checkpoints {params.checkpoints} {resources.computing} {resources.steps}"
         " --threads {threads} --output {params.folder} &> {log}"

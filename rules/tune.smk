@@ -17,10 +17,11 @@ rule tune:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory_of("tune"),
-        runtime=minutes_of("tune"),
+        mem_mb=need_of("tune", "memory_mb"),
+        runtime=need_of("tune", "minutes"),
         gpu=GPUS,
-        computing=TRAINING,
+        computing=COMPUTING,
+        steps=TRAINING_STEPS,
     params:
         version=STAGES["tune"],
         run=run_options,
@@ -30,5 +31,5 @@ rule tune:
     shell:
         "sparsetune tune {params.run} --dataset-dir resources/datasets/{wildcards.task}"
         " --backbone-dir resources/backbones/{wildcards.backbone} {params.recipes}"
-        " --checkpoints {params.checkpoints} --results results {resources.computing}"
+        " --checkpoints {params.checkpoints} --results results {resources.computing} {resources.steps}"
         " --threads {threads} --output {params.folder} &> {log}"

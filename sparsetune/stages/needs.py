@@ -73,6 +73,13 @@ class Size:
     planned_sequences: float = 0.0
 
 
+class Need(NamedTuple):
+    """What one job asks for: host memory in units of 1e6 bytes, and minutes."""
+
+    memory_mb: int
+    minutes: int
+
+
 class Needs:
     """What the jobs of a suite ask for, by the names that ``estimate`` has for them.
 
@@ -94,32 +101,21 @@ class Needs:
             self._runs |= dict.fromkeys(names, alike.setdefault(run.key, run))
         self._known: dict[tuple[str, str, str], _Known | None] = {}
 
-    def memory_mb(self, name: str, attempt: int = 1) -> int:
-        """Tell the host memory that a job asks for, in units of 1e6 bytes.
+    def of(self, name: str, attempt: int = 1) -> Need:
+        """Tell what a job asks for.
 
         Args:
             name: ``stage/...`` with the tail of its folder.
             attempt: from 1; each asks for twice as much as the one before.
         """
         stage, known = self._of(name)
-        if known is None:
-            return UNKNOWN_MB * 2 ** (attempt - 1)
-        needed = MEMORY_HEADROOM * known.bytes[stage] / 1e6
-        return max(LEAST_MB, math.ceil(needed)) * 2 ** (attempt - 1)
-
-    def minutes(self, name: str, attempt: int = 1) -> int:
-        """Tell the minutes that a job asks for.
-
-        Args:
-            name: ``stage/...`` with the tail of its folder.
-            attempt: from 1; each asks for twice as many as the one before.
-        """
-        stage, known = self._of(name)
-        if known is None:
-            return UNKNOWN_MINUTES[stage] * 2 ** (attempt - 1)
-        needed = TIME_HEADROOM * (START_UP_SECONDS[stage] + known.seconds[stage]) / 60
-        least = DOWNLOAD_MINUTES if stage == "backbone" else LEAST_MINUTES
-        return max(least, math.ceil(needed)) * 2 ** (attempt - 1)
+        memory_mb, minutes = UNKNOWN_MB, UNKNOWN_MINUTES[stage]
+        if known is not None:
+            memory_mb = max(LEAST_MB, math.ceil(MEMORY_HEADROOM * known.bytes[stage] / 1e6))
+            seconds = TIME_HEADROOM * (START_UP_SECONDS[stage] + known.seconds[stage])
+            least = DOWNLOAD_MINUTES if stage == "backbone" else LEAST_MINUTES
+            minutes = max(least, math.ceil(seconds / 60))
+        return Need(memory_mb * 2 ** (attempt - 1), minutes * 2 ** (attempt - 1))
 
     def _of(self, name: str) -> tuple[str, "_Known | None"]:
         run = self._runs[name]

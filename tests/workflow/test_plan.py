@@ -199,8 +199,8 @@ def test_jobs_know_how_many_share_the_gpus_and_ask_for_memory_and_time_by_size(w
     names = ("backbone/bert-base", f"tune/{run}", f"evaluate/{run}")
     for line, name, gpus in zip(asked, names, (0, 1, 1), strict=True):
         assert f" gpu={gpus}," in line, name  # a fetch computes nothing
-        assert f"mem_mb={needs.memory_mb(name)}," in line, name
-        assert f"runtime={needs.minutes(name)}," in line, name
+        assert f"mem_mb={needs.of(name).memory_mb}," in line, name
+        assert f"runtime={needs.of(name).minutes}," in line, name
 
 
 BAD = {

@@ -37,15 +37,15 @@ def paper():
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: row["job"])
 def test_every_measured_job_gets_more_than_it_took(mini, row):
-    assert mini.memory_mb(row["job"]) >= 1.5 * row["peak_mb"]
-    assert 60 * mini.minutes(row["job"]) >= 2 * row["seconds"]
+    assert mini.of(row["job"]).memory_mb >= 1.5 * row["peak_mb"]
+    assert 60 * mini.of(row["job"]).minutes >= 2 * row["seconds"]
 
 
 def test_a_formula_without_headroom_covers_what_was_measured(mini, monkeypatch):
     monkeypatch.setattr(needs, "MEMORY_HEADROOM", 1.0)
     monkeypatch.setattr(needs, "LEAST_MB", 0)
     for row in MEASURED:
-        assert mini.memory_mb(row["job"]) >= row["peak_mb"], row
+        assert mini.of(row["job"]).memory_mb >= row["peak_mb"], row
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_needs_of_bert_base_are_what_a_cluster_can_give(paper):
         ("tune/bert-base/rte/dsee/seed-3", (8000, 24000), (15, 60)),
         ("evaluate/bert-base/squad/full/seed-1", (8000, 24000), (15, 120)),
     ):
-        assert memory[0] <= paper.memory_mb(job) <= memory[1], job
-        assert minutes[0] <= paper.minutes(job) <= minutes[1], job
+        assert memory[0] <= paper.of(job).memory_mb <= memory[1], job
+        assert minutes[0] <= paper.of(job).minutes <= minutes[1], job
 
 
 def test_a_larger_backbone_a_larger_task_and_more_epochs_ask_for_more(paper):
     def asked(path):
-        return paper.memory_mb(f"tune/{path}/seed-1"), paper.minutes(f"tune/{path}/seed-1")
+        return paper.of(f"tune/{path}/seed-1")
 
     small = asked("roberta-base/mnli/lora")
     assert all(a > b for a, b in zip(asked("roberta-large/mnli/lora"), small, strict=True))
@@ -122,21 +122,22 @@ def test_a_larger_backbone_a_larger_task_and_more_epochs_ask_for_more(paper):
 
 
 def test_each_attempt_asks_for_twice_as_much(mini, paper):
-    for told in (mini.memory_mb, mini.minutes):
-        name = "tune/mini-bert/mini-rte/dsee/seed-1"
-        assert [told(name, attempt) for attempt in (1, 2, 3)] == [
-            told(name), 2 * told(name), 4 * told(name),
-        ]  # fmt: skip
-    assert paper.memory_mb("backbone/bert-base", 2) == 2 * paper.memory_mb("backbone/bert-base")
+    for asked, name in (
+        (mini, "tune/mini-bert/mini-rte/dsee/seed-1"),
+        (paper, "backbone/bert-base"),
+    ):
+        first = asked.of(name)
+        for attempt, times in ((1, 1), (2, 2), (3, 4)):
+            assert asked.of(name, attempt) == (times * first.memory_mb, times * first.minutes)
 
 
 def test_on_a_gpu_a_training_is_shorter_and_its_libraries_larger():
     job = "tune/minilm/mrpc/full/seed-1"
     on_cpu, on_gpu = needs_of("minilm"), needs_of("minilm", gpu=True)
-    assert on_gpu.minutes(job) < on_cpu.minutes(job)
-    assert on_gpu.memory_mb(job) > on_cpu.memory_mb(job)
+    assert on_gpu.of(job).minutes < on_cpu.of(job).minutes
+    assert on_gpu.of(job).memory_mb > on_cpu.of(job).memory_mb
     fetched = "backbone/minilm"  # nothing is computed
-    assert on_gpu.memory_mb(fetched) == on_cpu.memory_mb(fetched)
+    assert on_gpu.of(fetched).memory_mb == on_cpu.of(fetched).memory_mb
 
 
 def test_sizes_that_the_catalogue_does_not_tell_get_fixed_values(tmp_path):
@@ -152,6 +153,6 @@ def test_sizes_that_the_catalogue_does_not_tell_get_fixed_values(tmp_path):
     catalogue = Catalogue(tmp_path / "config")
     suite = catalogue.suite(read_suite(CATALOGUE / "minilm.yaml"), origin="minilm")
     asked = Needs(suite, catalogue, gpu=True)
-    assert asked.memory_mb("tune/minilm/sst2/full/seed-1") == needs.UNKNOWN_MB
-    assert asked.minutes("tune/minilm/sst2/full/seed-1", 2) == 2 * needs.UNKNOWN_MINUTES["tune"]
-    assert asked.minutes("tune/minilm/mrpc/full/seed-1") < needs.UNKNOWN_MINUTES["tune"]
+    assert asked.of("tune/minilm/sst2/full/seed-1").memory_mb == needs.UNKNOWN_MB
+    assert asked.of("tune/minilm/sst2/full/seed-1", 2).minutes == 2 * needs.UNKNOWN_MINUTES["tune"]
+    assert asked.of("tune/minilm/mrpc/full/seed-1").minutes < needs.UNKNOWN_MINUTES["tune"]
