@@ -68,8 +68,7 @@ def model_class(model_type: str, name: str) -> Any:
     if model_type not in FAMILIES:
         raise ModelError(f"model_type: received {model_type!r}; allowed: {', '.join(FAMILIES)}")
     # The one modelling module, not the whole library: start-up is paid in every job.
-    package = FAMILIES[model_type].package or model_type.replace("-", "_")
-    module = importlib.import_module(f"transformers.models.{package}.modeling_{package}")
+    module = importlib.import_module(FAMILIES[model_type].module)
     found = getattr(module, name, None)
     is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
     return found if is_model else None

@@ -96,6 +96,27 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Anew:
+    """How a language model of a family is made here: a tokenizer of its own, random weights.
+
+    Attributes:
+        tokenizer: its algorithm.
+        tokenizer_class: of transformers, as which it is saved.
+        special_tokens: in the order of their ids, which is that of the published vocabularies.
+        around: the tokens before and after a text; None = it has none there.
+        dropouts: entries of the config that hold a share that is dropped.
+        settings: further entries.
+    """
+
+    tokenizer: Literal["wordpiece", "byte-bpe"]
+    tokenizer_class: str
+    special_tokens: tuple[str, ...]
+    around: tuple[str, str] | None
+    dropouts: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Family:
     """How one architecture names things and stores its weights.
 
@@ -128,6 +149,7 @@ class Family:
             so that it cannot tell fewer heads.
         counted: for costs; None = they are not counted for this family.
         unused_positions: rows of the table of positions that no token of a text has.
+        anew: how one is made here; None = only published ones are taken.
     """
 
     model_type: str
@@ -151,6 +173,18 @@ class Family:
     config_heads: tuple[str, str, str] | None = None
     counted: Counted | None = None
     unused_positions: int = 0
+    anew: Anew | None = None
+
+    @property
+    def module(self) -> str:
+        """Name of the module of transformers that holds its classes."""
+        package = self.package or self.model_type.replace("-", "_")
+        return f"transformers.models.{package}.modeling_{package}"
+
+    @property
+    def in_workflow(self) -> bool:
+        """Whether a run of the workflow can have it: everything of its costs is counted."""
+        return self.counted is not None and self.counted.around is not None
 
     @property
     def generates(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sparsetune.architectures.base import Around, Counted, Family
+from sparsetune.architectures.base import Anew, Around, Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
@@ -45,6 +45,23 @@ BERT = Family(
     language_head=("cls.predictions.",),
     counted=Counted(token_types=True, pooler=True, around=_around),
 )
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_BERT_ANEW = Anew(
+    tokenizer="wordpiece",
+    tokenizer_class="BertTokenizerFast",
+    special_tokens=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    around=("[CLS]", "[SEP]"),
+    dropouts=_DROPOUTS,
+    settings={"type_vocab_size": 2},
+)
+_ROBERTA_ANEW = Anew(
+    tokenizer="byte-bpe",
+    tokenizer_class="RobertaTokenizerFast",
+    special_tokens=("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    around=("<s>", "</s>"),
+    dropouts=_DROPOUTS,
+    settings={"type_vocab_size": 1},
+)
 
 
 def _like_roberta(
@@ -75,8 +92,8 @@ def _like_bert(
 
 
 LOOK_ALIKES = (
-    BERT,
-    _like_roberta("roberta", "Roberta", _around),
+    replace(BERT, anew=_BERT_ANEW),
+    replace(_like_roberta("roberta", "Roberta", _around), anew=_ROBERTA_ANEW),
     _like_roberta("xlm-roberta", "XLMRoberta", _around),
     _like_roberta("camembert", "Camembert", _around),
     _like_roberta("xlm-roberta-xl", "XLMRobertaXL"),

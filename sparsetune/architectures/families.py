@@ -19,3 +19,7 @@ FAMILIES = MappingProxyType(
 """By what ``config.json`` calls the model's type."""
 UNLIKE = MappingProxyType({**deberta.UNLIKE, **llama.UNLIKE})
 """Why a model's type is not among them, of some that one might look for."""
+WORKFLOW = tuple(name for name, family in FAMILIES.items() if family.in_workflow)
+"""Model types that a backbone of the workflow may have."""
+IMPORTED_EARLY = (LOOK_ALIKES[0].module, GPT2.module)
+"""Modules of transformers that the default suite needs, worth importing before a job asks."""

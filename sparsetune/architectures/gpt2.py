@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsetune.architectures.base import Around, Counted, Family
+from sparsetune.architectures.base import Anew, Around, Counted, Family
 
 
 def _resize(attention: Any, heads: int, features: int) -> None:
@@ -63,5 +63,12 @@ GPT2 = Family(
         neurons_per_feature=4,
         every_token=True,
         around=_around,
+    ),
+    anew=Anew(
+        tokenizer="byte-bpe",
+        tokenizer_class="GPT2TokenizerFast",
+        special_tokens=("<|endoftext|>",),
+        around=None,
+        dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     ),
 )

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from sparsetune.architectures.families import FAMILIES
+from sparsetune.architectures.families import FAMILIES, WORKFLOW
 from sparsetune.config.settings import (
     Count,
     Id,
@@ -21,10 +21,20 @@ from sparsetune.config.settings import (
     Text,
     Thing,
     names_differ,
+    none_of,
     only_with,
 )
 
-Architecture = Literal["bert", "roberta", "gpt2"]
+
+def _in_workflow(model_type: str) -> str:
+    if model_type not in WORKFLOW:
+        raise none_of("", model_type, WORKFLOW)
+    return model_type
+
+
+Architecture = Annotated[
+    str, AfterValidator(_in_workflow), Field(json_schema_extra={"enum": list(WORKFLOW)})
+]
 Scope = Literal["global", "layer"]
 Repository = Annotated[
     str,
@@ -114,8 +124,14 @@ class _Sizes(Settings):
 class ExpectedSizes(_Sizes):
     """Published sizes, which an estimate uses."""
 
-    maximum_positions: Count = Field(description="rows of the position embedding")
+    maximum_positions: Count = Field(description="most positions, as config.json has them")
     vocabulary_size: Count = Field(description="rows of the token embedding")
+    key_value_heads: Count | None = Field(
+        default=None, description="heads of key and value that query heads share; H if left out"
+    )
+    head_size: Count | None = Field(
+        default=None, description="features of a head; D / H if left out"
+    )
 
 
 class TrainedTokenizer(Settings):
@@ -274,10 +290,28 @@ class Backbone(Thing):
         given, text = self.pretraining is not None, self.source.kind in TEXT_SOURCES
         yield only_with("pretraining", given, text, f"source.kind {', '.join(TEXT_SOURCES)}")
         if self.pretraining:
+            yield from self._rules_of_anew(self.pretraining)
             wanted = "causal" if FAMILIES[self.architecture].generates else "masked"
             yield (
                 self.pretraining.objective == wanted,
                 "pretraining.objective",
                 f"received {self.pretraining.objective!r}; allowed for {self.architecture}: "
                 f"{wanted}",
+            )
+
+    def _rules_of_anew(self, recipe: Pretraining) -> Iterator[Rule]:
+        """What can be made here of an architecture, and with which tokenizer."""
+        anew = FAMILIES[self.architecture].anew
+        known = ", ".join(name for name in WORKFLOW if FAMILIES[name].anew)
+        yield (
+            anew is not None,
+            "pretraining",
+            f"not for architecture {self.architecture}; allowed with {known}",
+        )
+        if anew and isinstance(recipe.tokenizer, TrainedTokenizer):
+            yield (
+                recipe.tokenizer.kind == anew.tokenizer,
+                "pretraining.tokenizer.kind",
+                f"received {recipe.tokenizer.kind!r}; allowed for {self.architecture}: "
+                f"{anew.tokenizer}, published",
             )

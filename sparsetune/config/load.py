@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sparsetune.architectures.families import FAMILIES
+from sparsetune.architectures.families import FAMILIES, WORKFLOW
 from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSource, TextFiles
 from sparsetune.config.folder import CatalogueFolder, Entry
 from sparsetune.config.method import Method, TicketMask, TrainPhase
@@ -177,11 +177,13 @@ class Catalogue(CatalogueFolder):
 
     def _check_pairs(self, backbone: Backbone, task: Task, method: Method) -> None:
         """Check what each two of a run ask of each other."""
-        if (task.kind == "generation") != FAMILIES[backbone.architecture].generates:
+        family = FAMILIES[backbone.architecture]
+        if task.kind not in family.heads:
+            able = ", ".join(name for name in WORKFLOW if task.kind in FAMILIES[name].heads)
             self._refuse(
                 task,
-                f"kind {task.kind} does not fit backbone {backbone.id} ({backbone.architecture}); "
-                "generation needs gpt2, everything else bert or roberta",
+                f"kind {task.kind} does not fit backbone {backbone.id}, whose architecture "
+                f"{family.model_type} has no such head; allowed: {able}",
             )
         longest = backbone.maximum_tokens
         # Texts to generate are far below their task's limit, so that a short GPT-2 takes them all.

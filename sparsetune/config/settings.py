@@ -46,7 +46,7 @@ Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Penalty = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Projection = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
+Projection = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_gate", "ffn_out"]
 
 
 class Settings(BaseModel):

@@ -40,7 +40,7 @@ class SearchSettings(Settings):
     objective: Literal["task", "mlm"] = Field(
         default="task",
         description="loss of the search: the task's own, or masked language modelling on the "
-        "task's training texts (bert and roberta)",
+        "task's training texts (where the backbone is a masked language model)",
     )
     masked_fraction: float | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -21,13 +22,10 @@ from tokenizers import (
     trainers,
 )
 from torch import Tensor
-from transformers import (  # type: ignore[attr-defined]  # two of them are made when asked for
-    BertTokenizerFast,
-    GPT2TokenizerFast,
-    PreTrainedTokenizerFast,
-    RobertaTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
+from sparsetune.architectures.base import Anew
+from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.load import Task
 from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
 from sparsetune.errors import ConfigError, DataError, refusal, shown
@@ -39,14 +37,6 @@ PUBLISHED_QUESTION_TOKENS = 64
 _TOKEN_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 _SCALAR_FIELDS = ("labels", "start_positions", "end_positions")
 Kind = Literal["wordpiece", "byte-bpe"]
-Architecture = Literal["bert", "roberta", "gpt2"]
-# The order fixes the ids, and it is that of the published vocabularies.
-_SPECIAL_TOKENS: dict[str, tuple[str, ...]] = {
-    "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
-    "gpt2": ("<|endoftext|>",),
-}
-_KIND_OF: dict[str, str] = {"bert": "wordpiece", "roberta": "byte-bpe", "gpt2": "byte-bpe"}
 _BYTES = 256
 
 
@@ -264,14 +254,14 @@ def train_tokenizer(
     corpus: Path,
     *,
     vocabulary_size: int,
-    architecture: Architecture,
+    architecture: str,
     directory: Path,
     maximum_tokens: int,
 ) -> None:
     """Train a tokenizer and save it so that ``AutoTokenizer.from_pretrained`` loads it.
 
     Args:
-        kind: ``wordpiece`` (BERT, lower case) or ``byte-bpe`` (RoBERTa, GPT-2; case kept).
+        kind: ``wordpiece`` (lower case) or ``byte-bpe`` (case kept).
         corpus: UTF-8 text, one document on each line.
         vocabulary_size: most tokens, special ones included; a small corpus may give fewer.
         architecture: decides special tokens, pair encoding and the saved class.
@@ -287,11 +277,13 @@ def train_tokenizer(
         characters, without the sub-words between them. RoBERTa and GPT-2 tokenizers put a space
         before the first word, so that a word has the same token wherever it stands.
     """
-    if architecture not in _KIND_OF:
-        raise ConfigError(refusal("tokenizer", "architecture", architecture, _KIND_OF))
-    if kind != _KIND_OF[architecture]:
-        raise ConfigError(refusal("tokenizer", "kind", kind, [_KIND_OF[architecture]]))
-    special = list(_SPECIAL_TOKENS[architecture])
+    known = {name: family.anew for name, family in FAMILIES.items() if family.anew}
+    if architecture not in known:
+        raise ConfigError(refusal("tokenizer", "architecture", architecture, known))
+    anew = known[architecture]
+    if kind != anew.tokenizer:
+        raise ConfigError(refusal("tokenizer", "kind", kind, [anew.tokenizer]))
+    special = list(anew.special_tokens)
     least = len(special) + (_BYTES if kind == "byte-bpe" else 1)
     if vocabulary_size < least:
         raise ConfigError(
@@ -301,7 +293,7 @@ def train_tokenizer(
         raise DataError(f"{corpus}: the corpus is missing or empty; need one document a line")
     build = _wordpiece if kind == "wordpiece" else _byte_bpe
     backend = build(corpus, vocabulary_size, special)
-    tokenizer = _wrap(backend, architecture, maximum_tokens)
+    tokenizer = _wrap(backend, anew, maximum_tokens)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(directory)
 
@@ -346,21 +338,21 @@ def _byte_bpe(corpus: Path, vocabulary_size: int, special: list[str]) -> Tokeniz
     return backend
 
 
-def _wrap(backend: Tokenizer, architecture: str, maximum_tokens: int) -> PreTrainedTokenizerFast:
+def _wrap(backend: Tokenizer, anew: Anew, maximum_tokens: int) -> PreTrainedTokenizerFast:
     """The trained tokenizer in the class of its architecture, with pair encoding."""
-    number = {token: place for place, token in enumerate(_SPECIAL_TOKENS[architecture])}
-    options: dict[str, Any] = {"add_prefix_space": True}
-    wrapper: type[PreTrainedTokenizerFast] = GPT2TokenizerFast
-    if architecture == "bert":
-        wrapper, options = BertTokenizerFast, {"do_lower_case": True}
-        backend.post_processor = processors.BertProcessing(
-            ("[SEP]", number["[SEP]"]), ("[CLS]", number["[CLS]"])
-        )
-    elif architecture == "roberta":
-        wrapper = RobertaTokenizerFast
-        backend.post_processor = processors.RobertaProcessing(
-            ("</s>", number["</s>"]), ("<s>", number["<s>"]), add_prefix_space=True
-        )
-    else:
+    wordpiece = anew.tokenizer == "wordpiece"
+    if anew.around is None:
         backend.post_processor = processors.ByteLevel(trim_offsets=False)
-    return wrapper(tokenizer_object=backend, model_max_length=maximum_tokens, **options)
+    else:
+        before, after = ((token, anew.special_tokens.index(token)) for token in anew.around)
+        backend.post_processor = (
+            processors.BertProcessing(after, before)
+            if wordpiece
+            else processors.RobertaProcessing(after, before, add_prefix_space=True)
+        )
+    options = {"do_lower_case": True} if wordpiece else {"add_prefix_space": True}
+    wrapper = getattr(transformers, anew.tokenizer_class)
+    wrapped: PreTrainedTokenizerFast = wrapper(
+        tokenizer_object=backend, model_max_length=maximum_tokens, **options
+    )
+    return wrapped

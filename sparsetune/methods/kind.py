@@ -77,7 +77,7 @@ class UpdateKind(UpdateSettings):
         """Prepare ``model`` in place so that exactly the update and the task head train.
 
         Args:
-            model: BERT, RoBERTa or GPT-2 with a task head.
+            model: of a known architecture, with a task head.
             supports: site key -> flat positions (int64) of single trained entries: DSEE's S2, or
                 Supra's as a run's file has them; empty otherwise.
             seed: of the run; the update's random start has a stream of its own.

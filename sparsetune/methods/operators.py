@@ -24,7 +24,7 @@ def multiplied_weights(model: nn.Module, update: UpdateKind) -> dict[str, int]:
     """Count the weights that a token's products go through, by module.
 
     Args:
-        model: BERT, RoBERTa or GPT-2 with a task head, smaller or not, with its update.
+        model: of a known architecture with a task head, smaller or not, with its update.
         update: the one that is attached.
 
     Returns:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sparsetune.architectures.anatomy import model_class
 from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.backbone import Shape
+from sparsetune.errors import ModelError, refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,50 +19,43 @@ def new_model(architecture: str, shape: Shape, tokenizer: Any) -> "PreTrainedMod
     """Build a language model of a shape with random weights.
 
     Args:
-        architecture: ``bert``, ``roberta`` or ``gpt2``.
+        architecture: of a family that is made here.
         shape: its sizes.
         tokenizer: gives the vocabulary size and special tokens.
 
     Returns:
-        BertForMaskedLM, RobertaForMaskedLM or GPT2LMHeadModel, float32.
-    """
-    import transformers
+        With the head that the family is pre-trained with, float32.
 
-    common = {
-        "vocab_size": len(tokenizer), "initializer_range": shape.initializer_range,
+    Raises:
+        ModelError: the family is only taken as published.
+    """
+    family = FAMILIES[architecture]
+    if family.anew is None or family.counted is None:
+        known = [name for name, one in FAMILIES.items() if one.anew]
+        raise ModelError(refusal("pretraining", "architecture", architecture, known))
+    # A model that reads to the left alone pads nothing and begins where another text has ended.
+    special = {
         "eos_token_id": tokenizer.eos_token_id,
-    }  # fmt: skip
-    if architecture == "gpt2":
-        config = transformers.GPT2Config(
-            **common,
-            n_embd=shape.hidden_size,
-            n_layer=shape.layers,
-            n_head=shape.heads,
-            n_inner=shape.feed_forward_size,
-            n_positions=shape.maximum_positions,
-            resid_pdrop=shape.dropout,
-            embd_pdrop=shape.dropout,
-            attn_pdrop=shape.dropout,
-            bos_token_id=tokenizer.eos_token_id,
-            use_cache=True,
-        )
-        return transformers.GPT2LMHeadModel(config)
-    roberta = architecture == "roberta"
-    name = "Roberta" if roberta else "Bert"
-    config = getattr(transformers, f"{name}Config")(
-        **common,
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.feed_forward_size,
-        max_position_embeddings=shape.maximum_positions + FAMILIES[architecture].unused_positions,
-        hidden_dropout_prob=shape.dropout,
-        attention_probs_dropout_prob=shape.dropout,
-        type_vocab_size=1 if roberta else 2,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
+        "bos_token_id": tokenizer.eos_token_id if family.generates else tokenizer.bos_token_id,
+        **({} if family.generates else {"pad_token_id": tokenizer.pad_token_id}),
+    }
+    sizes = {
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.feed_forward_size,
+        "max_position_embeddings": shape.maximum_positions + family.unused_positions,
+    }
+    found = model_class(architecture, family.class_prefix + family.heads[family.language_model])
+    config = found.config_class(
+        vocab_size=len(tokenizer),
+        initializer_range=shape.initializer_range,
+        **special,
+        **{family.counted.names.get(name, name): size for name, size in sizes.items()},
+        **dict.fromkeys(family.anew.dropouts, shape.dropout),
+        **family.anew.settings,
     )
-    model: PreTrainedModel = getattr(transformers, f"{name}ForMaskedLM")(config)
+    model: PreTrainedModel = found(config)
     return model
 
 

@@ -27,6 +27,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
+from sparsetune.architectures.families import FAMILIES, IMPORTED_EARLY
 from sparsetune.tracking.client import set_patience
 from sparsetune.warm import WARM_STAGES
 from sparsetune.warm.client import MOST_BYTES, peer_of
@@ -34,8 +35,7 @@ from sparsetune.warm.situation import situation
 
 IMPORTED = (
     *(f"sparsetune.stages.{stage}" for stage in WARM_STAGES),
-    "transformers.models.bert.modeling_bert",
-    "transformers.models.gpt2.modeling_gpt2",
+    *IMPORTED_EARLY,
     "sklearn.metrics",
     "scipy.stats",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -239,7 +239,8 @@ def import_all() -> None:
         importlib.import_module(name)
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    get_checkpoint_conversion_mapping("bert")  # a thousand regular expressions, for all models
+    # A thousand regular expressions, made for all models at once, whichever is asked for.
+    get_checkpoint_conversion_mapping(next(iter(FAMILIES)))
 
 
 def serve(

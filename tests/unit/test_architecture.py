@@ -33,7 +33,7 @@ ALLOWED = {
     "tracking": GROUND,
     "stages": {*GROUND, *MODELS, "cost", "data", "methods", "training", "evaluation", "reporting",
                "tracking"},
-    "warm": {"errors", "tracking"},
+    "warm": {"errors", "tracking", "architectures"},
     "cli": {*GROUND, "methods", "stages", "tracking", "warm", "__init__"},
     "__init__": {"api", "errors"},
 }  # fmt: skip
