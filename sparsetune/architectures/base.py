@@ -149,6 +149,8 @@ class Family:
             so that it cannot tell fewer heads.
         counted: for costs; None = they are not counted for this family.
         unused_positions: rows of the table of positions that no token of a text has.
+        pooler: end of the path of the layer before the classifier of sequences that is counted as
+            ``counted.pooler``.
         anew: how one is made here; None = only published ones are taken.
     """
 
@@ -173,6 +175,7 @@ class Family:
     config_heads: tuple[str, str, str] | None = None
     counted: Counted | None = None
     unused_positions: int = 0
+    pooler: str = "pooler.dense"
     anew: Anew | None = None
 
     @property

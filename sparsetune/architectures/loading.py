@@ -5,6 +5,7 @@ are refused by name and code that comes with a checkpoint is never run.
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,11 @@ from sparsetune.records import read_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TOKENIZER_FORMS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
+SENTENCEPIECE = "spm.model"
+_TEXTS = 2  # at most, in an example
+_TOKENIZER_FORMS = (
+    ("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), (SENTENCEPIECE,)
+)  # fmt: skip
 
 
 def check_folder(directory: Path, architecture: str) -> int:
@@ -55,10 +60,27 @@ def check_folder(directory: Path, architecture: str) -> int:
         )
     if not any(all((directory / n).is_file() for n in form) for form in _TOKENIZER_FORMS):
         raise ModelError(
-            f"{directory}: no tokenizer; need tokenizer.json, vocab.txt, or vocab.json with "
-            "merges.txt"
+            f"{directory}: no tokenizer; need tokenizer.json, vocab.txt, vocab.json with "
+            f"merges.txt, or {SENTENCEPIECE}"
         )
+    _check_sentencepiece(directory)
     return sum(stored_parameters(path) for path in weight_files(directory))
+
+
+def _check_sentencepiece(directory: Path) -> None:
+    """Refuse a tokenizer that transformers would need another package to read.
+
+    Raises:
+        ModelError: it is ``spm.model`` alone, and ``sentencepiece`` is not installed.
+    """
+    if (directory / "tokenizer.json").is_file() or not (directory / SENTENCEPIECE).is_file():
+        return
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise ModelError(
+            f"{directory / SENTENCEPIECE}: is read by the package sentencepiece, which is not "
+            "installed; install it, or put the tokenizer.json beside it that AutoTokenizer saves "
+            "where it is"
+        )
 
 
 def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
@@ -68,16 +90,18 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
         directory: Hugging Face folder.
 
     Returns:
-        The tokenizer of the class that the folder names, with a pad token.
+        The tokenizer of the class that the folder names, with a pad token. It numbers the two texts
+        of a pair only if the model has an embedding for each.
 
     Raises:
         ModelError: missing or damaged tokenizer, or neither pad nor end token.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     _model_type(directory)
     try:
         with _quiet_transformers():
+            config: Any = AutoConfig.from_pretrained(directory, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False
             )
@@ -89,7 +113,32 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
         if tokenizer.eos_token is None:
             raise ModelError(f"{directory}: the tokenizer has neither a pad nor an end token")
         tokenizer.pad_token = tokenizer.eos_token
+    # Most classes of tokenizers make token types, whatever the model; GPT-2 would add tokens' own
+    # embeddings by them, and other models would take their second for one that is not there.
+    if (getattr(config, "type_vocab_size", 0) or 0) < _TEXTS:
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
+
+
+def check_tokens(directory: Path) -> None:
+    """Check that a folder's tokenizer can be read and that the model knows all of its tokens.
+
+    Args:
+        directory: Hugging Face folder.
+
+    Raises:
+        ModelError: as :func:`load_tokenizer`, or there are more tokens than embeddings.
+    """
+    from transformers import AutoConfig
+
+    tokens = len(load_tokenizer(directory))
+    config: Any = AutoConfig.from_pretrained(directory, local_files_only=True)
+    if tokens > config.vocab_size:
+        raise ModelError(
+            f"{directory}: the tokenizer has {tokens} tokens; allowed: up to {config.vocab_size}, "
+            "the vocab_size of its config.json"
+        )
 
 
 def load_model(
@@ -124,6 +173,9 @@ def load_model(
     family = _family(directory)
     found = _model_class(directory, family, kind)
     config = _configuration(found, directory, kind=kind, label_count=label_count)
+    if family.generates and kind in ("classification", "regression"):
+        # The last token that is not this one is classified, so it must be the one that pads.
+        config.pad_token_id = load_tokenizer(directory).pad_token_id
     # Only the CPU generator is forked and seeded: weights are drawn there.
     with torch.random.fork_rng(devices=[]), _quiet_transformers():
         stream = "weights" if random_weights else "head"
@@ -245,7 +297,8 @@ def _configuration(found: Any, directory: Path, *, kind: Kind, label_count: int)
     elif kind == "span":
         config.num_labels = 2  # start and end
     if config.pad_token_id is None:
-        config.pad_token_id = config.eos_token_id
+        ends = config.eos_token_id
+        config.pad_token_id = ends[0] if isinstance(ends, list) else ends
     config._attn_implementation = "sdpa"
     return config
 

@@ -133,6 +133,15 @@ class ExpectedSizes(_Sizes):
         default=None, description="features of a head; D / H if left out"
     )
 
+    def rules(self) -> Iterator[Rule]:
+        """Query heads are shared out evenly."""
+        shared = self.key_value_heads or self.heads
+        yield (
+            self.heads % shared == 0,
+            "key_value_heads",
+            f"received {shared}; allowed: what divides heads, {self.heads}",
+        )
+
 
 class TrainedTokenizer(Settings):
     """A tokenizer that is trained on the text."""

@@ -75,7 +75,9 @@ def count_parameters(
     Raises:
         ModelError: an unknown site, or more zeros than weights.
     """
-    dense, head = dense_parameters(shape), shape.head_parameters()
+    dense = dense_parameters(shape)
+    # A language model's output matrix is no head of a task: it trains with the model or not at all.
+    head = 0 if shape.head == "generation" else shape.head_parameters()
     own = dense - head if update.own is None else update.own
     added = sum(branch.values for branch in update.branches)
     trained = own + sum(branch.values for branch in update.as_trained.branches)

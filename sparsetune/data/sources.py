@@ -28,7 +28,9 @@ from sparsetune.records import read_json, sha256_of
 ORIGIN = "mirror.json"
 """What a mirror's folder was filled with; folders that somebody filled by hand have none."""
 DATA_ENDINGS = ("parquet", "tsv", "csv", "json", "jsonl", "gz")
-TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+TOKENIZER_PATTERNS = (
+    "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "spm.model"
+)  # fmt: skip
 BACKBONE_PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -119,7 +121,7 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
         ModelError: no safetensors, no tokenizer, damaged, or of another architecture.
         DataError: not reachable.
     """
-    from sparsetune.architectures.loading import check_folder
+    from sparsetune.architectures.loading import check_folder, check_tokens
     from sparsetune.architectures.weight_files import weight_files
 
     folder, origin, revision = _backbone_folder(
@@ -127,6 +129,7 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
     )
     try:
         parameters = check_folder(folder, backbone.architecture)
+        check_tokens(folder)
         if isinstance(backbone.source, MirrorSource):
             revision = mirrored_commit(folder)
         found = {

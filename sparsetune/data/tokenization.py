@@ -61,10 +61,14 @@ def encode(
           indices, 0 = the first answer is not in the window); for scoring also
           ``example_index`` and ``offset_mapping`` (character pairs, None outside the context).
         * generation: training = prompt, reference and end token with ``labels`` -100 on the
-          prompt; one feature a reference. Scoring = the prompt alone.
+          prompt; one feature a reference. Scoring = the prompt alone. A prompt begins as the
+          tokenizer begins a text.
+
+        Texts of a pair that the tokenizer puts no token between are kept apart by ``SEPARATOR``.
 
     Raises:
-        ConfigError: ``window_stride_tokens`` leaves no room for a window.
+        ConfigError: ``window_stride_tokens`` leaves no room for a window, or a tokenizer without an
+            end token is to generate.
     """
     if not examples:
         return []
@@ -136,14 +140,19 @@ def _encode_texts(
     first = [example.text for example in examples]
     second = None
     if examples[0].second_text is not None:
-        # Without a separator token (GPT-2) the two sentences would run into each other.
-        lead = "" if tokenizer.sep_token_id is not None else f"{SEPARATOR} "
+        lead = "" if _separates(tokenizer) else f"{SEPARATOR} "
         second = [f"{lead}{example.second_text}" for example in examples]
     features = _rows(tokenizer(first, second, truncation=True, max_length=task.maximum_tokens))
     for feature, example in zip(features, examples, strict=True):
         if example.label is not None:
             feature["labels"] = example.label
     return features
+
+
+def _separates(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a token between two texts; else they would run into each other."""
+    alone, pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    return bool(pair > alone)
 
 
 def _encode_spans(
@@ -178,6 +187,8 @@ def _cut_questions(examples: Sequence[SpanExample], task: Task, tokenizer: Any) 
     """Questions without leading blanks, cut so that every window has room for context."""
     limit = min(PUBLISHED_QUESTION_TOKENS, task.maximum_tokens // 2)
     special_tokens = tokenizer.num_special_tokens_to_add(pair=True)
+    end = "" if _separates(tokenizer) else SEPARATOR
+    special_tokens += len(tokenizer(end, add_special_tokens=False)["input_ids"]) if end else 0
     room = task.maximum_tokens - limit - special_tokens
     stride = task.window_stride_tokens
     if stride is None or not 0 <= stride < room:
@@ -189,7 +200,7 @@ def _cut_questions(examples: Sequence[SpanExample], task: Task, tokenizer: Any) 
     questions = [example.question.lstrip() for example in examples]
     encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
     return [
-        question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
+        (question if len(offsets) <= limit else question[: offsets[limit - 1][1]]) + end
         for question, offsets in zip(questions, encoded["offset_mapping"], strict=True)
     ]
 
@@ -216,6 +227,11 @@ def _answer_tokens(
 def _encode_generation(
     examples: Sequence[GenerationExample], task: Task, tokenizer: Any, *, for_training: bool
 ) -> list[dict[str, Any]]:
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"task {task.id}: kind generation needs a backbone whose tokenizer has an end token; "
+            f"received a {type(tokenizer).__name__} without one"
+        )
     prompts = _prompts([example.source for example in examples], task, tokenizer)
     if not for_training:
         return [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in prompts]
@@ -239,14 +255,24 @@ def _prompts(sources: list[str], task: Task, tokenizer: Any) -> list[list[int]]:
     separator = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
     answer_tokens = task.generation.maximum_new_tokens if task.generation else 0
     whole = max(task.maximum_tokens - answer_tokens, task.maximum_tokens // 2)
-    limit = whole - len(separator)
+    opening = _opening(tokenizer, separator)
+    fixed = len(opening) + len(separator)
+    limit = whole - fixed
     if limit < 1:
         raise ConfigError(
             f"task {task.id}: maximum_tokens: received {shown(task.maximum_tokens)}, "
-            f"too few for a source and {len(separator)} separator tokens"
+            f"too few for a source and {fixed} separator tokens"
         )
     encoded = tokenizer(sources, add_special_tokens=False)["input_ids"]
-    return [ids[:limit] + separator for ids in encoded]
+    return [opening + ids[:limit] + separator for ids in encoded]
+
+
+def _opening(tokenizer: Any, separator: list[int]) -> list[int]:
+    """What the tokenizer puts before any text, such as Llama's begin token; GPT-2's: nothing."""
+    whole = tokenizer(SEPARATOR)["input_ids"]
+    starts = range(len(whole) - len(separator) + 1)
+    found = (start for start in starts if whole[start : start + len(separator)] == separator)
+    return list(whole[: next(found, 0)])
 
 
 def train_tokenizer(

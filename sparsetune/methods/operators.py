@@ -9,15 +9,15 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, family_of, task_head_parameters
+from sparsetune.architectures.base import Family
 from sparsetune.dsee.layer import DseeBranch, DseeLinear
 from sparsetune.errors import ModelError
 from sparsetune.methods.kind import UpdateKind
 
-_FREE_MODULES = (nn.Embedding, nn.LayerNorm)  # looked up, or element by element
+_FREE_MODULES = (nn.Embedding, nn.LayerNorm, nn.RMSNorm)  # looked up, or element by element
 _MATRICES = (nn.Linear, Conv1D)
 _BRANCHES = (nn.Linear, nn.ParameterDict, DseeBranch)  # that hold an update's values
-_LANGUAGE_HEAD = "lm_head"
 
 
 def multiplied_weights(model: nn.Module, update: UpdateKind) -> dict[str, int]:
@@ -37,17 +37,18 @@ def multiplied_weights(model: nn.Module, update: UpdateKind) -> dict[str, int]:
     at: dict[str, list[str]] = {}  # path of a stored matrix -> the projections that it holds
     for site in Anatomy.of(model).sites():
         at.setdefault(site.path, []).append(site.projection)
+    family = family_of(model)
     heads = {name.rpartition(".")[0] for name in task_head_parameters(model)}
     found: dict[str, int] = {}
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
-        if not own or type(module) in _FREE_MODULES:
+        if not own or type(module) in _FREE_MODULES or _is_norm(module, family):
             continue
         stored = next((one for one in _upwards(path) if one in at), None)
         if stored is not None:
             held = _of_projection(module, path[len(stored) + 1 :], at[stored], update)
         else:
-            held = _outside_layers(module, path, heads)
+            held = _outside_layers(module, path, heads, family)
         if held is None:
             count = sum(parameter.numel() for parameter in own.values())
             raise ModelError(
@@ -80,12 +81,25 @@ def _of_projection(
     return None
 
 
-def _outside_layers(module: Any, path: str, heads: set[str]) -> dict[str, int] | None:
+def _outside_layers(
+    module: Any, path: str, heads: set[str], family: Family
+) -> dict[str, int] | None:
     """Likewise for what no layer holds: BERT's pooler, and the head of the task."""
     if type(module) not in _MATRICES:
         return None
-    if path in heads or path == _LANGUAGE_HEAD:
+    generates = family.generates and f"{path}.".startswith(family.language_head)
+    if path in heads or generates:
         return {"head": module.weight.numel()}
-    if path.endswith("pooler.dense"):
+    if f".{path}".endswith(f".{family.pooler}"):
         return {"pooler": module.weight.numel()}
     return None
+
+
+def _is_norm(module: nn.Module, family: Family) -> bool:
+    """Whether a module is a norm that the family's own file in the library defines."""
+    kind = type(module)
+    return (
+        kind.__module__ == family.module
+        and kind.__name__.endswith("Norm")
+        and all(parameter.dim() == 1 for parameter in module.parameters())
+    )

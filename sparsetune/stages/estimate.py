@@ -444,7 +444,15 @@ def shape_of(backbone: Backbone, catalogue: Catalogue) -> ModelShape:
     found = recipe.shape if recipe else backbone.expected
     if found is None or vocabulary is None:
         raise ConfigError(f"backbone {backbone.id}: expected: missing; an estimate needs it")
-    layer = LayerShape(found.heads, found.hidden_size // found.heads, found.feed_forward_size)
+    told = backbone.expected if recipe is None else None
+    shared = (told and told.key_value_heads) or found.heads
+    layer = LayerShape(
+        shared,
+        (told and told.head_size) or found.hidden_size // found.heads,
+        found.feed_forward_size,
+        found.heads // shared,
+        gated=FAMILIES[backbone.architecture].gated,
+    )
     return ModelShape(
         backbone.architecture, found.hidden_size, (layer,) * found.layers, vocabulary,
         found.maximum_positions, 0, head="regression", label_count=1, pooler=False,

@@ -182,7 +182,8 @@ def memory_bytes(size: Size, *, gpu: bool) -> float:
     if gpu:
         return held
     layer, hidden = size.shape.layers[0], size.shape.hidden_size
-    kept = 3 * (18 * hidden + 4 * layer.ffn_width + 5 * layer.heads * size.tokens)
+    heads = layer.heads * layer.queries_per_head
+    kept = 3 * (18 * hidden + 4 * layer.ffn_width + 5 * heads * size.tokens)
     # Without a backward pass, the activations of one layer are there at a time.
     layers = len(size.shape.layers) if size.trains else 1
     words = size.shape.vocabulary_size if size.shape.head in ("generation", "masked_lm") else 0

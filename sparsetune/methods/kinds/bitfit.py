@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import UpdateCount
+from sparsetune.errors import ModelError
 from sparsetune.methods.kind import Attached, UpdateKind
 
 if TYPE_CHECKING:
@@ -25,11 +26,19 @@ class BitfitUpdate(UpdateKind):
 
     def attach(self, model: "nn.Module", supports: "Mapping[str, Tensor]", seed: int) -> Attached:
         """Let the biases and the task head train."""
-        from sparsetune.architectures.anatomy import task_head_parameters
+        from sparsetune.architectures.anatomy import family_of, task_head_parameters
 
         heads = task_head_parameters(model)
+        found = False
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.endswith(".bias") or name in heads)
+            bias = name.endswith(".bias") and name not in heads
+            parameter.requires_grad_(bias or name in heads)
+            found |= bias
+        if not found:
+            raise ModelError(
+                f"update bitfit: received a model of type {family_of(model).model_type} without "
+                "biases; allowed: one that has some"
+            )
         return Attached()
 
     def count(self, shape: ModelShape, entries: Mapping[str, int]) -> UpdateCount:

@@ -27,8 +27,8 @@ def test_a_suite_runs_everything_else_and_keeps_refusals_apart(catalogue):
 def test_what_cannot_run_is_one_line_where_nothing_else_is_left_and_must_make_sense(catalogue):
     with refused("config.yaml: runs: none can run; PEFT's Super-Tuning"):
         suite_of(catalogue, runs=[{**RUNS[1], "methods": ["supra"]}])
-    with refused("kind classification does not fit backbone mini-gpt2"):
-        suite_of(catalogue, runs=[{**RUNS[1], "tasks": ["mini-rte"], "methods": ["supra"]}])
+    with refused("kind generation does not fit backbone mini-bert, whose architecture bert has no"):
+        suite_of(catalogue, runs=[{**RUNS[1], "backbones": ["mini-bert"], "methods": ["supra"]}])
     with refused("supra.yaml: does not run on backbone mini-gpt2: PEFT"):
         run_of(catalogue, "mini-gpt2", "mini-e2e", "supra")
 
@@ -54,7 +54,7 @@ def test_a_refusal_is_no_setting(catalogue, edit):
         (
             "[gpt2]",
             "[t5]",
-            "not_for.0.architectures.0: received 't5'; allowed: bert, roberta, gpt2",
+            "not_for.0.architectures.0: received 't5'; allowed: bert, roberta, xlm-roberta,",
         ),
         ("reason:", "raeson:", "not_for.0: unknown key 'raeson'; allowed: architectures, reason"),
         ("n_sparse: 64", "sparsity: 0.9", "update: unknown key 'sparsity'; allowed: alpha,"),
