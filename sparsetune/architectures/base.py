@@ -151,6 +151,7 @@ class Family:
         unused_positions: rows of the table of positions that no token of a text has.
         pooler: end of the path of the layer before the classifier of sequences that is counted as
             ``counted.pooler``.
+        convolution: end of the path of one that is counted as ``further_products``.
         anew: how one is made here; None = only published ones are taken.
     """
 
@@ -176,6 +177,7 @@ class Family:
     counted: Counted | None = None
     unused_positions: int = 0
     pooler: str = "pooler.dense"
+    convolution: str | None = None
     anew: Anew | None = None
 
     @property

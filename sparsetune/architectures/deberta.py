@@ -89,6 +89,7 @@ DEBERTA_V2 = Family(
     language_head=("cls.predictions.", "lm_predictions."),
     activation="intermediate.intermediate_act_fn",
     keeps_layers=_keeps_layers,
+    convolution="encoder.conv.conv",
     counted=Counted(
         names={"head_dim": "attention_head_size"},
         embedding_size="embedding_size",

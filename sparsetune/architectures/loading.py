@@ -162,7 +162,7 @@ def load_model(
         random_weights: ignore the checkpoint and draw every weight.
 
     Returns:
-        The model in evaluation mode, scaled-dot-product attention.
+        The model in evaluation mode, with scaled-dot-product attention where the library has it.
 
     Raises:
         ModelError: unusable folder, a head the architecture does not have, or a checkpoint
@@ -261,7 +261,7 @@ def _load_checkpoint(found: Any, directory: Path, config: Any, family: Family) -
             local_files_only=True,
             use_safetensors=True,
             dtype=torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=_attention(found),
             output_loading_info=True,
         )
     except Exception as error:  # the library raises many kinds for a damaged folder
@@ -299,8 +299,13 @@ def _configuration(found: Any, directory: Path, *, kind: Kind, label_count: int)
     if config.pad_token_id is None:
         ends = config.eos_token_id
         config.pad_token_id = ends[0] if isinstance(ends, list) else ends
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = _attention(found)
     return config
+
+
+def _attention(found: Any) -> str:
+    """How a class computes attention: in one step where the library can (not for DeBERTa)."""
+    return "sdpa" if found._supports_sdpa else "eager"
 
 
 def _model_class(directory: Path, family: Family, kind: Kind) -> Any:

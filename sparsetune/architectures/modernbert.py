@@ -67,5 +67,6 @@ MODERNBERT = Family(
     language_head=("head.", "decoder."),
     keeps_layers=_keeps_layers,
     config_by_layer=("layer_types",),
+    pooler="head.dense",
     counted=Counted(pooler=True, span_pooler=True, around=_around),
 )

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from sparsetune.architectures.families import FAMILIES, WORKFLOW
+from sparsetune.architectures.families import FAMILIES, UNLIKE, WORKFLOW
 from sparsetune.config.settings import (
     Count,
     Id,
@@ -20,13 +20,17 @@ from sparsetune.config.settings import (
     Share,
     Text,
     Thing,
+    broken,
     names_differ,
     none_of,
     only_with,
 )
+from sparsetune.errors import shown
 
 
 def _in_workflow(model_type: str) -> str:
+    if model_type in UNLIKE:
+        raise broken("", f"received {shown(model_type)}: {UNLIKE[model_type]}")
     if model_type not in WORKFLOW:
         raise none_of("", model_type, WORKFLOW)
     return model_type

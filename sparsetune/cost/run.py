@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparsetune.cost.lengths import Lengths
@@ -136,7 +136,9 @@ class TunedShape:
             DataError: a module for which they differ.
         """
         there = {str(module): int(weights) for module, weights in found}
-        macs = macs_by_module(self.shape, 1, self.update)
+        # Relative positions go through some of them too, but only once for a batch.
+        around = replace(self.shape.around, relative=0)
+        macs = macs_by_module(replace(self.shape, told_around=around), 1, self.update)
         for module in dict.fromkeys((*macs, *there)):
             counted = 0 if module in _ATTENTION else macs.get(module, 0)
             if counted != there.get(module, 0):

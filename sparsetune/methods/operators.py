@@ -17,6 +17,7 @@ from sparsetune.methods.kind import UpdateKind
 
 _FREE_MODULES = (nn.Embedding, nn.LayerNorm, nn.RMSNorm)  # looked up, or element by element
 _MATRICES = (nn.Linear, Conv1D)
+_EMBEDDING_PROJECTIONS = ("embed_proj", "embeddings_project")  # from token embeddings to layers
 _BRANCHES = (nn.Linear, nn.ParameterDict, DseeBranch)  # that hold an update's values
 
 
@@ -28,8 +29,9 @@ def multiplied_weights(model: nn.Module, update: UpdateKind) -> dict[str, int]:
         update: the one that is attached.
 
     Returns:
-        Projection, ``pooler``, ``head`` or ``update`` -> weights, biases not counted; modules
-        without any are absent. GPT-2's fused matrix counts as the three that it holds.
+        Projection, ``embeddings``, ``pooler``, ``head`` or ``update`` -> weights, biases not
+        counted; modules without any are absent. GPT-2's fused matrix counts as the three that it
+        holds.
 
     Raises:
         ModelError: a module has parameters and its cost is not known; named by its path.
@@ -84,15 +86,25 @@ def _of_projection(
 def _outside_layers(
     module: Any, path: str, heads: set[str], family: Family
 ) -> dict[str, int] | None:
-    """Likewise for what no layer holds: BERT's pooler, and the head of the task."""
+    """Likewise for everything else: what stands around the layers, and for positions in them."""
+    if family.convolution and _at(path, family.convolution) and type(module) is nn.Conv1d:
+        return {"embeddings": module.weight.numel()}
     if type(module) not in _MATRICES:
         return None
     generates = family.generates and f"{path}.".startswith(family.language_head)
     if path in heads or generates:
         return {"head": module.weight.numel()}
-    if f".{path}".endswith(f".{family.pooler}"):
+    if _at(path, family.pooler):
         return {"pooler": module.weight.numel()}
+    if path.rpartition(".")[2] in _EMBEDDING_PROJECTIONS:
+        return {"embeddings": module.weight.numel()}
+    if any(_at(path, one) for one in family.like_query):
+        return {}  # of relative positions alone: no token goes through it
     return None
+
+
+def _at(path: str, end: str) -> bool:
+    return f".{path}".endswith(f".{end}")
 
 
 def _is_norm(module: nn.Module, family: Family) -> bool:

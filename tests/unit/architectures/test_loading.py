@@ -34,7 +34,8 @@ def tokenizer_of(architecture):
         "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
         "gpt2": ["<|endoftext|>"],
     }[architecture]
-    words = ["a", "b"] if architecture == "bert" else sorted(ByteLevel.alphabet())
+    letters = sorted(ByteLevel.alphabet(), key=lambda letter: not letter.islower())
+    words = ["a", "b"] if architecture == "bert" else letters[:40]  # fewer than embeddings
     vocabulary = {name: number for number, name in enumerate([*special, *words])}
     if architecture == "bert":
         return BertTokenizerFast(vocab=vocabulary)

@@ -13,6 +13,8 @@ from sparsetune.cli import main
 # What a family's run shows: task, method.
 RUNS = {
     "distilbert": ("mini-rte", "dsee-structured"),
+    "deberta-v2": ("mini-rte", "dsee-structured"),
+    "modernbert": ("mini-rte", "dsee-structured"),
     "llama": ("mini-rte", "dsee-structured"),
     "qwen3": ("mini-e2e", "earlybert"),
     "mistral": ("mini-e2e", "dsee-unstructured"),
