@@ -230,7 +230,7 @@ def _load_update(
     config = _config(path, manifest.update, supports)
     trained = part_of(tensors, "")
     labels = _labels(manifest) if newcomer.named else {}
-    expected = _expected(model, config, supports, trained)
+    expected = _expected(path, model, config, supports=supports, trained=trained)
     check_tensors(path, trained, expected | _head_shapes(model, labels))
     masks = masks_of(tensors, model)
     newcomer.check_masks(path, masks)
@@ -462,13 +462,15 @@ def _config(
             support=supports,
             modules_to_save=[],  # what trained is told by the file
         )
-    except (ConfigError, KeyError) as error:
+    except (ConfigError, KeyError, ModelError) as error:
         raise ModelError(f"{path}: update: {error}") from None
 
 
 def _expected(
+    path: Path,
     model: nn.Module,
     config: DseeConfig | None,
+    *,
     supports: Mapping[str, Tensor],
     trained: Mapping[str, Tensor],
 ) -> dict[str, tuple[int, ...]]:
@@ -478,7 +480,11 @@ def _expected(
     if config is None:
         return expected
     expected |= {name: own[name] for name in task_head_parameters(model)}
-    for site in sites_of(Anatomy.of(model), config):
+    try:
+        sites = sites_of(Anatomy.of(model), config)
+    except ModelError as error:
+        raise ModelError(f"{path}: update: {error}") from None
+    for site in sites:
         branch, rank = f"{site.path}.branches.{site.projection}", config.rank_of(site)
         expected[f"{branch}.U"] = (site.shape[0], rank)
         expected[f"{branch}.V"] = (rank, site.shape[1])

@@ -30,7 +30,7 @@ _PLACES, _DIGEST = "positions", "sha256"
 
 
 def cache_folder() -> Path | None:
-    """Say where places are kept: some 0.6 kB a matrix; files may be deleted at any time.
+    """Say where places are kept: some 0.7 kB a matrix; files may be deleted at any time.
 
     Returns:
         ``supports`` in the folder that ``SPARSETUNE_CACHE`` names, else in ``sparsetune`` in

@@ -1,9 +1,12 @@
 """The README.md of a saved folder: what the model is, of which base, and how it is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.base import UpdatedProjection
 from sparsetune.pruning.manifest import Manifest
 from sparsetune.pruning.zeros import zero_counts
 from sparsetune.records.files import write_text_atomically
@@ -33,11 +36,14 @@ def _lines(model: nn.Module, manifest: Manifest) -> list[str]:
     zeros, entries = (sum(one) for one in zip(*zero_counts(model).values(), strict=True))
     lines = ["", f"# {manifest.model_class} of type {sizes.model_type}", ""]
     if base is not None:
-        settings = ", ".join(f"{key} {told}" for key, told in update.items() if key != "kind")
+        settings = ", ".join(_told(key, value) for key, value in update.items() if key != "kind")
         lines += [f"An update ({update.get('kind')}, {settings}) of a frozen base model:", ""]
         lines += [f"- base model: {base.name or 'not known'}"]
         lines += [f"- revision: {base.revision}"] if base.revision else []
         lines += [f"- sha256 of its weights: {base.file_sha256}"] if base.file_sha256 else []
+        layers = _updated_layers(model)
+        some = 0 < len(layers) < sizes.layers
+        lines += [f"- layers with an update: {layers}, of {sizes.layers}"] if some else []
     else:
         lines += ["A whole model:", ""]
     reader = "sparsetune.load(folder)"
@@ -56,3 +62,21 @@ def _lines(model: nn.Module, manifest: Manifest) -> list[str]:
         f"model = {reader}",
         "```",
     ]
+
+
+def _told(key: str, value: Any) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{one}: {told}" for one, told in value.items())
+        return f"{key} ({value})"
+    return f"{key} {value}"
+
+
+def _updated_layers(model: nn.Module) -> list[int]:
+    """Numbers of the layers that an update is attached to."""
+    return sorted(
+        {
+            site.layer
+            for site in Anatomy.of(model).sites()
+            if isinstance(site.module, UpdatedProjection) and site.module.updated
+        }
+    )

@@ -11,6 +11,7 @@ from sparsetune import ConfigError, DseeConfig, ModelError
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.dsee.config import sites_of
 from sparsetune.dsee.layer import dsee_branches, folds_held
+from sparsetune.pruning.checkpoint import read_file, write_file
 from sparsetune.pruning.manifest import read_counts
 from sparsetune.pruning.structured import remove
 
@@ -241,3 +242,32 @@ def test_sites_are_in_the_order_of_layers_and_projections():
     assert [site.key for site in sites_of(Anatomy.of(tiny_model("gpt2")), config)] == [
         "layer.0.query", "layer.0.value", "layer.1.query", "layer.1.value",
     ]  # fmt: skip
+
+
+def test_the_card_tells_other_ranks_and_the_layers(tmp_path):
+    config = DseeConfig(3, 6.0, 5, layers=[1], rank_pattern={"value": 2}, support="random")
+    sparsetune.save(sparsetune.apply_dsee(tiny_model("bert"), config), tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "An update (dsee, rank 3, alpha 6.0, rank_pattern (value: 2)) of" in card
+    assert "- layers with an update: [1], of 2\n" in card
+
+
+def moved(name, to):
+    room, found, key = name.partition("layer.1")
+    return room + to + key if found and room == "support/" else name
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        ("layer.9", "dsee layers: received 9; allowed: 0 to 1"),
+        ("block.1", "site 'block.1.query' is not of the form"),
+    ],
+)
+def test_places_of_no_layer_are_refused_with_the_file(to, told, tmp_path):
+    sparsetune.save(adapted("bert", layers=[1]), tmp_path)
+    path = tmp_path / "model.safetensors"
+    manifest, tensors = read_file(path)
+    write_file(path, {moved(name, to): one for name, one in tensors.items()}, manifest)
+    with pytest.raises(ModelError, match=rf"model.safetensors: update: {told}"):
+        sparsetune.load(tmp_path, tiny_model("bert"))
