@@ -13,6 +13,7 @@ from unit.tiny_families import (
     OWN_SIZES,
     PAIRS,
     TASKS,
+    VOCAB,
     WIDTH,
     class_of,
     family_batch,
@@ -22,7 +23,7 @@ from unit.tiny_families import (
 
 import sparsetune
 from sparsetune import DseeConfig, Ticket, TicketSearch
-from sparsetune.architectures.anatomy import Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import Anatomy, drawn_modules, task_head_parameters
 from sparsetune.architectures.base import PROJECTIONS
 from sparsetune.architectures.families import FAMILIES, UNLIKE
 from sparsetune.cost.parameters import dense_parameters
@@ -88,10 +89,8 @@ def test_an_update_from_zero_changes_nothing_and_exactly_it_and_the_head_train(k
         assert one.requires_grad or torch.equal(one, frozen[name])
 
 
-@EVERY_HEAD
-def test_a_removal_equals_zeros_in_its_place(kind, task):
-    model, batch = family_model(kind, task), family_batch(task)
-    shrunken = sparsetune.shrink(copy.deepcopy(model), ticket())
+def zero_in_place(model):
+    """Everything that the ticket removes has no effect, and is still there."""
     anatomy = Anatomy.of(model)
     size = len(anatomy.features_of("attention_output", [0]))
     for layer in range(LAYERS):
@@ -104,12 +103,113 @@ def test_a_removal_equals_zeros_in_its_place(kind, task):
             for unit in set(range(of)) - set(kept[layer]):
                 with torch.no_grad():
                     view[:, unit * features : (unit + 1) * features] = 0.0
+
+
+@EVERY_HEAD
+def test_a_removal_equals_zeros_in_its_place(kind, task):
+    model, batch = family_model(kind, task), family_batch(task)
+    shrunken = sparsetune.shrink(copy.deepcopy(model), ticket())
+    zero_in_place(model)
     assert not torch.allclose(outputs_of(family_model(kind, task), batch), outputs_of(model, batch))
     close(outputs_of(shrunken, batch), outputs_of(model, batch))
     small = Anatomy.of(shrunken)
     assert [small.heads(n) for n in range(LAYERS)] == [2, 3]
     assert [small.ffn_width(n) for n in range(LAYERS)] == [10, 3]
-    assert small.heads_per_group == anatomy.heads_per_group
+    assert small.heads_per_group == Anatomy.of(model).heads_per_group
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@EVERY_FAMILY
+def test_a_removal_is_exact_beyond_windows_and_buckets_of_positions(kind, attention):
+    if attention == "sdpa" and not class_of(kind, "language")._supports_sdpa:
+        return
+    model = family_model(kind, "language", attn_implementation=attention)
+    shrunken = sparsetune.shrink(copy.deepcopy(model), ticket())
+    zero_in_place(model)
+    ids = torch.arange(72).view(2, 36) % (VOCAB - 2) + 2  # GPT-2 and BERT know 40 positions
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    batch["attention_mask"][0, -9:] = 0
+    close(outputs_of(shrunken, batch), outputs_of(model, batch))
+    if attention == "eager":  # the maps of what is left, in either layer
+        shapes = [tuple(one.shape) for one in shrunken(**batch, output_attentions=True).attentions]
+        group = Anatomy.of(model).heads_per_group
+        assert shapes == [(2, heads * group, 36, 36) for heads in (2, 3)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@EVERY_FAMILY
+def test_half_precision_trains_and_is_loaded_bit_for_bit(kind, dtype, tmp_path):
+    batch = family_batch("sequence")
+    model, plain = (
+        sparsetune.shrink(family_model(kind, "sequence").to(dtype), ticket()) for _ in range(2)
+    )
+    sparsetune.apply_dsee(model, all_layers(kind))
+    model(**batch).loss.backward()
+    assert all(one.grad is not None for one in model.parameters() if one.requires_grad)
+    sparsetune.save(model, tmp_path / "update")
+    sparsetune.load(tmp_path / "update", plain)
+    assert torch.equal(outputs_of(plain, batch), outputs_of(model, batch))
+    assert 0 < sparsetune.merge(model, "dense").rounding_change < 0.1
+    sparsetune.save(model, tmp_path / "whole")
+    whole = sparsetune.load(tmp_path / "whole")
+    assert torch.equal(outputs_of(whole, batch), outputs_of(model, batch))
+
+
+@EVERY_FAMILY
+def test_recomputed_activations_give_the_same_gradients(kind):
+    found = []
+    for recomputed in (False, True):
+        model = sparsetune.apply_dsee(family_model(kind, "sequence"), all_layers(kind)).train()
+        for module in model.modules():  # nothing is drawn
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.0
+        if recomputed:
+            model.gradient_checkpointing_enable()
+        model(**family_batch("sequence")).loss.backward()
+        found.append([one.grad for one in model.parameters() if one.requires_grad])
+    assert len(found[0]) > 12
+    for own, again in zip(*found, strict=True):
+        torch.testing.assert_close(own, again, rtol=1e-5, atol=1e-7)
+
+
+@EVERY_FAMILY
+def test_two_backbones_and_heads_of_other_names_are_refused(kind):
+    model = family_model(kind, "sequence")
+    model.second = copy.deepcopy(model.base_model)
+    with pytest.raises(ModelError, match=r"holds 2 backbones, with layers at .* and second"):
+        sparsetune.apply_dsee(model, UPDATE)
+    model = family_model(kind, "sequence")
+    model.fc = torch.nn.Linear(3, 3)
+    with pytest.raises(ModelError, match="fc: no part of the backbone and no head that is known"):
+        sparsetune.apply_dsee(model, UPDATE)
+
+
+@EVERY_FAMILY
+def test_what_a_checkpoint_lacked_trains_or_is_named(kind, tmp_path):
+    family_model(kind, "language").base_model.save_pretrained(tmp_path)
+    model = class_of(kind, "sequence").from_pretrained(tmp_path, num_labels=3)
+    trained = set(task_head_parameters(model))
+    new = {
+        n for n, one in model.named_parameters() if not getattr(one, "_is_hf_initialized", False)
+    }
+    assert trained <= new
+    named = drawn_modules(model)
+    assert {name.rpartition(".")[0] for name in new - trained} == set(named)
+    if named:
+        with pytest.raises(ModelError, match=f"{named[0]}.*: not in the checkpoint, so drawn anew"):
+            sparsetune.apply_dsee(model, UPDATE)
+    assert drawn_modules(sparsetune.shrink(model, ticket())) == named
+
+
+def test_matrices_of_relative_positions_that_are_wrapped_are_refused():
+    model = family_model("deberta-v2", "sequence", config=OTHER_SIZES["deberta-v2"])
+    attention = model.deberta.encoder.layer[1].attention.self
+    attention.pos_key_proj = torch.nn.Sequential(attention.pos_key_proj)
+    with pytest.raises(ModelError, match=r"layer\.1\.attention\.self\.pos_key_proj is wrapped"):
+        sparsetune.shrink(model, ticket())
+    assert Anatomy.of(model).heads(0) == HEADS
 
 
 @EVERY_HEAD

@@ -52,8 +52,7 @@ def family_config(model_type, labels=3, **more):
         bos_token_id=1,
         eos_token_id=1,
         num_labels=labels,
-        **more,
-        **OWN_SIZES.get(model_type, sizes),
+        **(OWN_SIZES.get(model_type, sizes) | more),
     )
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertTokenizerFast, GPT2TokenizerFast, RobertaTokenizerFast
 from unit.tiny import tiny_model
+from unit.tiny_families import family_model
 
 from sparsetune.architectures.loading import (
     check_folder,
@@ -100,6 +101,22 @@ def test_loaded_weights_are_those_of_the_checkpoint(folders, architecture):
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert model.config._attn_implementation == "sdpa"
     assert model.config.pad_token_id is not None
+
+
+@pytest.mark.parametrize("random_weights", [False, True])
+@pytest.mark.parametrize("kind", ["deberta-v2", "modernbert", "gemma2"])
+def test_attention_is_the_one_that_the_library_has(kind, random_weights, tmp_path):
+    saved = family_model(kind, "language")
+    saved.save_pretrained(tmp_path)
+    model = load_model(
+        tmp_path, kind="classification", label_count=3, seed=0, random_weights=random_weights
+    )
+    attention = "sdpa" if kind == "modernbert" else "eager"
+    assert model.config._attn_implementation == attention
+    stored, own = (one.base_model.state_dict() for one in (saved, model))
+    same = [torch.equal(own[name], weight) for name, weight in stored.items() if weight.dim() == 2]
+    assert random_weights != all(same)
+    assert model.num_labels == 3
 
 
 def test_regression_and_classification_set_the_problem_type(folders):
