@@ -1,4 +1,4 @@
-# make reproduce | report | test | test-fast | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
+# make reproduce | report | test | test-fast | ui | bench | lint | docs: each does its own set-up; nothing else is installed by hand.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: reproduce report test test-fast ui bench lint format clean
+.PHONY: reproduce report test test-fast ui bench lint docs format clean
 
 reproduce: $(READY)
 	sparsetune check --config config/config.yaml
@@ -48,6 +48,11 @@ lint: $(READY)
 	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
+
+# As files: build/site/index.html opens without a server.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "Open build/site/index.html."
 
 format: $(READY)
 	ruff format .

@@ -35,7 +35,7 @@ LOCK_FILE = "revisions.lock.yaml"
 WORKFLOW_MODULES = (
     "datasets", "huggingface_hub", "jinja2", "matplotlib", "mlflow", "pandas", "peft", "plotly",
     "pyarrow", "pytorch_optimizer", "sacrebleu", "scipy", "sklearn", "snakemake", "sqlalchemy",
-    "tokenizers", "tqdm",
+    "tokenizers",
 )  # fmt: skip
 """What the extra ``workflow`` brings, by the names that are imported."""
 

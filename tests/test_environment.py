@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 import yaml
+from unit.test_architecture import ALLOWED
 
 from sparsetune.cli import WORKFLOW_MODULES
 
@@ -87,12 +88,8 @@ def test_tools_of_the_checks_are_locked_too(locked):
 
 # What is imported under a name that is not its distribution's.
 DISTRIBUTIONS = {"pydantic_core": "pydantic", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-# The modules behind `import sparsetune`, which must do with the core, and what else each may use.
-FRONT = {
-    "__init__": None, "api": None, "architectures": None, "cost": None, "counting": None,
-    "dsee": None, "earlybert": None, "errors": None, "export": "export", "pruning": None,
-    "randomness": None, "records": None,
-}  # fmt: skip
+# The rooms behind `import sparsetune`, which must do with the core, and what else each may use.
+FRONT = dict.fromkeys(("__init__", "api", *sorted(ALLOWED["api"])), ()) | {"export": ("export",)}
 
 
 def third_parties(path):
@@ -118,10 +115,10 @@ def asked_for(project, *extras):
 
 def test_the_front_imports_what_the_core_requires(repository, project):
     package = repository / "sparsetune"
-    for room, extra in FRONT.items():
+    for room, extras in FRONT.items():
         places = package.glob(f"{room}/**/*.py") if (package / room).is_dir() else ()
         for path in places or [package / f"{room}.py"]:
-            allowed = asked_for(project, *([extra] if extra else []))
+            allowed = asked_for(project, *extras)
             assert set(third_parties(path)) <= allowed, path
 
 
