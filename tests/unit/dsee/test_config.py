@@ -271,3 +271,21 @@ def test_places_of_no_layer_are_refused_with_the_file(to, told, tmp_path):
     write_file(path, {moved(name, to): one for name, one in tensors.items()}, manifest)
     with pytest.raises(ModelError, match=rf"model.safetensors: update: {told}"):
         sparsetune.load(tmp_path, tiny_model("bert"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_of_other_layers_and_ranks_stand_on_one_backbone(kind, tmp_path):
+    asked = {"low": {"layers": [0], "rank_pattern": {"query": 5}}, "high": {"layers": [1]}}
+    model, expected = tiny_model(kind), {}
+    for name, own in asked.items():
+        config = DseeConfig(3, 6.0, 11, init="normal", support="random", **own)
+        sparsetune.apply_dsee(model, config, name=name)
+        expected[name] = output_of(model, tiny_batch())
+    assert not torch.equal(*expected.values())
+    for name in ("low", "high", "low"):
+        sparsetune.use(model, name)
+        assert torch.equal(output_of(model, tiny_batch()), expected[name])
+        assert {key.split(".")[1] for key in ranks_of(model)} == {"0" if name == "low" else "1"}
+        sparsetune.save(model, tmp_path / name)
+        again = sparsetune.load(tmp_path / name, tiny_model(kind))
+        assert torch.equal(output_of(again, tiny_batch()), expected[name])
