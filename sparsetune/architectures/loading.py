@@ -6,6 +6,7 @@ are refused by name and code that comes with a checkpoint is never run.
 
 import contextlib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,30 @@ def check_tokens(directory: Path) -> None:
         )
 
 
+def check_length(directory: Path, tokens: int) -> None:
+    """Check that a model has a position for every token of an input.
+
+    Args:
+        directory: Hugging Face folder.
+        tokens: of the longest input.
+
+    Raises:
+        ModelError: its table of positions is shorter.
+    """
+    family = _family(directory)
+    told = read_json(directory / "config.json", what="backbone configuration")
+    counted = family.counted
+    if counted is None or counted.around is None or not counted.around(told).positions:
+        return
+    name = "max_position_embeddings"
+    rows = told.get(counted.names.get(name, name))
+    if isinstance(rows, int) and tokens > rows - family.unused_positions:
+        raise ModelError(
+            f"{directory}: received inputs of up to {tokens} tokens; allowed: up to "
+            f"{rows - family.unused_positions}, the positions that its config.json tells"
+        )
+
+
 def load_model(
     directory: Path,
     *,
@@ -263,12 +288,23 @@ def _load_checkpoint(found: Any, directory: Path, config: Any, family: Family) -
             dtype=torch.float32,
             attn_implementation=_attention(found),
             output_loading_info=True,
+            key_mapping=_renamed(found, family),
         )
     except Exception as error:  # the library raises many kinds for a damaged folder
         raise ModelError(f"{directory}: cannot be loaded: {first_line(error)}") from None
     # Notices about new weights are silenced, so weights that must not be new are looked for.
     _refuse_lacking(directory, family, loading["missing_keys"])
     return model
+
+
+def _renamed(found: Any, family: Family) -> dict[str, str] | None:
+    """Names of a language model's weights -> those that a class with another head has for them.
+
+    The library's Llama and its like answer questions under another prefix than they write texts.
+    """
+    pretrained = _class_of(family, family.language_model).base_model_prefix
+    own = found.base_model_prefix
+    return None if own == pretrained else {rf"^{re.escape(pretrained)}\.": f"{own}."}
 
 
 def _refuse_lacking(directory: Path, family: Family, missing: Iterable[str]) -> None:
@@ -314,6 +350,10 @@ def _model_class(directory: Path, family: Family, kind: Kind) -> Any:
             f"{directory}: {family.model_type} has no {kind} head; "
             f"allowed: {', '.join(family.heads)}"
         )
+    return _class_of(family, kind)
+
+
+def _class_of(family: Family, kind: Kind) -> Any:
     return model_class(family.model_type, family.class_prefix + family.heads[kind])
 
 

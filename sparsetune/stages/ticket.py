@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsetune.architectures.anatomy import Anatomy
-from sparsetune.architectures.loading import Kind, has_language_head, load_model, load_tokenizer
+from sparsetune.architectures.loading import (
+    Kind,
+    check_length,
+    has_language_head,
+    load_model,
+    load_tokenizer,
+)
 from sparsetune.config.backbone import Backbone
 from sparsetune.config.load import Catalogue
 from sparsetune.config.suite import Limits
@@ -120,6 +126,8 @@ def _searched(
     dataset, backbone = inputs
     settings = recipe.search
     tokenizer = load_tokenizer(backbone)
+    if job.task.kind != "generation":
+        check_length(backbone, job.task.maximum_tokens)
     limit = job.limits.train_examples
     data: Any = training_features(job.task, dataset, tokenizer, limit)
     told: dict[str, Any] = {"objective": settings.objective}

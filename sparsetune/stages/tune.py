@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from sparsetune.architectures.loading import load_tokenizer
+from sparsetune.architectures.loading import check_length, load_tokenizer
 from sparsetune.config.suite import RunSpec
 from sparsetune.data.features import training_features
 from sparsetune.earlybert.ticket import Ticket
@@ -26,6 +26,7 @@ from sparsetune.tracking.live import LiveRun, TrackingOutcome
 from sparsetune.tracking.views import run_note
 from sparsetune.training.loop import CURVES
 from sparsetune.training.phases import Workplace, peak_memory_bytes, run_phases
+from sparsetune.training.plan import lengths_of
 from sparsetune.training.scoring import EpochScoring, curve_of, score_point
 
 _NOT_IN_PHASES = ("curve", "epoch_scores", "scoring_seconds")
@@ -82,6 +83,9 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
     features, collate = training_features(
         spec.task, paths.dataset, tokenizer, spec.limits.train_examples
     )
+    # Inputs of other kinds are cut to this length; texts to generate are far below it.
+    texts = spec.task.kind == "generation"
+    check_length(paths.backbone, max(lengths_of(features)) if texts else spec.task.maximum_tokens)
     scoring = _scoring(spec, paths.dataset, tokenizer, device)
     tuned = build_run(spec, paths)
     folder = context.work_folder(

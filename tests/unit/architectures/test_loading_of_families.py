@@ -7,7 +7,13 @@ import torch
 from transformers import AutoTokenizer
 from unit.stages.tiny_folders import bpe_like_gpt2, byte_bpe, make_folder, wordpiece
 
-from sparsetune.architectures.loading import check_folder, check_tokens, load_model, load_tokenizer
+from sparsetune.architectures.loading import (
+    check_folder,
+    check_length,
+    check_tokens,
+    load_model,
+    load_tokenizer,
+)
 from sparsetune.data.tokenization import collate
 from sparsetune.errors import ModelError
 
@@ -81,3 +87,24 @@ def test_a_tokenizer_of_sentencepiece_alone_says_what_it_needs(tmp_path, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"spm\.model: is read by the package sentencepiece"):
         check_folder(folder, "bert")
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"), [("gpt2", 130), ("distilbert", 130), ("llama", None), ("modernbert", None)]
+)
+def test_an_input_needs_a_position_for_every_token(tmp_path, kind, longest):
+    folder = make_folder(tmp_path / "own", kind)
+    check_length(folder, longest or 10_000)
+    if longest:
+        with pytest.raises(ModelError, match=r"received inputs of up to 131 tokens; allowed"):
+            check_length(folder, longest + 1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_answers_are_given_by_the_weights_of_the_language_model(tmp_path, kind):
+    folder = make_folder(tmp_path / "own", kind)
+    spans = load_model(folder, kind="span", label_count=2, seed=0)
+    texts = load_model(folder, kind="generation", label_count=1, seed=0)
+    given = dict(texts.base_model.named_parameters())
+    backbone = spans.get_submodule(spans.base_model_prefix)
+    assert all(torch.equal(one, given[name]) for name, one in backbone.named_parameters())

@@ -6,6 +6,8 @@ from unit.config.asking import refused, rewritten, run_of
 
 from sparsetune.config.load import Catalogue
 from sparsetune.config.reading import read_yaml
+from sparsetune.cost.parameters import dense_parameters
+from sparsetune.stages.estimate import shape_of
 
 PRETRAINED = ("bert-base-pretrained", "bert-base-early")
 
@@ -135,3 +137,74 @@ def test_squad_is_trained_as_published(repository, method, epochs, rate):
     (phase,) = catalogue.method(method, backbone_id="bert-base", task_id="squad").phases
     assert (phase.epochs, phase.learning_rate) == (epochs, rate)
     assert (phase.batch_size, phase.gradient_accumulation) == (12, 4)
+
+
+def own(catalogue, architecture, **changes):
+    """Somebody's own folder, as a file of the catalogue."""
+    told = {"description": "Own.", "architecture": architecture,
+            "source": {"kind": "mirror", "path": "/own"}, **changes}  # fmt: skip
+    path = catalogue / "backbones" / "own.yaml"
+    path.write_text(yaml.safe_dump(told), encoding="utf-8")
+    return Catalogue(catalogue).backbone("own")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("electra", "architecture: received 'electra'; allowed: bert, roberta, "),
+        ("qwen", "architecture: received 'qwen'; allowed: "),
+        ("phi3", "architecture: received 'phi3': its query, key and value are one matrix, of"),
+        ("deberta", "architecture: received 'deberta': its query, key and value stand head by"),
+    ],
+)
+def test_an_architecture_that_cannot_run_is_refused_with_the_reason(
+    catalogue, architecture, message
+):
+    with refused(message, start=catalogue / "backbones" / "own.yaml"):
+        own(catalogue, architecture)
+
+
+@pytest.mark.parametrize("task", ["mini-rte", "mini-squad", "mini-stsb", "mini-e2e"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen3", "gemma", "deberta-v2"])
+def test_a_run_needs_the_head_that_its_task_has(catalogue, architecture, task):
+    own(catalogue, architecture)
+    lacking = {("gemma", "mini-squad"), ("deberta-v2", "mini-e2e")}
+    if (architecture, task) not in lacking:
+        assert run_of(catalogue, "own", task, "lora").backbone.architecture == architecture
+        return
+    kind = "span" if task == "mini-squad" else "generation"
+    with refused(f"{task}.yaml: kind {kind} does not fit backbone own, whose architecture "):
+        run_of(catalogue, "own", task, "lora")
+
+
+def test_only_what_is_made_here_can_be_pretrained(catalogue):
+    recipe = read_yaml(catalogue / "backbones" / "mini-gpt2.yaml")
+    with refused("own.yaml: pretraining: not for architecture llama; allowed with bert, roberta,"):
+        own(catalogue, "llama", source=recipe["source"], pretraining=recipe["pretraining"])
+    wrong = {**recipe["pretraining"], "tokenizer": {"kind": "wordpiece", "vocabulary_size": 99}}
+    with refused("tokenizer.kind: received 'wordpiece'; allowed for gpt2: byte-bpe, published"):
+        own(catalogue, "gpt2", source=recipe["source"], pretraining=wrong)
+
+
+def test_a_search_by_masked_language_modelling_needs_such_a_model(catalogue):
+    own(catalogue, "llama")
+    with refused("search.objective: received mlm for a llama backbone, which has no masked"):
+        run_of(catalogue, "own", "mini-rte", "earlybert-mlm")
+
+
+def test_query_heads_are_shared_out_evenly(catalogue):
+    sizes = read_yaml(catalogue / "backbones" / "smollm2-135m.yaml")["expected"]
+    with refused("expected.key_value_heads: received 4; allowed: what divides heads, 9"):
+        own(catalogue, "llama", expected={**sizes, "key_value_heads": 4})
+
+
+# Published, in millions: what the catalogue's sizes come to, without a head.
+PUBLISHED = {"modernbert-base": 149, "deberta-v3-base": 184, "distilbert-base": 67,
+             "qwen3-0.6b": 596, "smollm2-135m": 135}  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", PUBLISHED)
+def test_sizes_in_the_catalogue_come_to_the_published_parameters(repository, backbone):
+    catalogue = Catalogue(repository / "config")
+    counted = dense_parameters(shape_of(catalogue.backbone(backbone), catalogue))
+    assert round(counted / 1e6) == PUBLISHED[backbone]

@@ -14,12 +14,18 @@ from sparsetune.cli import main
 RUNS = {
     "distilbert": ("mini-rte", "dsee-structured"),
     "deberta-v2": ("mini-rte", "dsee-structured"),
-    "modernbert": ("mini-rte", "dsee-structured"),
+    "modernbert": ("mini-rte", "earlybert-mlm"),
     "llama": ("mini-rte", "dsee-structured"),
     "qwen3": ("mini-e2e", "earlybert"),
     "mistral": ("mini-e2e", "dsee-unstructured"),
+    "gpt2": ("mini-squad", "ia3"),
+    "qwen2": ("mini-squad", "lora"),
 }
-TASKS = {"mini-rte": {"train": 24, "evaluation": 8}, "mini-e2e": {"train": 6, "evaluation": 3}}
+TASKS = {
+    "mini-rte": {"train": 24, "evaluation": 8},
+    "mini-e2e": {"train": 6, "evaluation": 3},
+    "mini-squad": {"train": 6, "evaluation": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,7 @@ def finish(call, root, backbone, task, method):
         given = {"support": "grebsmo-64", "backbone": backbone, "backbone_dir": made}
         assert call("support", **given, output=root / "support") is None
         recipes["support_file"] = root / "support" / "support.safetensors"
-    if method in ("earlybert", "dsee-structured"):
+    if method.startswith("earlybert") or method == "dsee-structured":
         given = {"ticket": method, "backbone": backbone, "task": task, "seed": 1}
         places = {"dataset_dir": data, "backbone_dir": made, "checkpoints": root / "s"}
         assert call("ticket", **given, **places, output=root / "ticket") is None
@@ -99,7 +105,7 @@ def test_a_folder_of_a_family_goes_through_every_stage(family, catalogue, call, 
     cost, told = (measured_of(run / f"{stage}.json") for stage in ("cost", "evaluate"))
     # What is counted from shapes is compared with the model by the stage itself.
     assert cost["macs_executed_per_example"] > 0
-    assert told["n_examples"] == TASKS[task]["evaluation"] if task == "mini-rte" else 3
-    smaller = method in ("earlybert", "dsee-structured")
+    assert told["n_examples"] == (3 if task == "mini-e2e" else TASKS[task]["evaluation"])
+    smaller = method in ("earlybert", "earlybert-mlm", "dsee-structured")
     assert (cost["macs_executed_per_example"] < cost["macs_dense_per_example"]) == smaller
     assert ("decoding" in told) == (task == "mini-e2e")

@@ -137,6 +137,7 @@ TOKENIZERS = {
     "gpt2": bpe_like_gpt2,
     "llama": bpe_like_gpt2,
     "mistral": bytes_for_the_unknown,
+    "qwen2": bpe_with_another_pad,
     "qwen3": bpe_with_another_pad,
 }
 """Model type -> the kind of tokenizer that its published models come with."""
@@ -159,7 +160,7 @@ def make_folder(folder, model_type, *, make_tokenizer=None, seed=0, **changes):
     if FAMILIES[model_type].generates:
         numbers["pad_token_id"] = None  # as the published ones have it
     config = family_config(model_type)
-    told = {"vocab_size": len(tokenizer), "max_position_embeddings": 80, **numbers, **changes}
+    told = {"vocab_size": len(tokenizer), "max_position_embeddings": 130, **numbers, **changes}
     for name, value in told.items():
         setattr(config, name, value)
     set_seed(seed)
