@@ -157,6 +157,10 @@ class Task(Thing):
     )
     columns: Columns | None = Field(default=None, description="table: which column holds what")
     splits: Splits | None = Field(default=None, description="table: which file holds which split")
+    drop_unlabelled: bool = Field(
+        default=False,
+        description="table: rows whose label is null, blank, - or -1 are left out, and counted",
+    )
     maximum_tokens: int = Field(
         ge=8, description="longer inputs are cut (span: split into windows)"
     )
@@ -172,10 +176,12 @@ class Task(Thing):
 
     def settings(self) -> dict[str, Any]:
         """What the ``dataset`` stage depends on: where the files are, and what is checked."""
-        return self._part(
+        settings = self._part(
             "layout", "source", "kind", "labels", "evaluation_split", "evaluation_part", "columns",
             "splits",
         )  # fmt: skip
+        # Only where it is asked for: no other data set must be read again.
+        return {**settings, "drop_unlabelled": True} if self.drop_unlabelled else settings
 
     def scoring(self) -> dict[str, Any]:
         """What training and evaluation depend on besides the files."""
@@ -240,6 +246,13 @@ class Task(Thing):
             layout == "webnlg" or self.evaluation_part is None,
             "evaluation_part",
             f"not for layout {layout}; allowed with webnlg",
+        )
+        labelled = kind in ("classification", "regression")
+        yield (
+            not self.drop_unlabelled or (layout == "table" and labelled),
+            "drop_unlabelled",
+            f"not for layout {layout} and kind {kind}; allowed: layout table, kind classification "
+            "or regression",
         )
         if self.columns is None or self.splits is None:
             held = _KINDS_OF_LAYOUTS.get(layout, "classification")

@@ -101,8 +101,13 @@ def _texts(path: Path) -> Iterator[str]:
 def _column(path: Path) -> Iterator[str]:
     with pyarrow.parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        if _COLUMN not in names:
-            raise DataError(f"{path}: columns: received {', '.join(names)}; need {_COLUMN}")
+        if names.count(_COLUMN) != 1:
+            once = " once" if _COLUMN in names else ""
+            raise DataError(f"{path}: columns: received {', '.join(names)}; need {_COLUMN}{once}")
+        form = file.schema_arrow.field(_COLUMN).type
+        form = form.value_type if pyarrow.types.is_dictionary(form) else form
+        if not pyarrow.types.is_string(form) and not pyarrow.types.is_large_string(form):
+            raise DataError(f"{path}: column {_COLUMN}: received {form}; allowed: string")
         for batch in file.iter_batches(columns=[_COLUMN]):
             yield from (text for text in batch.column(0).to_pylist() if text)
 

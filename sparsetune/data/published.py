@@ -26,6 +26,8 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 # Files of the hub's own parquet conversion, which lie in a folder for each split.
 _CONVERTED = re.compile(r"\d{4}\.parquet")
 _LISTED_NAMES = 12
+_LONGEST_FIELD = 2**31 - 1
+_LARGEST_SCORE = 1e18  # squares of differences stay finite in 32 bits, in which losses are taken
 
 
 def stem_of(task: Task, split: Split) -> str:
@@ -74,25 +76,27 @@ def read_lines(path: Path) -> list[str]:
     Published sentences hold Unicode line separators, so ``str.splitlines`` would cut rows.
 
     Returns:
-        At least one line; the empty piece after the last line end is left out.
+        At least one line; blank ones at the end are left out.
 
     Raises:
         DataError: unreadable, damaged gzip, not UTF-8 (row and byte offset are named), or blank.
     """
-    lines = _text(path).split("\n")
-    if lines[-1] == "":
+    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]
+    while not lines[-1].strip(" "):  # a line of tabs has columns
         lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    return lines
 
 
 def read_json(path: Path) -> Any:
     """Value of a plain or gzip JSON file.
 
     Raises:
-        DataError: as :func:`read_lines`, or not JSON (row and column are named).
+        DataError: as :func:`read_lines`, not JSON (row and column are named), or with half of a
+            character, which no text can hold that is written, tokenised or sent.
     """
     try:
-        return json.loads(_text(path))
+        text = _text(path)
+        return _whole(json.loads(text), text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: row {error.lineno}: not JSON at column {error.colno}: {error.msg}"
@@ -176,25 +180,42 @@ def text_of(value: Any, name: str, *, filled: bool = False) -> str:
     return value.strip() if filled else value
 
 
-def class_of(value: Any, numbers: Mapping[str, int]) -> int:
+def class_of(value: Any, numbers: Mapping[str, int], why: str = "") -> int:
     """Find the number of a class.
 
     Args:
         value: as read: text or integer.
         numbers: by what stands for a class.
+        why: what the message says of a value that stands for none.
 
     Raises:
         ValueError: it stands for none.
     """
     found = numbers.get(str(value)) if isinstance(value, str | int) else None
     if found is None:
-        hidden = " (hidden by the publisher: the split cannot be used)" if value == -1 else ""
-        raise ValueError(f"received {shown(value)}{hidden}; allowed: {', '.join(numbers)}")
+        told = f" ({why})" if why else ""
+        raise ValueError(f"received {shown(value)}{told}; allowed: {', '.join(numbers)}")
     return found
 
 
+def is_unlabelled(value: Any, known: Iterable[str] = ()) -> bool:
+    """Whether the value of a label says that there is none: null, NaN, blank, ``-`` or -1.
+
+    Args:
+        value: as read.
+        known: what stands for a label, and is one even if it is ``-`` or -1.
+
+    Example:
+        >>> [is_unlabelled(value) for value in (-1, "-", None, 0)], is_unlabelled("-1", ["-1"])
+        ([True, True, True, False], False)
+    """
+    if isinstance(value, float):
+        return value != value or value == -1
+    return value is None or (str(value) not in known and (str(value).strip() in ("", "-", "-1")))
+
+
 def score_of(value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """Check that a value is a finite number.
+    """Check that a value is a finite number, small enough for losses in 32 bits.
 
     Args:
         value: as read: text or number.
@@ -205,9 +226,13 @@ def score_of(value: Any, low: float = -math.inf, high: float = math.inf) -> floa
         ValueError: it is not.
     """
     try:
-        score = float(value)
-    except (TypeError, ValueError):
+        # Python also reads true as 1 and 1_000 as 1000, which no table means.
+        plain = not isinstance(value, bool) and "_" not in str(value)
+        score = float(value) if plain else math.nan
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
+    if math.isfinite(score) and low == -math.inf:
+        low, high = -_LARGEST_SCORE, _LARGEST_SCORE
     if not math.isfinite(score) or not low <= score <= high:
         need = f"number in [{low:g}, {high:g}]" if math.isfinite(low) else "finite number"
         raise ValueError(f"received {shown(value)}, need a {need}")
@@ -283,12 +308,36 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def _whole(value: Any, source: str) -> Any:
+    r"""Refuse a value with half of a character, which JSON may write as ``\ud83d``.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if "\\u" not in source:
+        return value
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        around = text[max(error.start - 20, 0) : error.start + 20]
+        raise ValueError(
+            f"received {shown(around)}, need text without {half}, which is half of a character"
+        ) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     for row, line in enumerate(read_lines(path), start=1):
         try:
-            yield row, json.loads(line)
+            value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: row {row}: not JSON: {error}") from None
+        with placed(path, f"row {row}"):
+            yield row, _whole(value, line)
 
 
 def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
@@ -318,9 +367,17 @@ def _tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    # Python's own limit, 131,072 characters, is for programs that fear their input's memory.
+    csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    blank: list[tuple[int, list[str]]] = []
     try:
         for cells in reader:
+            if len(cells) <= 1 and not "".join(cells).strip():
+                blank.append((reader.line_num, cells))  # a fault only if another row follows
+                continue
+            yield from blank
+            blank.clear()
             yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(f"{path}: row {reader.line_num}: not CSV: {error}") from None
@@ -366,10 +423,12 @@ def _listed(names: Iterable[str]) -> str:
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
     # The library takes a second to import, and most jobs of this stage do not need it.
     import datasets
-    import pyarrow
+    import pyarrow.parquet
 
     datasets.disable_progress_bars()
     try:
+        # The library fails on a name that stands there twice, wanted or not.
+        _refuse_repeated(path, pyarrow.parquet.read_schema(path).names)
         # It copies what it reads; nobody needs the copy after this.
         with tempfile.TemporaryDirectory() as scratch:
             table = datasets.Dataset.from_parquet(str(path), cache_dir=scratch, keep_in_memory=True)
@@ -382,8 +441,31 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[An
             raise DataError(f"{path}: missing column {name!r}; it has: {there}")
     if not len(table):
         raise DataError(f"{path}: the file is empty; it must hold at least one example")
-    rows = zip(*(table.data.column(name).to_pylist() for name in columns), strict=True)
-    return enumerate(rows, start=1)
+    values = [_values(path, name, table.data.column(name)) for name in columns]
+    return enumerate(zip(*values, strict=True), start=1)
+
+
+def _refuse_repeated(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"{path}: column {name!r} is there twice or more; it has: {_listed(names)}"
+            )
+
+
+def _values(path: Path, name: str, column: Any) -> list[Any]:
+    """Values of a column; parquet says that texts are UTF-8, and nobody checked it so far."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        for row, value in enumerate(column, start=1):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}: row {row}: column {name!r}: not valid UTF-8: {first_line(error)}"
+                ) from None
+        raise
 
 
 def _shards(directory: Path, split: str) -> list[Path]:

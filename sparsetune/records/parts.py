@@ -156,6 +156,8 @@ class DatasetMeasured(Part):
     evaluation_label_counts: dict[str, Count] | None = absent()
     train_score_mean: float | None = absent()
     evaluation_score_mean: float | None = absent()
+    train_unlabelled_dropped: Count | None = absent()
+    evaluation_unlabelled_dropped: Count | None = absent()
     train_references: Count | None = absent()
     evaluation_references: Count | None = absent()
 

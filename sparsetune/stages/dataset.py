@@ -57,7 +57,8 @@ def make_splits(task: Task, directory: Path, *, lock_file: Path) -> dict[str, An
         lock_file: YAML file that keeps the commits of hub branches.
 
     Returns:
-        ``train_examples`` and ``evaluation_examples``; for classification also
+        ``train_examples`` and ``evaluation_examples``, with ``*_unlabelled_dropped`` where the task
+        drops rows without a label; for classification also
         ``train_label_counts`` and ``evaluation_label_counts`` (label text -> examples), for
         regression ``*_score_mean`` and for generation ``*_references`` of both splits; ``files``
         (name -> sha256), ``stored_bytes`` and ``revision`` (commit of the hub, or of the hub's
@@ -75,8 +76,8 @@ def make_splits(task: Task, directory: Path, *, lock_file: Path) -> dict[str, An
     counts: dict[str, Any] = {}
     try:
         for split in ("train", "evaluation"):
-            examples = read_published(folder, task, split)
-            counts |= _counts(task, split, examples)
+            examples, dropped = _labelled(task, split, read_published(folder, task, split))
+            counts |= {**_counts(task, split, examples), **dropped}
             write_examples(split_file(directory, split), task.kind, examples)
         for stem, tests in read_tests(folder, task).items():
             write_examples(split_file(directory, stem), task.kind, tests)
@@ -93,6 +94,18 @@ def _generate(layout: str, source: SyntheticTask, directory: Path) -> None:
     if layout != "squad" and source.sizes.test:
         sizes["test"] = source.sizes.test
     write_task(layout, directory, seed=source.seed, sizes=sizes)
+
+
+def _labelled(
+    task: Task, split: str, examples: Sequence[Any]
+) -> tuple[Sequence[Any], dict[str, int]]:
+    """The examples that have a label, and how many have none where the task drops those."""
+    if not task.drop_unlabelled:
+        return examples, {}
+    kept = [example for example in examples if example.label is not None]
+    if not kept:
+        raise DataError(f"task {task.id}: no row of the {split} split has a label")
+    return kept, {f"{split}_unlabelled_dropped": len(examples) - len(kept)}
 
 
 def _counts(task: Task, split: str, examples: Sequence[Any]) -> dict[str, Any]:

@@ -40,8 +40,9 @@ def read_published(directory: Path, task: Task, split: Split) -> Sequence[Exampl
 
     Returns:
         TextExample, SpanExample or GenerationExample, in file order, at least one. A label is an
-        index into ``task.labels``, or a float for regression; of generation, ``train`` has one
-        example a reference, ``evaluation`` one an input.
+        index into ``task.labels``, or a float for regression, or None where the task drops rows
+        without one; of generation, ``train`` has one example a reference, ``evaluation`` one an
+        input.
 
     Raises:
         DataError: naming the file, the row, the value received and the values allowed.

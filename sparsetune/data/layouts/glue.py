@@ -30,6 +30,7 @@ _HUB_SPLITS = {
     "dev_mismatched": "validation_mismatched",
     "test": "test",
 }
+_HIDDEN = "hidden by the publisher: the split cannot be used"
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")
@@ -148,7 +149,7 @@ def rows(path: Path, task: Task, split: Split) -> Iterator[tuple[list[str], floa
                 raw = f"{raw:.7g}" if isinstance(raw, float) else raw
                 label = score_of(raw, LOWEST_SCORE, HIGHEST_SCORE)
             else:
-                label = class_of(raw, numbers)
+                label = class_of(raw, numbers, _HIDDEN if raw == -1 else "")
         yield texts, label
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from sparsetune.config.load import Task
 from sparsetune.data.examples import Split
 from sparsetune.data.layouts.squad import question_of
-from sparsetune.data.published import class_of, placed, read_rows, score_of, text_of
+from sparsetune.data.published import class_of, is_unlabelled, placed, read_rows, score_of, text_of
 
+_UNLABELLED = "no label; drop_unlabelled: true leaves such rows out"
 _ENDINGS = ("parquet", "jsonl", "json", "csv", "tsv")
 
 
@@ -25,8 +26,8 @@ def rows(path: Path, task: Task, split: Split) -> Iterator[tuple[Any, ...]]:
     """What the task's kind needs of each row.
 
     A class is found by its label's text or by its number from 0 (where labels are numbers
-    themselves, by text only); a list of source texts is joined by `` | ``; rows with one source
-    are references of one input.
+    themselves, by text only), and is None where the task lets rows without one be dropped; a list
+    of source texts is joined by `` | ``; rows with one source are references of one input.
     """
     del split
     columns = task.columns.resolved() if task.columns else {}
@@ -48,9 +49,13 @@ def rows(path: Path, task: Task, split: Split) -> Iterator[tuple[Any, ...]]:
         for where, (*texts, raw) in read_rows(path, [*columns["texts"], label]):
             with placed(path, where):
                 found = list(map(text_of, texts, columns["texts"]))
+            unlabelled = is_unlabelled(raw, numbers)
+            if unlabelled and task.drop_unlabelled:
+                yield found, None
+                continue
+            why = _UNLABELLED if unlabelled else ""
             with placed(path, f"{where}: {label}"):
-                value = class_of(raw, numbers) if numbers else score_of(raw)
-            yield found, value
+                yield found, class_of(raw, numbers, why) if numbers else score_of(raw)
 
 
 def _id(value: Any) -> str:

@@ -143,7 +143,8 @@ def test_tasks_of_no_paper_are_one_file_each(tmp_path, task_id, columns, expecte
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(-1, r"-1 \(hidden by"), (1.0, "1.0;"), (None, "None;"), (True, "True;")]
+    ("value", "told"),
+    [(-1, r"-1 \(no label; drop_unlabelled"), (1.0, "1.0;"), (None, r"None \(no"), (True, "True;")],
 )
 def test_a_label_that_is_none_is_refused(tmp_path, value, told):
     write_json(tmp_path, {"said": "a", "of": value})
@@ -151,3 +152,20 @@ def test_a_label_that_is_none_is_refused(tmp_path, value, told):
         DataError, match=rf"part-1\.json: row 1: of: received {told}.*allowed: talk, news"
     ):
         read_published(tmp_path, task_of(), "train")
+
+
+@pytest.mark.parametrize("hidden", [-1, "-1", "-", "", " ", None, float("nan"), -1.0])
+def test_unlabelled_rows_are_dropped_where_the_task_says_so(tmp_path, hidden):
+    write_json(tmp_path, {"said": "a", "of": "news"}, {"said": "b", "of": hidden})
+    task = task_of().model_copy(update={"drop_unlabelled": True})
+    assert [one.label for one in read_published(tmp_path, task, "train")] == [1, None]
+    task = task_of("regression", ()).model_copy(update={"drop_unlabelled": True})
+    write_json(tmp_path, {"said": "a", "of": 0.5}, {"said": "b", "of": hidden})
+    assert [one.label for one in read_published(tmp_path, task, "train")] == [0.5, None]
+
+
+def test_a_label_that_only_looks_like_none_is_kept(tmp_path):
+    write_json(tmp_path, {"said": "a", "of": -1}, {"said": "b", "of": 2})
+    task = task_of(labels=("-1", "1")).model_copy(update={"drop_unlabelled": True})
+    with pytest.raises(DataError, match=r"row 2: of: received 2; allowed: -1, 1$"):
+        read_published(tmp_path, task, "train")
