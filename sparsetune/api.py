@@ -9,7 +9,13 @@ from typing import TypeVar
 
 from torch import nn
 
-from sparsetune.architectures.anatomy import Anatomy, drawn_modules, task_head_parameters
+from sparsetune.architectures.anatomy import (
+    Anatomy,
+    check_has_values,
+    check_known,
+    drawn_modules,
+    task_head_parameters,
+)
 from sparsetune.architectures.base import check_alone, check_plain
 from sparsetune.counting import Summary, summary
 from sparsetune.dsee import layer as dsee
@@ -117,6 +123,7 @@ def apply_dsee(
     """
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress: received {shown(progress)}; allowed: a function, or None")
+    check_has_values(model, "apply_dsee")
     refuse_search(model, "apply_dsee")
     if isinstance(config, DseeConfig) and config.modules_to_save is None:
         drawn = drawn_modules(model)
@@ -166,6 +173,7 @@ def use(model: M, name: str | None) -> M:
         >>> summary(model).adapters, summary(model).active
         (('mrpc', 'rte'), 'mrpc')
     """
+    check_has_values(model, "use")
     refuse_search(model, "use")
     use_adapter(model, name)
     return model
@@ -249,6 +257,7 @@ def shrink(model: M, ticket: Ticket) -> M:
     if not isinstance(ticket, Ticket):
         kind = type(ticket).__name__
         raise ConfigError(f"ticket: received a {kind}; allowed: a sparsetune.Ticket")
+    check_known(model, "shrink")
     refuse_search(model, "shrink")
     check_alone(model, "shrink")
     ticket.check_fits(model)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.anatomy import Anatomy, check_has_values
 from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.shapes import Head, ModelShape
 from sparsetune.cost.updates import Branch, UpdateCount
@@ -92,6 +92,7 @@ def summary(model: nn.Module, tokens: int = 128) -> Summary:
         raise ConfigError(
             f"summary: tokens: received {shown(tokens)}; allowed: a whole number from 1"
         )
+    check_has_values(model, "summary")
     counts = zero_counts(model)
     zeros = {key: zero for key, (zero, _) in counts.items()}
     head = _head(model)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.anatomy import check_has_values
 from sparsetune.errors import ConfigError, ModelError, first_line, require_extra
 from sparsetune.randomness import derive
-from sparsetune.records import replacing
+from sparsetune.records import checked_path, replacing
 
 # One protocol-buffer message ends below 2 GiB; the graph needs a little beside the weights.
 MOST_BYTES = 2**31 - 2**24
@@ -90,7 +90,7 @@ def export_onnx(model: nn.Module, path: Path | str) -> OnnxReport:
         Outputs of padding are left undefined: attention over nothing (rows that are padding
         throughout, a window that sees only padding) is uniform in one runtime, zero in another.
     """
-    path = Path(path)
+    path = checked_path("export: path", path)
     if path.is_dir():
         raise ConfigError(
             f"export: path: received {path}, a folder; allowed: a file, such as "
@@ -132,7 +132,7 @@ def _outputs(model: nn.Module, sample: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _check_exportable(model: nn.Module) -> None:
-    Anatomy.of(model)
+    check_has_values(model, "export")
     tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}.values()
     dtypes = sorted({str(t.dtype) for t in tensors if t.is_floating_point()})
     if dtypes != ["torch.float32"]:

@@ -13,7 +13,12 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import HEADS_BY_LAYER, Anatomy, task_head_parameters
+from sparsetune.architectures.anatomy import (
+    HEADS_BY_LAYER,
+    Anatomy,
+    check_has_values,
+    task_head_parameters,
+)
 from sparsetune.architectures.base import PROJECTIONS, check_plain
 from sparsetune.dsee import layer as dsee
 from sparsetune.dsee.adapters import Newcomer, naming, set_labels, updates_aside, using
@@ -45,7 +50,7 @@ from sparsetune.pruning.checkpoint import (
 from sparsetune.pruning.masks import apply_masks_, unpack_mask
 from sparsetune.pruning.structured import sizes_of
 from sparsetune.pruning.zeros import check_zeros, zero_masks
-from sparsetune.records import read_json, write_json
+from sparsetune.records import checked_path, read_json, write_json
 
 M = TypeVar("M", bound=nn.Module)
 _SAVE = "save_pretrained"
@@ -89,9 +94,10 @@ def save(model: nn.Module, folder: Path | str, name: str | None = None) -> None:
         ...     summary(load(folder)).weights == summary(model).weights
         True
     """
-    folder = Path(folder)
+    folder = checked_path("save: folder", folder)
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder}: a file; needed: a folder")
+    check_has_values(model, "save")
     refuse_search(model, "save")
     if name is not None:
         with using(model, name):
@@ -180,7 +186,13 @@ def load(
             without one and its base is not there, or is another; or a name that is taken, is given
             to a whole model, or that an update beside it lacks; nothing is changed then.
     """
-    path = Path(folder) / TENSORS
+    path = checked_path("load: folder", folder) / TENSORS
+    if type(check_frozen) is not bool:
+        raise ConfigError(
+            f"load: check_frozen: received {shown(check_frozen)}; allowed: True, False"
+        )
+    if model is not None:
+        check_has_values(model, "load")
     if is_plain(path.parent):
         if model is not None:
             raise ModelError(f"{folder}: holds a whole model; received another beside it")

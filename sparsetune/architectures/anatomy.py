@@ -50,6 +50,41 @@ def family_of(model: nn.Module) -> Family:
     return FAMILIES[kind]
 
 
+def check_known(model: nn.Module, where: str) -> None:
+    """Refuse what is no model of a known family.
+
+    Args:
+        model: as received.
+        where: what cannot be done with it, for the message.
+
+    Raises:
+        ModelError: it is none, or is wrapped.
+    """
+    if not isinstance(model, nn.Module):
+        kind = model.__name__ if isinstance(model, type) else type(model).__name__
+        what = "the class" if isinstance(model, type) else "a"
+        raise ModelError(f"{where}: received {what} {kind}; needed: a model of transformers")
+    Anatomy.of(model)
+
+
+def check_has_values(model: nn.Module, where: str) -> None:
+    """Refuse what is no model of a known family, or one whose weights are not there.
+
+    Args:
+        model: as received.
+        where: what cannot be done with it, for the message.
+
+    Raises:
+        ModelError: it is none, is wrapped, or a weight is on the meta device.
+    """
+    check_known(model, where)
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"{where}: {name} is on the meta device, without values; needed: a loaded model"
+            )
+
+
 def model_class(model_type: str, name: str) -> Any:
     """Find one of transformers' own model classes of an architecture.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.anatomy import Anatomy, check_has_values
 from sparsetune.architectures.base import ASIDE
 from sparsetune.dsee.adapters import Merged, UpdatesAside, drop_adapter, updates_aside
 from sparsetune.dsee.layer import DseeLinear, dsee_branches
@@ -82,6 +82,7 @@ def merge(
     """
     if policy not in ("unmerged", "dense", "masked"):
         raise ModelError(f"merge policy {policy!r}; allowed: unmerged, dense, masked")
+    check_has_values(model, "merge")
     anatomy = Anatomy.of(model)
     attached = [(anatomy.site_of(branch.key), layer) for layer, branch in dsee_branches(model)]
     aside = updates_aside(model)
@@ -151,6 +152,7 @@ def unmerge(model: M) -> M:
         >>> torch.equal(unmerge(model)(ids).last_hidden_state, before)
         True
     """
+    check_has_values(model, "unmerge")
     aside = updates_aside(model)
     if aside is None or aside.merged is None:
         raise ModelError(
@@ -206,6 +208,7 @@ def detach(model: M, name: str | None = None) -> M:
         >>> detach(model).encoder.layer[0].attention.self.query
         Linear(in_features=8, out_features=8, bias=True)
     """
+    check_has_values(model, "detach")
     if name is not None or updates_aside(model) is not None:
         drop_adapter(model, name)
         return model
@@ -250,6 +253,7 @@ def disabled(model: M) -> Iterator[M]:
 
 
 def _layers(model: nn.Module, where: str) -> dict[str, DseeLinear]:
+    check_has_values(model, where)
     found = {path: one for path, one in model.named_modules() if isinstance(one, DseeLinear)}
     if not found:
         raise ModelError(f"{where}: no DSEE update is attached to this {type(model).__name__}")

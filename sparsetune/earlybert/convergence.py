@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsetune.earlybert.ticket import DrawConfig, draw_masks
-from sparsetune.errors import ConfigError
+from sparsetune.errors import ConfigError, shown
 
 
 def mask_distance(earlier: Tensor, later: Tensor) -> float:
@@ -110,9 +110,10 @@ class ConvergenceWatch:
         Raises:
             ConfigError: a window or epsilon out of range.
         """
-        if window < 2 or not epsilon >= 0:
+        numbers = type(window) is int and isinstance(epsilon, int | float)
+        if not numbers or not 2 <= window < 2**31 or not epsilon >= 0:
             raise ConfigError(
-                f"convergence: received window {window}, epsilon {epsilon}; "
+                f"convergence: received window {shown(window)}, epsilon {shown(epsilon)}; "
                 "allowed: 2 or more, 0 or more"
             )
         self._draw = draw

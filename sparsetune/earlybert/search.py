@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.anatomy import check_has_values
 from sparsetune.architectures.base import check_alone
 from sparsetune.earlybert.convergence import ConvergenceWatch
 from sparsetune.earlybert.gates import Gates
@@ -34,7 +34,15 @@ from sparsetune.earlybert.ticket import (
     check_share,
     draw_ticket,
 )
-from sparsetune.errors import ConfigError, ModelError, TrainingError, shown
+from sparsetune.errors import (
+    ConfigError,
+    ModelError,
+    SparsetuneError,
+    TrainingError,
+    first_line,
+    is_full_gpu,
+    shown,
+)
 from sparsetune.randomness import derive
 
 _log = logging.getLogger(__name__)
@@ -108,11 +116,19 @@ class TicketSearch:
                 is attached already: another search, an update, adapters that wait.
             ConfigError: a penalty, ``every``, a window or epsilon out of range.
         """
+        if not isinstance(penalties, tuple | list) or len(penalties) != 2:
+            raise ConfigError(
+                f"TicketSearch: penalties: received {shown(penalties)}; allowed: two numbers"
+            )
+        _check_draw("TicketSearch: draw", draw)
+        if last is not None:
+            check_number("TicketSearch: last", last, least=1, whole=True)
         for weight in penalties:
             check_number("TicketSearch: penalties", weight)
         check_number("TicketSearch: every", every, least=1, whole=True)
         self._watch = (draw, window, epsilon)
         self.watch = self._new_watch()
+        check_has_values(model, "TicketSearch")
         refuse_search(model, "TicketSearch")
         check_alone(model, "TicketSearch")
         self.gates = Gates(model)
@@ -144,6 +160,8 @@ class TicketSearch:
         Raises:
             ModelError: a coefficient is NaN.
         """
+        if number is not None:
+            check_number("TicketSearch.step: number", number, whole=True)
         self._steps = self._steps + 1 if number is None else number
         if self._steps % self._every == 0 or self._steps == self._last:
             self.points.append((self._steps, *self.gates.snapshot()))
@@ -189,6 +207,11 @@ class TicketSearch:
             ConfigError: a fraction out of range.
             ModelError: a coefficient is NaN, a layer would be emptied, or nothing says how to draw.
         """
+        _check_draw("TicketSearch.ticket: draw", draw)
+        if not isinstance(label, TicketLabel):
+            raise ConfigError(
+                f"TicketSearch.ticket: label: received {shown(label)}; allowed: a TicketLabel"
+            )
         draw = draw or self._draw
         if draw is None:
             raise ModelError("ticket: the search draws no masks; needed: a DrawConfig")
@@ -215,6 +238,10 @@ class TicketSearch:
         Args:
             state: holds what ``state`` gave; other keys are left alone.
         """
+        if not isinstance(state, Mapping):
+            raise ConfigError(
+                f"TicketSearch.load_state: received {shown(state)}; allowed: what state() gave"
+            )
         self.points, self.watch = [], self._new_watch()
         if _STEPS in state:
             steps = state[_STEPS].tolist()
@@ -303,6 +330,10 @@ def search_ticket(
         >>> ticket
         Ticket(heads [1] of 2, neurons [6] of 10, origin search)
     """
+    if not isinstance(batches, Iterable) or isinstance(batches, Tensor):
+        raise ConfigError(
+            f"search_ticket: batches: received {shown(batches)}; allowed: an iterable of batches"
+        )
     last = _last_step(stop, batches)
     check_share("search_ticket: heads", heads)
     check_share("search_ticket: neurons", neurons)
@@ -310,11 +341,7 @@ def search_ticket(
     check_number("search_ticket: penalty", penalty)
     check_number("search_ticket: every", every, least=1, whole=True)
     check_number("search_ticket: seed", seed, whole=True)
-    if not isinstance(batches, Iterable):
-        raise ConfigError(
-            f"search_ticket: batches: received {shown(batches)}; allowed: an iterable of batches"
-        )
-    Anatomy.of(model)
+    check_has_values(model, "search_ticket")
     draw = DrawConfig(head_ratio=heads, neuron_ratio=neurons)
     refuse_search(model, "search_ticket")
     copied = copy.deepcopy(model).train()
@@ -325,7 +352,7 @@ def search_ticket(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "search"))
         for batch in batches:
-            loss = _loss(copied(**_moved(batch, device)))
+            loss = _loss(_computed(copied, _moved(batch, device), steps))
             if not torch.isfinite(loss):
                 raise TrainingError(f"search_ticket: batch {steps}: the loss is {loss.item()}")
             (loss + search.penalty()).backward()
@@ -363,6 +390,7 @@ def check_number(
     """
     kinds = int if whole else int | float
     fine = isinstance(value, kinds) and not isinstance(value, bool)
+    fine = fine and abs(value) < 2**63  # type: ignore[arg-type]
     if not (fine and math.isfinite(value) and (value > least or (value == least and not above))):  # type: ignore[arg-type,operator]
         told = "a whole number" if whole else "a number"
         told += f" above {least}" if above else f", {least} or more"
@@ -419,6 +447,23 @@ def _moved(batch: object, device: torch.device) -> dict[str, Tensor]:
                 f"search_ticket: batches: {name}: received {shown(value)}; needed: a tensor"
             )
     return {name: value.to(device) for name, value in batch.items()}
+
+
+def _computed(model: nn.Module, batch: dict[str, Tensor], number: int) -> Any:
+    try:
+        return model(**batch)
+    except Exception as error:  # of any kind, by whatever the model does with its input
+        if isinstance(error, SparsetuneError) or is_full_gpu(error):
+            raise
+        raise ModelError(
+            f"search_ticket: batch {number}: {type(model).__name__} cannot compute from "
+            f"{', '.join(batch)}: {first_line(error)}"
+        ) from error
+
+
+def _check_draw(where: str, value: object) -> None:
+    if value is not None and not isinstance(value, DrawConfig):
+        raise ConfigError(f"{where}: received {shown(value)}; allowed: a DrawConfig, or None")
 
 
 def _loss(output: Any) -> Tensor:

@@ -18,7 +18,7 @@ from sparsetune.architectures.base import check_kept, check_kept_layers
 from sparsetune.errors import ConfigError, ModelError, shown, violation
 from sparsetune.pruning.masks import exact_top_k, pruned_count
 from sparsetune.randomness import derive
-from sparsetune.records import write_text_atomically
+from sparsetune.records import checked_path, write_text_atomically
 
 
 def _as_tuples(value: object) -> object:
@@ -300,11 +300,10 @@ class Ticket(BaseModel):
         Raises:
             ModelError: it is a folder.
         """
-        if Path(path).is_dir():
-            raise ModelError(
-                f"{path}: a folder; needed: a file, such as {Path(path) / 'ticket.json'}"
-            )
-        write_text_atomically(Path(path), self.model_dump_json() + "\n")
+        path = checked_path("Ticket.save: path", path)
+        if path.is_dir():
+            raise ModelError(f"{path}: a folder; needed: a file, such as {path / 'ticket.json'}")
+        write_text_atomically(path, self.model_dump_json() + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> "Ticket":
@@ -316,7 +315,7 @@ class Ticket(BaseModel):
         Raises:
             ModelError: if the file is missing or is no valid ticket; names the file.
         """
-        path = Path(path)
+        path = checked_path("Ticket.load: path", path)
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:

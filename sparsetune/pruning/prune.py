@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.anatomy import Anatomy, check_has_values
 from sparsetune.architectures.base import PROJECTIONS, UpdatedProjection, check_alone
 from sparsetune.errors import ConfigError, ModelError, refusal, shown
 from sparsetune.pruning.masks import (
@@ -91,6 +91,7 @@ def prune(
     """
     kept_of = _pattern(sparsity, pattern, pools)
     _check_choices(sparsity, score, pools, seed)
+    check_has_values(model, "prune")
     _check_weights(model)
     check_alone(model, "prune")
     earlier = zeros_to_keep(model)

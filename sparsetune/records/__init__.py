@@ -14,6 +14,7 @@ from sparsetune.errors import DataError, refusal, violation
 from sparsetune.records import parts
 from sparsetune.records.clock import Clock, git_state
 from sparsetune.records.files import (
+    checked_path,
     digest_of,
     read_json,
     replacing,
@@ -151,8 +152,8 @@ class TrackRecord(Record[parts.SuiteAsked, parts.TrackMeasured]):
 __all__ = [
     "RECORDS", "STAGES", "BackboneRecord", "ClaimsRecord", "Clock", "CostRecord",
     "DatasetRecord", "EvaluateRecord", "Record", "SupportRecord", "TicketRecord", "TrackRecord",
-    "TuneRecord", "digest_of", "git_state", "read_any_record", "read_json", "read_record",
-    "replacing", "sha256_of", "write_json", "write_record", "write_text_atomically",
+    "TuneRecord", "checked_path", "digest_of", "git_state", "read_any_record", "read_json",
+    "read_record", "replacing", "sha256_of", "write_json", "write_record", "write_text_atomically",
 ]  # fmt: skip
 
 RECORDS: dict[str, type[Record[Any, Any]]] = {

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparsetune.errors import DataError, DiskError, is_full_disk
+from sparsetune.errors import ConfigError, DataError, DiskError, is_full_disk, shown
 
 _CHUNK_BYTES = 1 << 20
 
@@ -21,6 +21,21 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def checked_path(where: str, value: object) -> Path:
+    """Take a path as a caller gives it.
+
+    Args:
+        where: what it is for, for the message.
+        value: as received.
+
+    Raises:
+        ConfigError: it is no text and no path.
+    """
+    if not isinstance(value, str | Path) or "\0" in str(value) or not str(value):
+        raise ConfigError(f"{where}: received {shown(value)}; allowed: a path")
+    return Path(value)
 
 
 def digest_of(settings: Any) -> str:
