@@ -31,9 +31,11 @@ if TYPE_CHECKING:
         unmerge,
         use,
     )
+    from sparsetune.trainer import AdapterCheckpoint
 
 __version__ = "0.2.0"
 __all__ = [
+    "AdapterCheckpoint",
     "ConfigError",
     "DseeConfig",
     "MergeReport",
@@ -66,7 +68,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Looked up when asked for: the workflow imports this package in every job, without torch.
     if name in __all__:
-        return getattr(importlib.import_module("sparsetune.api"), name)
+        # The Trainer's callbacks import what the rest has no need of.
+        module = "trainer" if name == "AdapterCheckpoint" else "api"
+        return getattr(importlib.import_module(f"sparsetune.{module}"), name)
     raise AttributeError(f"module 'sparsetune' has no attribute {name!r}")
 
 

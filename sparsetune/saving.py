@@ -19,7 +19,7 @@ from sparsetune.architectures.anatomy import (
     check_has_values,
     task_head_parameters,
 )
-from sparsetune.architectures.base import PROJECTIONS, check_plain
+from sparsetune.architectures.base import PROJECTIONS, check_no_peft, check_plain
 from sparsetune.dsee import layer as dsee
 from sparsetune.dsee.adapters import Newcomer, naming, set_labels, updates_aside, using
 from sparsetune.dsee.config import DseeConfig, sites_of
@@ -27,7 +27,7 @@ from sparsetune.dsee.layer import dsee_branches
 from sparsetune.earlybert.search import refuse_search
 from sparsetune.errors import ConfigError, ModelError, refusal, shown
 from sparsetune.pruning.base_model import is_plain, kept_of, load_base, load_plain, source_of
-from sparsetune.pruning.card import write_card
+from sparsetune.pruning.card import reader_of, write_card
 from sparsetune.pruning.checkpoint import (
     CONFIG,
     MASK,
@@ -63,7 +63,8 @@ def save(model: nn.Module, folder: Path | str, name: str | None = None) -> None:
 
     With DSEE attached, the folder gets ``model.safetensors`` with the update, the task head,
     whatever else trains and the masks, not the frozen weights; it names its base model as
-    transformers loaded it, its revision and the sha256 of its file of weights. A plain model, from
+    transformers loaded it (a folder by its absolute path, so that ``load`` finds it from any
+    directory), its revision and the sha256 of its file of weights. A plain model, from
     which heads, neurons or layers may have been removed, is saved whole. Settings of generation go
     along as ``generation_config.json``, and a card as ``README.md`` unless another is there.
     Beside it stands ``config.json``. With it transformers reads the folder of a whole model, also
@@ -116,6 +117,7 @@ def save(model: nn.Module, folder: Path | str, name: str | None = None) -> None:
         _save_generation(model, folder)
         write_card(folder, model, read_manifest(folder / TENSORS))
         return
+    check_no_peft(model)
     update = _settings(model)
     check_zeros(model)
     masks = zero_masks(model)
@@ -135,7 +137,7 @@ def save(model: nn.Module, folder: Path | str, name: str | None = None) -> None:
         trained=sorted(trained),
     )
     supports = {branch.key: branch.positions for branch in branches}
-    write_json(folder / CONFIG, foreign_config(model.config, "sparsetune.load(folder, model)"))
+    write_json(folder / CONFIG, foreign_config(model.config, reader_of(manifest)))
     write_file(folder / TENSORS, {**trained, **packed(supports, masks)}, manifest)
     _save_generation(model, folder)
     write_card(folder, model, manifest)
@@ -208,7 +210,7 @@ def load(
         model = load_whole(path, manifest, tensors)
         _load_generation(model, path.parent)
         own: Any = model.config
-        own.name_or_path = str(path.parent)  # an update of it names it as its base
+        own.name_or_path = str(path.parent.resolve())  # an update of it names it as its base
         if hasattr(own, HEADS_BY_LAYER):
             save_readably(model)
         return model

@@ -384,6 +384,25 @@ def check_plain(site: Site) -> None:
         raise ModelError(f"{site.path} has gates or other hooks on its input; detach them first")
 
 
+def check_no_peft(model: "nn.Module") -> None:
+    """Refuse a model with layers of PEFT: an update beside them would freeze, or not save, them.
+
+    Args:
+        model: any.
+
+    Raises:
+        ModelError: naming the first.
+    """
+    for path, module in model.named_modules():
+        kind = type(module)
+        if hasattr(module, "base_layer") and kind.__module__.startswith("peft."):
+            raise ModelError(
+                f"{path} is wrapped already: a {kind.__module__}.{kind.__name__}, which would stay "
+                "frozen and be in no saved folder; needed: the model without PEFT "
+                "(merge_and_unload())"
+            )
+
+
 def is_matrix(module: "nn.Module") -> bool:
     """Tell whether a module is exactly ``nn.Linear`` or ``Conv1D``, not one derived from them."""
     from torch import nn

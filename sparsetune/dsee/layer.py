@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsetune.architectures.anatomy import Anatomy, task_head_parameters, unknown_modules
-from sparsetune.architectures.base import Site, check_plain
+from sparsetune.architectures.base import Site, check_no_peft, check_plain
 from sparsetune.dsee.config import DseeConfig, check_pattern, sites_of
 from sparsetune.dsee.folding import USES, Folding, Use
 from sparsetune.dsee.kernel import DseeProduct, Layout
@@ -295,6 +295,7 @@ def apply_dsee(
         raise ConfigError(f"config: received a {kind}, allowed: a sparsetune.DseeConfig")
     anatomy = Anatomy.of(model)
     sites = sites_of(anatomy, config)
+    check_no_peft(model)
     for site in anatomy.sites():  # before the choice, which may take minutes
         check_plain(site)
     check_pattern(sites, config)

@@ -35,13 +35,16 @@ def source_of(model: nn.Module) -> dict[str, str | None]:
         model: any with a configuration of transformers.
 
     Returns:
-        ``source`` as it was given, ``revision`` of the hub's cache, and ``file_sha256`` of its
-        weights: of the one file, or of the names and hashes of its shards; only what is known.
+        ``source`` as it was given, but a folder by its absolute path; ``revision`` of the hub's
+        cache, and ``file_sha256`` of its weights: of the one file, or of the names and hashes of
+        its shards; only what is known.
     """
     config: Any = getattr(model, "config", None)
     source = getattr(config, "_name_or_path", None) or None
     if source is None:
         return {}
+    if Path(source).is_dir():  # found from any directory
+        source = str(Path(source).resolve())
     files = _files(source, None)
     told: dict[str, str | None] = {"source": source, "file_sha256": _sha256(files)}
     if files and files[0].parent.parent.name == "snapshots":  # of the hub's cache
@@ -141,7 +144,7 @@ def load_plain(folder: Path) -> nn.Module:
             f"type {kind}"
         )
     try:
-        model, loading = _read(found, str(folder), None, dtype="auto")
+        model, loading = _read(found, str(folder.resolve()), None, dtype="auto")
     except Exception as error:  # the library raises many kinds for a damaged folder
         raise ModelError(f"{folder}: cannot be loaded: {first_line(error)}") from None
     lacking = sorted(loading["missing_keys"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsetune.architectures.anatomy import Anatomy
+from sparsetune.architectures.anatomy import Anatomy, model_class
 from sparsetune.architectures.base import UpdatedProjection
 from sparsetune.pruning.manifest import Manifest
 from sparsetune.pruning.zeros import zero_counts
@@ -29,6 +29,17 @@ def write_card(folder: Path, model: nn.Module, manifest: Manifest) -> None:
     write_text_atomically(path, _OURS + "\n".join(_lines(model, manifest)) + "\n")
 
 
+def reader_of(manifest: Manifest) -> str:
+    """Tell the call that gives a saved model back, from what its file says of itself.
+
+    Args:
+        manifest: of the file.
+    """
+    base, kind = manifest.base, manifest.sizes.model_type
+    found = base is None or (base.source and model_class(kind, manifest.model_class))
+    return "sparsetune.load(folder)" if found else "sparsetune.load(folder, model)"
+
+
 def _lines(model: nn.Module, manifest: Manifest) -> list[str]:
     sizes, base, update = manifest.sizes, manifest.base, manifest.update or {}
     own = dict(model.named_parameters())
@@ -46,9 +57,8 @@ def _lines(model: nn.Module, manifest: Manifest) -> list[str]:
         lines += [f"- layers with an update: {layers}, of {sizes.layers}"] if some else []
     else:
         lines += ["A whole model:", ""]
-    reader = "sparsetune.load(folder)"
-    if base is not None and base.source is None:
-        reader = "sparsetune.load(folder, model)  # model: the base"
+    reader = reader_of(manifest)
+    reader += "  # model: the base" if "model" in reader else ""
     return [
         *lines,
         f"- heads of each layer: {sizes.heads}",

@@ -47,8 +47,8 @@ class Base(_Part):
         name: repository, or the name of a local folder; None = not known.
         revision: commit of the hub; None = not known.
         sha256: of the weights that are not in the file, as they are under the masks.
-        source: what transformers loaded it by, a repository or a path as it was given; not told by
-            a run, which has its backbone.
+        source: what transformers loaded it by, a repository, or the absolute path of a folder; not
+            told by a run, which has its backbone.
         file_sha256: of its file of weights, see ``base_model.source_of``.
     """
 

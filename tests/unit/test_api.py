@@ -3,11 +3,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 from unit.tiny import KINDS, LAYERS, output_of, tiny_batch, tiny_model
 
 import sparsetune
@@ -333,6 +335,28 @@ def test_a_folder_finds_its_base_model(kind, form, tmp_path):
     sparsetune.save(again, tmp_path / "again")  # what was loaded names its base, too
     third = sparsetune.load(tmp_path / "again")
     assert torch.equal(output_of(third, tiny_batch()), output_of(model, tiny_batch()))
+
+
+def test_a_base_of_shards_by_a_relative_path_is_found_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_model("bert").save_pretrained("base", max_shard_size="20KB")
+    assert len(list(Path("base").glob("*.safetensors"))) > 1
+    model = BertForSequenceClassification.from_pretrained("base").eval()
+    sparsetune.save(sparsetune.apply_dsee(model, CONFIG), "update")
+    told = json.loads(Path("update/config.json").read_text())["transformers_weights"]
+    assert told == "read it by sparsetune.load(folder)"  # which finds its base
+    sparsetune.save(sparsetune.load("base"), "whole")
+    sparsetune.save(sparsetune.apply_dsee(sparsetune.load("whole"), CONFIG), "of-whole")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for folder in ("update", "of-whole"):
+        again = sparsetune.load(Path("..") / folder)
+        assert torch.equal(output_of(again, tiny_batch()), output_of(model, tiny_batch()))
+    assert told_in(tmp_path / "update")["base"]["source"] == str(tmp_path / "base")
+    shard = next((tmp_path / "base").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-4] + b"1234")
+    with pytest.raises(ModelError, match="holds other weights than when the update was trained"):
+        sparsetune.load("../update")
 
 
 def test_a_base_that_is_another_or_gone_is_refused_by_name(tmp_path):

@@ -170,6 +170,21 @@ def test_lora_anywhere_else_is_not_frozen_unseen():
         sparsetune.apply_dsee(lora, CONFIG)
 
 
+@pytest.mark.parametrize("target", ["word_embeddings", "pooler.dense", "classifier"])
+def test_lora_beside_the_layers_is_neither_frozen_nor_left_out_of_a_folder(target, tmp_path):
+    wrapped = get_peft_model(tiny_model("bert"), LoraConfig(target_modules=[target]))
+    for model in (wrapped, wrapped.get_base_model()):
+        with pytest.raises(
+            ModelError, match=rf"{target} is wrapped already: a peft.*merge_and_unl"
+        ):
+            sparsetune.apply_dsee(model, CONFIG)
+    model = sparsetune.apply_dsee(tiny_model("bert"), CONFIG)
+    get_peft_model(model, LoraConfig(target_modules=[target]))
+    with pytest.raises(ModelError, match=rf"{target} is wrapped already: a peft"):
+        sparsetune.save(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_save_pretrained_beside_an_update_writes_what_load_gives_back(kind, tmp_path):
     model = moved(sparsetune.apply_dsee(tiny_model(kind), CONFIG))

@@ -24,6 +24,7 @@ ALLOWED = {
     "export": {"errors", "randomness", "records", *MODELS},
     "counting": {"errors", "cost", *MODELS},
     "saving": {"errors", "records", *MODELS},
+    "trainer": {"errors", "records", "saving", *MODELS},
     "api": {"errors", "export", "counting", "saving", *MODELS},
     "data": {*GROUND, "architectures"},
     "methods": {*GROUND, *MODELS, "cost"},
@@ -35,7 +36,7 @@ ALLOWED = {
                "tracking"},
     "warm": {"errors", "tracking", "architectures"},
     "cli": {*GROUND, "methods", "stages", "tracking", "warm", "__init__"},
-    "__init__": {"api", "errors"},
+    "__init__": {"api", "trainer", "errors"},
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "mlflow", "peft", "sklearn"}
 # Neither the workflow nor a reader of records pays for these at import.
