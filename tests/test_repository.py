@@ -23,6 +23,21 @@ def test_one_version_is_told_everywhere(text):
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "sparsetune.__version__"}
 
 
+def test_the_changelog_is_short_and_has_its_entries_in_sections(text):
+    # A merge of two branches brings back what one of them took out.
+    lines = text("CHANGELOG.md").splitlines()
+    assert len(lines) < 150
+    version = lines.index(f"## {sparsetune.__version__}")
+    section = next(n for n, line in enumerate(lines) if line.startswith("### "))
+    assert not [line for line in lines[version:section] if line.startswith("- ")]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_the_top_folder_lead_somewhere(name, text, repository):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text(name)):
+        assert (repository / target).exists(), target
+
+
 def test_both_kinds_of_continuous_integration_run_the_same_targets(text):
     (job,) = yaml.safe_load(text(".github/workflows/ci.yml"))["jobs"].values()
     targets = job["strategy"]["matrix"]["target"]
