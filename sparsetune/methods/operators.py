@@ -44,7 +44,7 @@ def multiplied_weights(model: nn.Module, update: UpdateKind) -> dict[str, int]:
     found: dict[str, int] = {}
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
-        if not own or type(module) in _FREE_MODULES or _is_norm(module, family):
+        if not own or type(module) in _FREE_MODULES or _is_free(module, family):
             continue
         stored = next((one for one in _upwards(path) if one in at), None)
         if stored is not None:
@@ -107,11 +107,10 @@ def _at(path: str, end: str) -> bool:
     return f".{path}".endswith(f".{end}")
 
 
-def _is_norm(module: nn.Module, family: Family) -> bool:
-    """Whether a module is a norm that the family's own file in the library defines."""
+def _is_free(module: nn.Module, family: Family) -> bool:
+    """Whether a module is a norm, or a look-up, that the family's own file in the library has."""
     kind = type(module)
-    return (
-        kind.__module__ == family.module
-        and kind.__name__.endswith("Norm")
-        and all(parameter.dim() == 1 for parameter in module.parameters())
-    )
+    if kind.__module__ != family.module:
+        return False
+    norm = kind.__name__.endswith("Norm") and all(one.dim() == 1 for one in module.parameters())
+    return norm or isinstance(module, nn.Embedding)

@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from unit.tiny import adapted, tiny_model
+from unit.tiny_families import PAIRS, family_model
 from unit.training.tiny_jobs import UPDATES
 
+from sparsetune.architectures.families import FAMILIES, WORKFLOW
 from sparsetune.cost.macs import macs_by_module
+from sparsetune.cost.parameters import count_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.errors import ModelError
 from sparsetune.methods.operators import multiplied_weights
@@ -59,6 +64,49 @@ def test_updates_of_the_library_are_counted_and_scales_are_free(name, kind):
     if name in ("lora", "supra", "adalora"):
         with pytest.raises(ModelError, match="whose cost is not known"):
             multiplied_weights(model, FULL)  # another update's branches
+
+
+def counted_for_tokens(model, head, update):
+    """Likewise, for any family: relative positions are made once for a batch."""
+    shape = ModelShape.dense(model.config.to_dict(), head, 3)
+    shape = replace(shape, told_around=replace(shape.around, relative=0))
+    macs = macs_by_module(shape, 1, update.count(shape, {}))
+    return {name: n for name, n in macs.items() if n and name not in ("scores", "context")}
+
+
+# No run has a head for every token, and a masked language model is searched, not evaluated.
+IN_WORKFLOW = [
+    (kind, task)
+    for kind, task in PAIRS
+    if kind in WORKFLOW
+    and (task in ("sequence", "answer") or (task == "language" and FAMILIES[kind].generates))
+]
+
+
+@pytest.mark.parametrize(("kind", "task"), IN_WORKFLOW)
+def test_every_weight_of_every_family_of_the_workflow_is_counted(kind, task):
+    head = {"sequence": "classification", "answer": "span", "language": "generation"}[task]
+    model = family_model(kind, task)
+    assert multiplied_weights(model, FULL) == counted_for_tokens(model, head, FULL)
+
+
+FAMILY_RUNS = [(kind, name) for kind in ("distilbert", "deberta-v2", "modernbert", "llama", "qwen3")
+               for name in ("lora", "ia3", "adalora", "bitfit")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name"), FAMILY_RUNS)
+def test_updates_of_every_family_are_counted_with_what_they_train(kind, name):
+    model, update = family_model(kind, "sequence"), update_of(UPDATES[name])
+    if name == "bitfit" and kind in ("modernbert", "llama", "qwen3"):
+        with pytest.raises(ModelError, match=f"type {kind} without biases"):
+            update.attach(model, {}, 0)
+        return
+    update.attach(model, {}, 0)
+    shape = ModelShape.dense(model.config.to_dict(), "classification", 3)
+    count = update.count(shape, {})
+    assert multiplied_weights(model, update) == counted_for_tokens(model, "classification", update)
+    trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert count_parameters(shape, count).trained_with_head == trained
 
 
 def insert(model, path, module):
