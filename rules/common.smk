@@ -131,6 +131,10 @@ def run_options(wildcards):
     return f"--run {run.path} --digest {run.digest} {RUN_OPTIONS}{SCORING_OPTION}"
 
 
+def run_metrics(wildcards):
+    return digest_of(run_of(wildcards).task.metrics)
+
+
 def task_digest(wildcards):
     return digest_of(CATALOGUE.task(wildcards.task).settings())
 

@@ -22,6 +22,8 @@ rule evaluate:
     params:
         version=STAGES["evaluate"],
         run=run_options,
+        # Of this stage alone: to correct one trains nothing again.
+        metrics=run_metrics,
         folder=subpath(output.record, parent=True),
     shell:
         "sparsetune evaluate {params.run}"

@@ -18,7 +18,7 @@ from sparsetune.architectures.anatomy import (
     model_class,
 )
 from sparsetune.architectures.base import Family, Kind
-from sparsetune.architectures.families import FAMILIES
+from sparsetune.architectures.families import FAMILIES, longest_input
 from sparsetune.architectures.weight_files import (
     stored_parameters,
     stored_shapes,
@@ -152,17 +152,12 @@ def check_length(directory: Path, tokens: int) -> None:
     Raises:
         ModelError: its table of positions is shorter.
     """
-    family = _family(directory)
-    told = read_json(directory / "config.json", what="backbone configuration")
-    counted = family.counted
-    if counted is None or counted.around is None or not counted.around(told).positions:
-        return
-    name = "max_position_embeddings"
-    rows = told.get(counted.names.get(name, name))
-    if isinstance(rows, int) and tokens > rows - family.unused_positions:
+    _family(directory)
+    longest = longest_input(read_json(directory / "config.json", what="backbone configuration"))
+    if longest is not None and tokens > longest:
         raise ModelError(
-            f"{directory}: received inputs of up to {tokens} tokens; allowed: up to "
-            f"{rows - family.unused_positions}, the positions that its config.json tells"
+            f"{directory}: received inputs of up to {tokens} tokens; allowed: up to {longest}, the "
+            "positions that its config.json tells"
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sparsetune.architectures.families import FAMILIES, WORKFLOW
+from sparsetune.architectures.families import FAMILIES, WORKFLOW, longest_input
 from sparsetune.config.backbone import Backbone, HubSource, HubText, MirrorSource, TextFiles
 from sparsetune.config.folder import CatalogueFolder, Entry
 from sparsetune.config.method import Method, TicketMask, TrainPhase
@@ -18,9 +18,10 @@ from sparsetune.config.reading import merged, validated, with_phases
 from sparsetune.config.settings import Thing
 from sparsetune.config.suite import Limits, Refusal, RunSpec, Suite, SuiteFile
 from sparsetune.config.support import SUPPORTS, SupportSettings
-from sparsetune.config.task import Task
+from sparsetune.config.task import Task, context_room
 from sparsetune.config.ticket import TICKETS, SearchedTicket, TicketSettings
-from sparsetune.errors import ConfigError, refusal
+from sparsetune.errors import ConfigError, DataError, refusal
+from sparsetune.records import read_json
 
 
 class Catalogue(CatalogueFolder):
@@ -39,6 +40,7 @@ class Catalogue(CatalogueFolder):
         self.mirror = mirror
         self._checked: set[tuple[str, str]] = set()
         self._models: dict[tuple[str, str, str], Any] = {}
+        self._lengths: dict[Path, int | None] = {}
 
     def backbone(self, backbone_id: str) -> Backbone:
         """Read one backbone; a mirror replaces its hub source."""
@@ -185,7 +187,7 @@ class Catalogue(CatalogueFolder):
                 f"kind {task.kind} does not fit backbone {backbone.id}, whose architecture "
                 f"{family.model_type} has no such head; allowed: {able}",
             )
-        longest = backbone.maximum_tokens
+        longest = self._longest_input(backbone)
         # Texts to generate are far below their task's limit, so that a short GPT-2 takes them all.
         cut = task.kind != "generation"
         if cut and longest is not None and task.maximum_tokens > longest:
@@ -194,6 +196,22 @@ class Catalogue(CatalogueFolder):
                 f"maximum_tokens: received {task.maximum_tokens}; allowed on backbone "
                 f"{backbone.id}: up to {longest}",
             )
+        if task.generation and longest and task.generation.maximum_new_tokens >= longest:
+            self._refuse(
+                task,
+                f"generation.maximum_new_tokens: received {task.generation.maximum_new_tokens}; "
+                f"allowed on backbone {backbone.id}: less than {longest}, which the source shares",
+            )
+        if task.window_stride_tokens:
+            special = _PAIR_SPECIAL_TOKENS.get(backbone.architecture, 3)
+            room = context_room(task.maximum_tokens, special)
+            if task.window_stride_tokens >= room:
+                self._refuse(
+                    task,
+                    f"window_stride_tokens: received {task.window_stride_tokens}; allowed on "
+                    f"backbone {backbone.id}: less than {room}, what maximum_tokens "
+                    f"{task.maximum_tokens} leave beside a question and {special} special tokens",
+                )
         if task.kind in ("classification", "generation"):
             return
         for phase in method.phases:
@@ -203,6 +221,21 @@ class Catalogue(CatalogueFolder):
                     f"phases: {phase.name}: label_smoothing: received {phase.label_smoothing} for "
                     f"a task of kind {task.kind}, which has no classes; allowed there: 0",
                 )
+
+    def _longest_input(self, backbone: Backbone) -> int | None:
+        """Tokens that a backbone takes, as the catalogue or a mirror's files tell; else None."""
+        told = backbone.maximum_tokens
+        if isinstance(backbone.source, MirrorSource):
+            path = Path(backbone.source.path).expanduser() / "config.json"
+            if path not in self._lengths:
+                try:
+                    config = read_json(path, what="backbone configuration")
+                    self._lengths[path] = longest_input(config)
+                except (DataError, AttributeError, OSError):
+                    self._lengths[path] = None  # told by the stage that fetches it
+            found = self._lengths[path]
+            return min((one for one in (told, found) if one is not None), default=None)
+        return told
 
     def suite(self, config: Mapping[str, Any], *, origin: str) -> Suite:
         """Resolve a suite and everything it names.
@@ -302,6 +335,8 @@ class Catalogue(CatalogueFolder):
         return source
 
 
+_PAIR_SPECIAL_TOKENS = {"bert": 3, "roberta": 4}
+"""Architecture -> special tokens around a question and its context."""
 _MODELS: dict[str, type[Thing]] = {"backbone": Backbone, "task": Task, "method": Method}
 _FAMILIES: dict[str, tuple[str, Mapping[str, type[Thing]]]] = {
     "ticket": ("origin", TICKETS),

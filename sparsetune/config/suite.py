@@ -121,7 +121,7 @@ class RunSpec:
         }
 
     def settings(self) -> dict[str, Any]:
-        """What the ``tune``, ``evaluate`` and ``cost`` stages depend on."""
+        """What the ``tune``, ``evaluate`` and ``cost`` stages depend on, but for metrics."""
         settings = {
             "architecture": self.backbone.architecture,
             "method": self.method.settings(),
@@ -132,7 +132,13 @@ class RunSpec:
             "limits": self.limits.model_dump(),
         }
         # Only where it is asked for: it changes the records, and no other run must run again.
-        return {**settings, "score_epochs": True} if self.score_epochs else settings
+        if self.score_epochs:
+            return {**settings, "score_epochs": True, "metrics": list(self.task.metrics)}
+        return settings
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What ``evaluate`` depends on: the metrics too."""
+        return {**self.settings(), "metrics": list(self.task.metrics)}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from sparsetune.config.settings import (
 GENERATED_PREFIX = "mini-"
 """What the id of every generated task, and of no other, begins with."""
 
+PUBLISHED_QUESTION_TOKENS = 64
+"""Longer questions are cut, as in SQuAD's published preparation."""
+
 Kind = Literal["classification", "regression", "span", "generation"]
 Layout = Literal[
     "sst2", "cola", "mrpc", "rte", "stsb", "qnli", "wnli", "qqp", "mnli", "squad", "e2e", "webnlg",
@@ -184,10 +187,13 @@ class Task(Thing):
         return {**settings, "drop_unlabelled": True} if self.drop_unlabelled else settings
 
     def scoring(self) -> dict[str, Any]:
-        """What training and evaluation depend on besides the files."""
+        """What training and evaluation depend on besides the files, and besides the metrics.
+
+        Metrics belong to ``evaluate`` alone: to correct one trains nothing again.
+        """
         return self._part(
             "kind", "labels", "evaluation_split", "maximum_tokens", "window_stride_tokens",
-            "metrics", "generation", "evaluation_part", "columns", "splits",
+            "generation", "evaluation_part", "columns", "splits",
         )  # fmt: skip
 
     def _part(self, *keys: str) -> dict[str, Any]:
@@ -274,3 +280,18 @@ class Task(Thing):
             f"received {self.evaluation_split}; splits has {', '.join(splits)}",
         )
         yield self.source.kind != "world", "source.kind", "layout table cannot be generated"
+
+
+def context_room(maximum_tokens: int, special_tokens: int) -> int:
+    """Tell how many tokens a window of kind span has for the context, beside the longest question.
+
+    Args:
+        maximum_tokens: of a window.
+        special_tokens: that the tokenizer puts around a pair.
+
+    Example:
+        >>> context_room(384, 3)
+        317
+    """
+    question = min(PUBLISHED_QUESTION_TOKENS, maximum_tokens // 2)
+    return maximum_tokens - question - special_tokens

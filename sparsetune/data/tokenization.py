@@ -27,12 +27,12 @@ from transformers import PreTrainedTokenizerFast
 from sparsetune.architectures.base import Anew
 from sparsetune.architectures.families import FAMILIES
 from sparsetune.config.load import Task
+from sparsetune.config.task import PUBLISHED_QUESTION_TOKENS, context_room
 from sparsetune.data.examples import GenerationExample, SpanExample, TextExample
 from sparsetune.errors import ConfigError, DataError, refusal, shown
 
 IGNORED_LABEL = -100
 SEPARATOR = " =>"  # between source and answer, for models without a separator token
-PUBLISHED_QUESTION_TOKENS = 64
 
 _TOKEN_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 _SCALAR_FIELDS = ("labels", "start_positions", "end_positions")
@@ -189,7 +189,7 @@ def _cut_questions(examples: Sequence[SpanExample], task: Task, tokenizer: Any) 
     special_tokens = tokenizer.num_special_tokens_to_add(pair=True)
     end = "" if _separates(tokenizer) else SEPARATOR
     special_tokens += len(tokenizer(end, add_special_tokens=False)["input_ids"]) if end else 0
-    room = task.maximum_tokens - limit - special_tokens
+    room = context_room(task.maximum_tokens, special_tokens)
     stride = task.window_stride_tokens
     if stride is None or not 0 <= stride < room:
         raise ConfigError(

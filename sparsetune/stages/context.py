@@ -175,8 +175,13 @@ class Context:
             self._slot.release()
 
 
-def asked_of_run(spec: RunSpec) -> dict[str, Any]:
-    """The ``asked`` part of a run's records."""
+def asked_of_run(spec: RunSpec, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The ``asked`` part of a run's records.
+
+    Args:
+        spec: the run.
+        settings: what the stage depends on, where that is more than the run.
+    """
     asked = {
         "suite": spec.suite,
         "backbone": spec.backbone.id,
@@ -184,7 +189,7 @@ def asked_of_run(spec: RunSpec) -> dict[str, Any]:
         "method": spec.method.id,
         "seed": spec.seed,
         "digest": spec.digest,
-        "settings": spec.settings(),
+        "settings": settings or spec.settings(),
     }
     recipes = {"support": spec.support, "ticket": spec.ticket}
     return asked | {name: recipe.id for name, recipe in recipes.items() if recipe}

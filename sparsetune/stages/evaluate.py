@@ -83,7 +83,7 @@ def evaluate(
     context.leave(
         output / "evaluate.json",
         EvaluateRecord,
-        asked=asked_of_run(spec),
+        asked=asked_of_run(spec, spec.evaluation_settings()),
         inputs=hashes(inputs),
         measured=measured,
     )

@@ -85,7 +85,8 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
     )
     # Inputs of other kinds are cut to this length; texts to generate are far below it.
     texts = spec.task.kind == "generation"
-    check_length(paths.backbone, max(lengths_of(features)) if texts else spec.task.maximum_tokens)
+    longest = max(lengths_of(features)) if texts else spec.task.maximum_tokens
+    check_length(paths.backbone, max(longest, _longest_generated(spec, paths.dataset, tokenizer)))
     scoring = _scoring(spec, paths.dataset, tokenizer, device)
     tuned = build_run(spec, paths)
     folder = context.work_folder(
@@ -193,6 +194,14 @@ def _measured(spec: RunSpec, results: Sequence[Mapping[str, Any]], **known: Any)
         **known,
         **(_epoch_scores(spec, results) if spec.score_epochs else {}),
     )
+
+
+def _longest_generated(spec: RunSpec, dataset: Path, tokenizer: Any) -> int:
+    """Tokens that the model sees at most when it generates; 0 for other kinds."""
+    if spec.task.generation is None:
+        return 0
+    split = EvaluationSplit.read(spec.task, dataset, tokenizer, spec.limits)
+    return max(lengths_of(split.features)) + spec.task.generation.maximum_new_tokens - 1
 
 
 def _scoring(spec: RunSpec, dataset: Path, tokenizer: Any, device: str) -> EpochScoring | None:

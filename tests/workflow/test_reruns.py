@@ -50,6 +50,16 @@ def test_learning_rate_of_one_method_and_task_reruns_exactly_those_runs(finished
     assert finished.run() == []
 
 
+def test_corrected_metric_scores_again_and_trains_nothing(finished, edit):
+    edit(
+        finished.config / "tasks" / "mini-rte.yaml", "[accuracy", "[matthews_correlation, accuracy"
+    )
+    runs = [run for run in RUNS if "/mini-rte/" in run]
+    # The stub writes evaluate.json, from which costs are counted.
+    assert finished.run() == whole(runs, stages=("evaluate", "cost"))
+    assert finished.run() == []
+
+
 def test_ticket_ratio_reruns_the_tickets_and_their_runs(finished, edit):
     path = finished.config / "tickets" / "earlybert.yaml"
     edit(path, "neuron_sparsity: 0.4", "neuron_sparsity: 0.5")
