@@ -297,6 +297,7 @@ def _config_of(model: nn.Module) -> dict[str, Any]:
     own: Any = model.config
     dtype = str(next(p.dtype for p in model.parameters() if not p.requires_grad))
     config: dict[str, Any] = json.loads(own.to_json_string(use_diff=False))
+    config.pop("_name_or_path", None)  # the manifest's base tells it, from any directory
     return {**config, "dtype": dtype.removeprefix("torch.")}
 
 

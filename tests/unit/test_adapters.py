@@ -307,6 +307,17 @@ def test_adapters_that_do_not_fit_each_other_are_refused_and_change_nothing(tmp_
         sparsetune.use(base, "other")
 
 
+def test_a_model_compiled_in_place_computes_what_is_active(folders):
+    found, alone = folders("bert")
+    base = tiny_model("bert")
+    for name, folder in found.items():
+        sparsetune.load(folder, base, name=name)
+    base.compile(backend="eager")
+    for name in ("one", "other", "one"):
+        sparsetune.use(base, name)
+        assert torch.equal(output_of(base, tiny_batch()), output_of(alone[name], tiny_batch()))
+
+
 def test_models_without_named_adapters_say_so():
     plain = tiny_model("bert")
     with pytest.raises(ModelError, match=r"use: this BertForSeq.* has no named adapters; needed: "):

@@ -352,6 +352,9 @@ def test_a_base_of_shards_by_a_relative_path_is_found_from_any_directory(tmp_pat
     for folder in ("update", "of-whole"):
         again = sparsetune.load(Path("..") / folder)
         assert torch.equal(output_of(again, tiny_batch()), output_of(model, tiny_batch()))
+        sparsetune.save(again, "again")
+        saved = (Path(one) / "model.safetensors" for one in ("again", Path("..") / folder))
+        assert len({one.read_bytes() for one in saved}) == 1
     assert told_in(tmp_path / "update")["base"]["source"] == str(tmp_path / "base")
     shard = next((tmp_path / "base").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-4] + b"1234")
