@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from snakemake.cli import get_argument_parser
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 from unit.tiny import output_of, tiny_batch, tiny_model
 
 import sparsetune
@@ -192,7 +192,8 @@ def test_the_files_of_a_page_are_valid(page, repository, catalogue, monkeypatch,
     for path, content in files_of(text).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content, encoding="utf-8")
-    tiny_model("bert").save_pretrained("models/my-bert")
+    config = BertConfig(hidden_size=48, num_hidden_layers=2, intermediate_size=60, vocab_size=50)
+    BertModel(config).save_pretrained("models/my-bert")
     if page == "docs/own-method.md":  # in a process of its own: a kind is known from then on
         environment = {"PYTHONPATH": f"{repository}:{repository / 'tests'}"}
         command = [sys.executable, "-c", ADDED_KIND]
