@@ -1,4 +1,4 @@
-# make reproduce | report | test | test-fast | ui | bench | lint | docs: each does its own set-up; nothing else is installed by hand.
+# make reproduce | report | test | test-fast | test-cluster | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: reproduce report test test-fast ui bench lint docs format clean
+.PHONY: reproduce report test test-fast test-cluster ui bench lint format clean
 
 reproduce: $(READY)
 	sparsetune check --config config/config.yaml
@@ -30,6 +30,10 @@ test: $(READY)
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -m "not slow" tests/unit
 
+# On a Slurm that the tests start; needs Debian's slurm-wlm and munge, and sparsetune[slurm].
+test-cluster: $(READY)
+	SPARSETUNE_TEST_CLUSTER=1 OMP_NUM_THREADS=1 pytest tests/cluster
+
 ui: $(READY)
 	@sparsetune links --results results
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "That server runs already." ;; *) mlflow ui --host 127.0.0.1 --port 5000 \
@@ -48,11 +52,6 @@ lint: $(READY)
 	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
-
-# As files: build/site/index.html opens without a server.
-docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
-	@echo "Open build/site/index.html."
 
 format: $(READY)
 	ruff format .

@@ -29,7 +29,8 @@ def jobs_expected(suite):
     runs = suite.runs
     counts = {
         "dataset": {run.task.id for run in runs},
-        "backbone": {run.backbone.id for run in runs},
+        "backbone": {run.backbone.id for run in runs if run.backbone.pretraining},
+        "fetched_backbone": {run.backbone.id for run in runs if not run.backbone.pretraining},
         "support": {(run.backbone.id, run.support.id) for run in runs if run.support},
         "ticket": {
             (run.backbone.id, run.task.id, run.ticket.id, run.seed) for run in runs if run.ticket
@@ -84,6 +85,7 @@ def test_local_text_is_an_input_whose_absence_is_told_before_anything_runs(workp
     assert f"{wanted.parent}/*.parquet" in done.stdout + done.stderr
     wanted.parent.mkdir(parents=True)
     wanted.touch()
+    (tmp_path / "mirror" / "backbones" / "bert-base").mkdir(parents=True)  # lends its tokenizer
     done = workplace.snakemake("--dry-run", suite=suite)
     assert done.returncode == 0, done.stderr
     assert str(wanted) in done.stdout + done.stderr
@@ -168,15 +170,16 @@ def test_recipes_reach_exactly_the_runs_that_need_them(finished_calls):
     assert given == {"full": (False, False), "earlybert": (False, True), "dsee": (True, False)}
 
 
-def test_mirror_with_awkward_characters_reaches_the_command_whole(workplace):
-    mirror = "/files/it's here"
+def test_mirror_with_awkward_characters_reaches_the_command_whole(workplace, tmp_path):
+    mirror = tmp_path / "it's here"
+    (mirror / "datasets" / "mrpc").mkdir(parents=True)
     done = workplace.snakemake(
         "resources/datasets/mrpc/record.json", "--dry-run", "--printshellcmds",
         "--config", f"mirror={mirror}",
         suite="config/minilm.yaml",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "--mirror '/files/it'\"'\"'s here'" in done.stdout + done.stderr
+    assert f"--mirror '{tmp_path}/it'\"'\"'s here'" in done.stdout + done.stderr
 
 
 def test_jobs_know_how_many_share_the_gpus_and_ask_for_memory_and_time_by_size(workplace):
