@@ -6,6 +6,7 @@ nothing before a job of a workflow has handed itself over to a process that has 
 
 import argparse
 import gc
+import io
 import json
 import logging
 import os
@@ -204,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = hand_over(sys.argv)
         if code is not None:
             return code
+    _print_anything()
     # Imports allocate much and free little: collecting in between costs up to a sixth of start-up.
     gc.disable()
     arguments = _parser().parse_args(argv)
@@ -227,6 +229,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sparsetune {arguments.command}: {told}", file=sys.stderr)
         return getattr(error, "exit_code", DiskError.exit_code)
     return 0
+
+
+def _print_anything() -> None:
+    """Let a terminal that is not UTF-8 take every text: what it lacks is written as code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _catalogue(arguments: argparse.Namespace, *, mirror: str | None = None) -> "Catalogue":

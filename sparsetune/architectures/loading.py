@@ -284,12 +284,26 @@ def _load_checkpoint(found: Any, directory: Path, config: Any, family: Family) -
             attn_implementation=_attention(found),
             output_loading_info=True,
             key_mapping=_renamed(found, family),
+            ignore_mismatched_sizes=True,  # looked for below: the library's words name no file
         )
     except Exception as error:  # the library raises many kinds for a damaged folder
         raise ModelError(f"{directory}: cannot be loaded: {first_line(error)}") from None
     # Notices about new weights are silenced, so weights that must not be new are looked for.
     _refuse_lacking(directory, family, loading["missing_keys"])
+    _refuse_other_sizes(directory, family, loading["mismatched_keys"])
     return model
+
+
+def _refuse_other_sizes(directory: Path, family: Family, found: Iterable[Any]) -> None:
+    """Refuse tensors of another shape: mostly the head of a model that was fine-tuned before."""
+    for name, stored, wanted in sorted(found, key=lambda one: str(one[0])):
+        told = f"{directory}: {name}: received shape {tuple(stored)}; allowed: {tuple(wanted)}"
+        if name.split(".")[0] in family.task_head:
+            told += (
+                "; the checkpoint brings the head of another task: take a checkpoint without one, "
+                "or save this one's backbone alone (model.base_model.save_pretrained)"
+            )
+        raise ModelError(told)
 
 
 def _renamed(found: Any, family: Family) -> dict[str, str] | None:

@@ -28,6 +28,11 @@ class Scale:
     factor: float = 100.0
     decimals: int = 1
 
+    def is_above(self, value: float | None) -> bool:
+        """Whether a value lies above the end of a fraction's scale, which is 1."""
+        fraction = self.factor == 100 and not self.lower_is_better
+        return fraction and value is not None and value > 1 + 1e-9  # beyond rounding
+
     def text(self, value: float, *, signed: bool = False) -> str:
         """Print a stored value, or a difference of two with its sign; never ``-0.0``."""
         return format(self.factor * value, f"{'+' if signed else ''}z.{self.decimals}f")

@@ -175,6 +175,7 @@ def write_task_table(suite: Finished, directory: Path, *, backbone: str, task: s
         *_scale_notes([primary, *others]),
         *_scored_notes(suite.runs),
         *_undefined_notes(suite.runs, [primary, *others]),
+        *_above_notes(suite.runs, [primary, *others]),
         *_common_notes(suite),
     ]
     return _written(suite, directory / task, f"{backbone} on {task}", columns, notes)
@@ -210,6 +211,8 @@ def write_headline(suite: Finished, directory: Path) -> list[Path]:
     notes = [f"{_SCORES_NOTE} (n = {len(seeds)}: {', '.join(map(str, seeds))})."]
     if any(runs["collapsed"]):
         notes.append("A star marks a method with a run that gave every example the same answer.")
+    for metric, part in runs.groupby("metric", sort=False):
+        notes += _above_notes(part, [str(metric)])
     notes += _common_notes(suite)
     return write_table(directory / "headline", "Primary metric", columns, notes)
 
@@ -518,6 +521,21 @@ def _scored_notes(runs: pd.DataFrame) -> list[str]:
         notes.append(_EPOCH_NOTE)
     reasons = set(runs["epoch_scores_note"]) - {None, ""}
     return [*notes, *(f"Epochs: {reason}." for reason in sorted(reasons))]
+
+
+def _above_notes(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Say of each metric above its scale whose it is: such a score compares with no other."""
+    notes = []
+    for metric in metrics:
+        scale = scale_of(metric)
+        above = [scale.is_above(values.get(metric)) for values in runs["metrics"]]
+        methods = ", ".join(dict.fromkeys(runs["method"][above]))
+        if methods:
+            notes.append(
+                f"{scale.heading} of {methods} is above its scale, which ends at "
+                f"{scale.text(1.0)}: outputs are too short for it, and it compares with no other."
+            )
+    return notes
 
 
 def _undefined_notes(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:

@@ -22,13 +22,13 @@ from sparsetune.config.load import Catalogue
 from sparsetune.config.method import HeadsMask, TrainPhase
 from sparsetune.config.settings import OptimizerSettings, Settings
 from sparsetune.config.suite import RunSpec, Suite
-from sparsetune.config.task import SyntheticTask
+from sparsetune.config.task import SyntheticTask, Task
 from sparsetune.config.ticket import SearchedTicket
 from sparsetune.cost.lengths import EVALUATION_BATCH
 from sparsetune.cost.macs import macs_by_module
 from sparsetune.cost.shapes import LayerShape, ModelShape
-from sparsetune.errors import ConfigError, refusal
-from sparsetune.records import STAGES, read_record
+from sparsetune.errors import ConfigError, DataError, ModelError, refusal
+from sparsetune.records import STAGES, read_json, read_record
 from sparsetune.training.plan import steps_in_epoch
 
 Row = dict[str, Any]
@@ -56,6 +56,8 @@ PEAK_MACS_PER_SECOND = {  # dense products in 16 bits, as the makers state them:
 _CORE = (0.02, 1 / 20e9)  # seconds of a pass and of a multiply-add
 _GPU_PASS_SECONDS, _PEAK_SHARE = 0.04, 0.2  # short sequences in small batches: far from the peak
 _DEVICE_STAGES = ("backbone", "ticket", "tune", "evaluate")
+_SIZES = ("train_examples", "evaluation_examples", "tokens")
+_MADE = Path("resources")  # what was fetched before tells what the catalogue does not
 _DOCUMENT_TOKENS = 28.0  # of the generated corpus, as measured
 
 
@@ -425,11 +427,34 @@ def sizes_of(run: RunSpec) -> tuple[int, int, float]:
         sizes = task.source.sizes.model_dump()
         split = "test" if task.evaluation_split == "test" else "evaluation"
         told |= {"train_examples": sizes["train"], "evaluation_examples": sizes[split]}
-    for key in ("train_examples", "evaluation_examples", "tokens"):
+    if None in map(told.get, _SIZES):
+        told = {**_read_sizes(task), **{key: one for key, one in told.items() if one is not None}}
+    for key in _SIZES:
         if told.get(key) is None:
             raise ConfigError(f"task {task.id}: expected.{key}: missing; an estimate needs it")
         told[key] = min(told[key], limits.get(key) or math.inf)
     return told["train_examples"], told["evaluation_examples"], told["tokens"]
+
+
+def _read_sizes(task: Task) -> Row:
+    """Sizes of a data set that was made before; texts count as long as they may be."""
+    try:
+        record = read_record(_MADE / "datasets" / task.id / "record.json", records.DatasetRecord)
+    except DataError:
+        return {}
+    done = record.measured
+    train = done.train_references or done.train_examples
+    sizes = {"train_examples": train, "evaluation_examples": done.evaluation_examples}
+    return {**sizes, "tokens": task.maximum_tokens}
+
+
+def _read_shape(backbone: Backbone) -> ModelShape | None:
+    """Shape of a backbone that was fetched before."""
+    try:
+        config = read_json(_MADE / "backbones" / backbone.id / "config.json")
+        return replace(ModelShape.dense(config, "regression", 1), pooler=False)
+    except (DataError, ModelError):
+        return None
 
 
 def shape_of(backbone: Backbone, catalogue: Catalogue) -> ModelShape:
@@ -442,6 +467,8 @@ def shape_of(backbone: Backbone, catalogue: Catalogue) -> ModelShape:
     words = catalogue.backbone(lender).expected if lender else recipe and recipe.tokenizer
     vocabulary = getattr(words if recipe else backbone.expected, "vocabulary_size", None)
     found = recipe.shape if recipe else backbone.expected
+    if found is None and (fetched := _read_shape(backbone)) is not None:
+        return fetched
     if found is None or vocabulary is None:
         raise ConfigError(f"backbone {backbone.id}: expected: missing; an estimate needs it")
     told = backbone.expected if recipe is None else None

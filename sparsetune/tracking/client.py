@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,9 +198,11 @@ def open_store(results: Path, suite: str) -> Store:
 def _experiment(client: "MlflowClient", suite: str) -> Store | None:
     found = client.get_experiment_by_name(suite)
     if found is not None and found.lifecycle_stage != "active":
+        # Without the address the command would look into a store of its own.
+        place = f"MLFLOW_TRACKING_URI={shlex.quote(client.tracking_uri)}"
         raise DataError(
             f"MLflow experiment {suite!r} was deleted; restore it with "
-            f"`mlflow experiments restore -x {found.experiment_id}`"
+            f"`{place} mlflow experiments restore -x {found.experiment_id}`"
         )
     return Store(client, found.experiment_id) if found else None
 

@@ -2,6 +2,8 @@ import gc
 import json
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -367,3 +369,15 @@ def test_unit_tests_cannot_reach_the_network():
         socket.create_connection(("192.0.2.1", 80), timeout=0.1)
     with pytest.raises(OSError, match="look up no names"):
         socket.getaddrinfo("example.org", 80)
+
+
+def test_a_terminal_that_is_not_utf_8_is_no_obstacle(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "headline.md").write_text("93.4 ± 0.2 …", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsetune.cli", "show", "--results", str(tmp_path)],
+        capture_output=True, timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rb"93.4 \xb1 0.2 \u2026" in done.stdout

@@ -105,7 +105,12 @@ def assess(
         _check_texts(predictions, references)
     outcomes = {name: METRICS[name].measure(predictions, references) for name in names}
     values = {name: outcome.value for name, outcome in outcomes.items()}
-    return values, {name: outcome.note for name, outcome in outcomes.items() if outcome.note}
+    notes = {name: outcome.note for name, outcome in outcomes.items() if outcome.note}
+    for name, value in values.items():
+        if scale_of(name).is_above(value):
+            told = f"{value:.4g} is above its scale, which ends at 1: not a score to compare"
+            notes[name] = "; ".join(filter(None, (notes.get(name), told)))
+    return values, notes
 
 
 def score(

@@ -264,6 +264,16 @@ def test_a_checkpoint_that_lacks_backbone_weights_is_refused(bert):
         load_model(bert, kind="classification", label_count=2, seed=0)
 
 
+def test_the_head_of_another_task_is_told_in_our_words(folders, tmp_path):
+    tuned = load_model(folders / "bert", kind="classification", label_count=3, seed=0)
+    tuned.save_pretrained(tmp_path / "tuned")
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path / "tuned", kind="classification", label_count=2, seed=0)
+    told = str(caught.value)
+    assert "classifier.bias: received shape (3,); allowed: (2,); the checkpoint brings the" in told
+    assert "\n" not in told
+
+
 def test_offline_hub_backbone_names_the_mirror_option(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -141,6 +141,15 @@ def test_texts_have_their_own_scales_and_an_absent_metric_tells_why(tmp_path):
     assert lines["full"][f"{METRIC}_mean"] == ""
 
 
+def test_a_score_above_its_scale_has_a_footnote(tmp_path):
+    scores = {METRIC: 0.5, "e2e_bleu_fraction": 17.86, "ter_fraction": 3.0}
+    folders = [write_run(tmp_path, edit=scoring(0.5, metrics=scores)), write_run(tmp_path, "lora")]
+    text, _ = task_table(folders, tmp_path)
+    told = "- BLEU (E2E script) of full is above its scale, which ends at 100.0: "
+    assert text.count("above its scale") == 1
+    assert told in text
+
+
 def test_headline_is_a_matrix_of_methods_and_tasks(folders, tmp_path):
     folders.append(write_run(tmp_path, "lora", task="rte", edit=scoring(0.7)))
     paths = write_headline(suite_of(folders, [*METHODS, ("mini-bert", "rte", "lora")]), tmp_path)

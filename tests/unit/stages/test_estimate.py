@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from unit.made_records import made_record
 from unit.reporting.runs import write_run
 
 from sparsetune.cli import main
@@ -236,12 +237,46 @@ def test_published_sizes_give_the_published_parameters(name, millions):
          r"task mini-sst2: expected.tokens: missing"),
     ],
 )  # fmt: skip
-def test_what_nobody_knows_is_refused(catalogue, edit, file, old, new, message):
+def test_what_nobody_knows_is_refused(
+    catalogue, edit, file, old, new, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # where nothing was made
     edit(catalogue / f"{file}.yaml", old, new)
     changed = Catalogue(catalogue)
     suite = changed.suite(read_yaml(CONFIG / "config.yaml"), origin="config.yaml")
     with pytest.raises(ConfigError, match=message):
         _jobs_of(suite, changed)
+
+
+def test_what_the_catalogue_does_not_tell_is_read_from_what_was_made(
+    catalogue, edit, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    edit(catalogue / "tasks" / "mini-sst2.yaml", "expected: {tokens: 12}", "")
+    path = catalogue / "backbones" / "own.yaml"
+    path.write_text(
+        "{description: Own., architecture: bert, source: {kind: mirror, path: own}}",
+        encoding="utf-8",
+    )
+    changed = Catalogue(catalogue)
+    block = {"backbones": ["own"], "tasks": ["mini-sst2"], "methods": ["full"]}
+    content = {**read_yaml(CONFIG / "config.yaml"), "runs": [block]}
+    suite = changed.suite(content, origin="own.yaml")
+    with pytest.raises(ConfigError, match=r"expected\.tokens: missing"):
+        _jobs_of(suite, changed)
+    made = tmp_path / "resources"
+    for folder in ("datasets/mini-sst2", "backbones/own"):
+        (made / folder).mkdir(parents=True)
+    record = made_record("dataset", task="mini-sst2", stage_version=1)
+    (made / "datasets/mini-sst2/record.json").write_text(json.dumps(record))
+    config = {
+        "model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 64, "max_position_embeddings": 128, "vocab_size": 1000,
+        "type_vocab_size": 2,
+    }  # fmt: skip
+    (made / "backbones/own/config.json").write_text(json.dumps(config))
+    jobs = _jobs_of(suite, changed)
+    assert list(jobs[jobs["stage"] == "tune"]["macs"] > 0) == [True] * len(content["seeds"])
 
 
 def test_work_is_read_from_records(tmp_path):

@@ -61,3 +61,14 @@ def test_a_reference_itself_scores_best_and_other_words_worst(name):
     assert values == sorted(values, reverse=not lower_is_better(name))
     assert len(set(values)) == 3
     assert len(given[1][name]) > 20  # its variant
+
+
+def test_a_score_above_its_scale_says_so():
+    # Three of four outputs are empty: their counts of n-grams are below zero.
+    texts = ["a b c d e f g h"] + [""] * 3
+    values, notes = assess(["e2e_bleu_fraction"], texts, [["a b c d e f g h"]] * 4)
+    assert values["e2e_bleu_fraction"] > 1
+    assert "is above its scale, which ends at 1" in notes["e2e_bleu_fraction"]
+    values, notes = assess(["ter_fraction"], ["a b c d"], [["e"]])
+    assert values["ter_fraction"] > 1  # whose scale has no end
+    assert "above" not in notes["ter_fraction"]
