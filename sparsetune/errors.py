@@ -49,7 +49,7 @@ class TrainingError(SparsetuneError):
 
 
 class DiskError(SparsetuneError):
-    """There is no room left to write to; what was written before is whole."""
+    """There is no room, or no right, to write; what was written before is whole."""
 
     exit_code = 3
 

@@ -6,6 +6,7 @@ set up so (BeeGFS unless told otherwise, NFS with ``local_lock``), its locks hol
 only, and nothing says it.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sparsetune.errors import TrainingError
+from sparsetune.errors import DiskError, TrainingError
 from sparsetune.records.clock import SCHEDULER_JOBS
 
 _LOG = logging.getLogger(__name__)
@@ -105,10 +106,15 @@ class FolderLock:
 
         Raises:
             TrainingError: that job still holds it; the message names it.
+            DiskError: no lock can be written: the disk is full, or may only be read.
         """
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
         started, waited = time.monotonic(), False
         silences: dict[tuple[int, int], float] = {}
+        try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            where = self._folder.parent
+            raise DiskError(f"{where}: cannot be written: {error.strerror}") from error
         while not self._taken(silences):
             now = time.monotonic()
             if not waited:
@@ -148,10 +154,7 @@ class FolderLock:
         # The next number, and not the same file again: of two that find a lock dead, one succeeds,
         # and neither can remove the other's.
         self._number = number + 1
-        try:
-            with self._path(self._number).open("x", encoding="utf-8") as file:
-                json.dump(asdict(self._owner), file)
-        except FileExistsError:
+        if not self._written(self._path(self._number)):
             return False
         if not self.is_held():  # another was faster, with a higher number
             self._path(self._number).unlink(missing_ok=True)
@@ -159,6 +162,19 @@ class FolderLock:
         for older in self._numbers():
             if older < self._number:
                 self._path(older).unlink(missing_ok=True)
+        return True
+
+    def _written(self, path: Path) -> bool:
+        """Create a lock, unless another job was faster; what cannot be written whole goes."""
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                json.dump(asdict(self._owner), file)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise DiskError(f"{path}: cannot be written: {error.strerror}") from error
         return True
 
     def _dead(

@@ -1,5 +1,6 @@
 """One job at a time in a folder: held, waited for, refused by name, taken over from the dead."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import threading
 import pytest
 from unit.made_records import write_made
 
-from sparsetune.errors import TrainingError
+from sparsetune.errors import DiskError, TrainingError
 from sparsetune.records import TuneRecord, digest_of
 from sparsetune.stages import folder_lock
 from sparsetune.stages.context import Context, hashes
@@ -129,6 +130,21 @@ def test_a_lock_that_is_being_written_holds(folder):
     folder.with_name("seed-1.3.lock").touch()
     with pytest.raises(TrainingError, match="held by another job; allowed"):
         FolderLock(folder).take(wait_seconds=0)
+
+
+def test_a_lock_that_cannot_be_written_is_told_in_a_line_and_leaves_nothing(
+    folder, monkeypatch, tmp_path
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folder_lock.json, "dump", full)
+    with pytest.raises(DiskError, match=r"seed-1\.1\.lock: cannot be written: No space left"):
+        FolderLock(folder).take()
+    assert locks(folder) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match=r"file/run: cannot be written: Not a directory"):
+        FolderLock(tmp_path / "file" / "run" / "seed-1").take()
 
 
 def test_of_many_at_once_only_one_holds(folder, monkeypatch):
