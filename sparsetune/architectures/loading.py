@@ -300,8 +300,8 @@ def _refuse_other_sizes(directory: Path, family: Family, found: Iterable[Any]) -
         told = f"{directory}: {name}: received shape {tuple(stored)}; allowed: {tuple(wanted)}"
         if name.split(".")[0] in family.task_head:
             told += (
-                "; the checkpoint brings the head of another task: take a checkpoint without one, "
-                "or save this one's backbone alone (model.base_model.save_pretrained)"
+                "; the checkpoint brings the head of another task; head: fresh in the backbone's "
+                "file leaves it out"
             )
         raise ModelError(told)
 

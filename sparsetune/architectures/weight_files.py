@@ -1,10 +1,11 @@
 """Which files hold a folder's weights, and what shapes are in them, without loading any."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 from sparsetune.errors import DataError, ModelError, first_line
-from sparsetune.records import read_json
+from sparsetune.records import read_json, write_json
 
 INDEX = "model.safetensors.index.json"
 """Names the shards of a model in several files."""
@@ -75,3 +76,27 @@ def _shards(index: Path) -> list[Path]:
         if not (index.parent / name).is_file():
             raise ModelError(f"{index.parent / name}: no such file, but {INDEX} names it")
     return [index.parent / name for name in names]
+
+
+def drop_tensors(directory: Path, names: Collection[str]) -> None:
+    """Rewrite a folder's weights without some tensors; its index follows.
+
+    Args:
+        directory: Hugging Face folder of our own.
+        names: of the tensors.
+    """
+    from safetensors.torch import load_file, save_file
+
+    for path in weight_files(directory):
+        tensors = load_file(path)
+        kept = {name: tensor for name, tensor in tensors.items() if name not in names}
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(tensors):
+            save_file(kept, path, metadata={"format": "pt"})
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        told = read_json(index, what="weight index")
+        places = told["weight_map"].items()
+        told["weight_map"] = {name: file for name, file in places if name not in names}
+        write_json(index, told)

@@ -265,6 +265,11 @@ class Backbone(Thing):
         description="id of the backbone whose overrides in methods and tickets hold here too",
     )
     expected: ExpectedSizes | None = None
+    head: Literal["fresh", "keep"] | None = Field(
+        default=None,
+        description="of a checkpoint that was fine-tuned: its task head is left out, and drawn "
+        "anew for each run, or kept with its order of labels; one that has a head needs it told",
+    )
     tokenizer_source: HubSource | MirrorSource | None = Field(
         default=None, description="where a published tokenizer comes from"
     )
@@ -295,12 +300,17 @@ class Backbone(Thing):
         return self.model_dump(
             mode="json",
             exclude_none=True,
-            include={"architecture", "source", "pretraining", "tokenizer_source"},
+            include={"architecture", "source", "pretraining", "tokenizer_source", "head"},
         )
 
     def rules(self) -> Iterator[Rule]:
         """Pre-trained here, or fetched, never both; and what an architecture can predict."""
         given, text = self.pretraining is not None, self.source.kind in TEXT_SOURCES
+        yield (
+            self.head is None or not text,
+            "head",
+            f"not with source.kind {self.source.kind}; allowed: hub, mirror",
+        )
         yield only_with("pretraining", given, text, f"source.kind {', '.join(TEXT_SOURCES)}")
         if self.pretraining:
             yield from self._rules_of_anew(self.pretraining)

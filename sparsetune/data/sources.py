@@ -107,8 +107,8 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
     """Make a checked local copy of a backbone's folder.
 
     Args:
-        backbone: catalogue entry; ``id``, ``architecture`` and ``source`` (hub or mirror) are
-            read.
+        backbone: catalogue entry; ``id``, ``architecture``, ``head`` and ``source`` (hub or mirror)
+            are read.
         directory: the copy; replaced as a whole, and only on success.
         lock_file: YAML file that keeps the commits of hub branches.
 
@@ -122,13 +122,14 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
         DataError: not reachable.
     """
     from sparsetune.architectures.loading import check_folder, check_tokens
-    from sparsetune.architectures.weight_files import weight_files
+    from sparsetune.architectures.weight_files import drop_tensors, stored_parameters, weight_files
 
     folder, origin, revision = _backbone_folder(
         backbone.source, BACKBONE_PATTERNS, name=backbone.id, lock_file=lock_file
     )
     try:
-        parameters = check_folder(folder, backbone.architecture)
+        check_folder(folder, backbone.architecture)
+        head = _task_head(folder, backbone)
         check_tokens(folder)
         if isinstance(backbone.source, MirrorSource):
             revision = mirrored_commit(folder)
@@ -140,10 +141,36 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
         }
         with replaced_directory(directory) as partial:
             copy_files([*sorted(found), *weight_files(folder)], partial)
+            if head and backbone.head == "fresh":
+                drop_tensors(partial, head)
+            parameters = sum(stored_parameters(path) for path in weight_files(partial))
             inside = inventory(partial)
     except (ModelError, DataError) as error:
         raise ModelError(str(error).replace(str(folder), origin)) from None
     return {**inside, "parameters_stored": parameters, "revision": revision}
+
+
+def _task_head(folder: Path, backbone: Backbone) -> list[str]:
+    """Names of a task head's tensors in a checkpoint, which was fine-tuned if there are some.
+
+    Raises:
+        ModelError: the catalogue does not say what becomes of them.
+    """
+    from sparsetune.architectures.families import FAMILIES
+    from sparsetune.architectures.weight_files import stored_shapes, weight_files
+
+    prefixes = tuple(f"{name}." for name in FAMILIES[backbone.architecture].task_head)
+    shapes = {
+        name: one for path in weight_files(folder) for name, one in stored_shapes(path).items()
+    }
+    found = sorted(name for name in shapes if name.startswith(prefixes))
+    if found and backbone.head is None:
+        raise ModelError(
+            f"{folder}: brings a task head ({found[0]}, shape {tuple(shapes[found[0]])}); say in "
+            f"backbone {backbone.id} what becomes of it: head: fresh leaves it out, head: keep "
+            "starts from it, with its order of labels"
+        )
+    return found
 
 
 def fetch_tokenizer(source: BackboneSource, directory: Path, *, name: str, lock_file: Path) -> None:

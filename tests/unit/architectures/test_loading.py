@@ -59,9 +59,9 @@ def bert(folders, tmp_path):
     return Path(shutil.copytree(folders / "bert", tmp_path / "bert"))
 
 
-def mirror_of(path, architecture="bert"):
+def mirror_of(path, architecture="bert", head=None):
     source = MirrorSource(kind="mirror", path=str(path))
-    return SimpleNamespace(id="tiny", architecture=architecture, source=source)
+    return SimpleNamespace(id="tiny", architecture=architecture, source=source, head=head)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "gpt2"])
@@ -262,6 +262,27 @@ def test_a_checkpoint_that_lacks_backbone_weights_is_refused(bert):
     save_file(stored, bert / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks 1 weights of the backbone, first bert\.encoder"):
         load_model(bert, kind="classification", label_count=2, seed=0)
+
+
+@pytest.mark.parametrize("shard", ["1GB", "20KB"])
+def test_a_fine_tuned_backbone_says_what_becomes_of_its_head(folders, tmp_path, shard):
+    tuned = load_model(folders / "bert", kind="classification", label_count=3, seed=0)
+    tuned.save_pretrained(tmp_path / "tuned", max_shard_size=shard)
+    tokenizer_of("bert").save_pretrained(tmp_path / "tuned")
+    lock = tmp_path / "lock.yaml"
+    with pytest.raises(ModelError, match=r"brings a task head \(classifier\.bias, shape \(3,\)\)"):
+        fetch_backbone(mirror_of(tmp_path / "tuned"), tmp_path / "out", lock_file=lock)
+    for head in ("keep", "fresh"):
+        place = mirror_of(tmp_path / "tuned", head=head)
+        fetch_backbone(place, tmp_path / head, lock_file=lock)
+    kept = load_model(tmp_path / "keep", kind="classification", label_count=3, seed=1)
+    assert torch.equal(kept.classifier.weight, tuned.classifier.weight)
+    # As if the checkpoint had never had a head: the backbone's weights, and the seed's head.
+    fresh = load_model(tmp_path / "fresh", kind="classification", label_count=2, seed=1)
+    bare = load_model(folders / "bert", kind="classification", label_count=2, seed=1)
+    assert torch.equal(fresh.classifier.weight, bare.classifier.weight)
+    for name, tensor in bare.bert.encoder.state_dict().items():
+        assert torch.equal(fresh.bert.encoder.state_dict()[name], tensor)
 
 
 def test_the_head_of_another_task_is_told_in_our_words(folders, tmp_path):
