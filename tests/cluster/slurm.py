@@ -140,6 +140,10 @@ class Slurm:
         """One line for each job that waits or runs, as ``squeue`` formats it."""
         return self.ask("squeue", "-h", "-o", form).splitlines()
 
+    def gpus(self):
+        """What each job that waits or runs asks for beside processors: ``gres:gpu:1``."""
+        return self.ask("squeue", "-h", "-O", "tres-per-job:40").split()
+
     def ask(self, *command):
         """What one of Slurm's commands prints; nothing if it fails."""
         done = subprocess.run(

@@ -189,9 +189,7 @@ def test_all_jobs_that_want_a_gpu_are_in_the_queue_at_once(slurm, on_slurm):
         process = on_slurm.start(
             *targets, "--forcerun", "tune", *command("--config", "device=cuda")
         )
-        asked = until(
-            lambda: len(lines := slurm.queue("%b")) == len(METHODS) and lines, "three jobs"
-        )
+        asked = until(lambda: len(told := slurm.gpus()) == len(METHODS) and told, "three jobs")
         ended(process)
     finally:
         slurm.ask("scancel", "--user", str(os.getuid()))
