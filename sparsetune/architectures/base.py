@@ -81,7 +81,7 @@ class Counted:
         classifier_layer: whether that classifier has a ``D x D`` layer of its own.
         every_token: whether it runs for every token, not for one.
         around: tells of a config what is outside the layers' matrices; an empty one has what the
-            library sets. None = parameters are not counted, only multiply-adds.
+            library sets.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Counted:
     span_pooler: bool = False
     classifier_layer: bool = False
     every_token: bool = False
-    around: Callable[[Mapping[str, Any]], Around] | None = None
+    around: Callable[[Mapping[str, Any]], Around] = lambda config: Around()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,29 @@ def _around(config: Mapping[str, Any]) -> Around:
     return Around(tied=tied, output_biases=1 if tied else 2)
 
 
+def _around_both_ends(config: Mapping[str, Any]) -> Around:
+    """A norm after the embeddings and one after the last layer."""
+    return replace(_around(config), norms=2)
+
+
+def _around_ernie(config: Mapping[str, Any]) -> Around:
+    kinds = config.get("task_type_vocab_size", 3) if config.get("use_task_id") else 0
+    return replace(_around(config), further_weights=kinds * config.get("hidden_size", 0))
+
+
+def _around_electra(config: Mapping[str, Any]) -> Around:
+    """The norm of the embeddings is as wide as they; what widens them has a bias."""
+    hidden = config.get("hidden_size", 0)
+    width = config.get("embedding_size", hidden)
+    tied = config.get("tie_word_embeddings", True)
+    return Around(
+        norms=0,
+        tied=tied,
+        further_weights=width,
+        further_biases=width + (hidden if width != hidden else 0),
+    )
+
+
 BERT = Family(
     model_type="bert",
     class_prefix="Bert",
@@ -65,7 +88,7 @@ _ROBERTA_ANEW = Anew(
 
 
 def _like_roberta(
-    model_type: str, class_prefix: str, around: Callable[[Mapping[str, Any]], Around] | None = None
+    model_type: str, class_prefix: str, around: Callable[[Mapping[str, Any]], Around]
 ) -> Family:
     """No pooler before the classifier, which has a layer of its own."""
     return replace(
@@ -96,10 +119,16 @@ LOOK_ALIKES = (
     replace(_like_roberta("roberta", "Roberta", _around), anew=_ROBERTA_ANEW),
     _like_roberta("xlm-roberta", "XLMRoberta", _around),
     _like_roberta("camembert", "Camembert", _around),
-    _like_roberta("xlm-roberta-xl", "XLMRobertaXL"),
-    _like_roberta("roberta-prelayernorm", "RobertaPreLayerNorm"),
-    _like_bert("ernie", "Ernie", "ernie", Counted(token_types=True, pooler=True)),
-    _like_bert("megatron-bert", "MegatronBert", "bert", Counted(token_types=True, pooler=True)),
+    _like_roberta("xlm-roberta-xl", "XLMRobertaXL", _around),
+    _like_roberta("roberta-prelayernorm", "RobertaPreLayerNorm", _around_both_ends),
+    _like_bert(
+        "ernie",
+        "Ernie",
+        "ernie",
+        Counted(token_types=True, pooler=True, around=_around_ernie),
+    ),
+    # The norm of the embeddings is not there, one after the last layer is.
+    _like_bert("megatron-bert", "MegatronBert", "bert", BERT.counted),
     # Its input and output embeddings are of two widths: not counted.
     _like_bert("rembert", "RemBert", "rembert", None),
     replace(
@@ -109,6 +138,11 @@ LOOK_ALIKES = (
         task_head=(*BERT.task_head, "sequence_summary"),
         new_weights=(),
         language_head=("generator_predictions.", "generator_lm_head."),
-        counted=Counted(embedding_size="embedding_size", token_types=True, classifier_layer=True),
+        counted=Counted(
+            embedding_size="embedding_size",
+            token_types=True,
+            classifier_layer=True,
+            around=_around_electra,
+        ),
     ),
 )

@@ -38,11 +38,7 @@ def dense_parameters(shape: ModelShape) -> int:
     """Parameters of the model itself, head included, branches not.
 
     An output matrix that is the token embedding counts once.
-
-    Raises:
-        ModelError: an architecture of which only multiply-adds are counted.
     """
-    shape.check_parameters()
     hidden, around = shape.hidden_size, shape.around
     width = shape.embedding_size or hidden
     rows = shape.vocabulary_size + shape.type_vocabulary_size

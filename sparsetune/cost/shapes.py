@@ -116,7 +116,7 @@ class ModelShape:
     @property
     def around(self) -> Around:
         """What the model holds outside the matrices of its layers."""
-        return self.told_around or _around(self.counted, {})
+        return self.told_around or self.counted.around({})
 
     @classmethod
     def dense(cls, config: Mapping[str, Any], head: Head, label_count: int) -> Self:
@@ -166,7 +166,7 @@ class ModelShape:
             pooler=(told.pooler and head in ("classification", "regression"))
             or (told.span_pooler and head == "span"),
             embedding_size=config.get(told.embedding_size) if told.embedding_size else None,
-            told_around=_around(told, config),
+            told_around=told.around(config),
         )
 
     def with_sizes(self, heads: Sequence[int], neurons: Sequence[int]) -> Self:
@@ -255,28 +255,8 @@ class ModelShape:
                 met.add(matrix)
                 yield key, projection, len(stored) * rows, columns
 
-    def check_parameters(self) -> None:
-        """Refuse an architecture whose parameters are not counted.
-
-        Raises:
-            ModelError: it is one; only its multiply-adds are.
-        """
-        if self.counted.around is None:
-            known = ", ".join(
-                name for name, one in FAMILIES.items() if one.counted and one.counted.around
-            )
-            raise ModelError(
-                f"parameters: received a model of type {self.architecture!r}, of which only "
-                f"multiply-adds are counted; allowed: {known}"
-            )
-
     def bias_parameters(self) -> int:
-        """Biases outside the task head: of projections, norms and BERT's pooler.
-
-        Raises:
-            ModelError: parameters of the architecture are not counted.
-        """
-        self.check_parameters()
+        """Biases outside the task head: of projections, norms and BERT's pooler."""
         around = self.around
         norms = around.layer_norms * len(self.layers) + around.norms
         of_pooler = around.pooler_bias + around.pooler_norm * around.norm_bias
@@ -296,12 +276,7 @@ class ModelShape:
                     yield layer.query_width, self.hidden_size
 
     def head_parameters(self) -> int:
-        """Parameters of the task head; 0 for generation if its matrix is the embedding's.
-
-        Raises:
-            ModelError: parameters of the architecture are not counted.
-        """
-        self.check_parameters()
+        """Parameters of the task head; 0 for generation if its matrix is the embedding's."""
         hidden, labels, around = self.hidden_size, self.label_count, self.around
         inner = self.embedding_size or hidden
         if self.head in ("generation", "masked_lm"):
@@ -365,10 +340,6 @@ def _counted(name: str, model_type: Any) -> tuple[Family, Counted]:
     known = {kind: one for kind, family in FAMILIES.items() if (one := family.counted)}
     kind = _among(name, model_type, tuple(known))
     return FAMILIES[kind], known[kind]
-
-
-def _around(counted: Counted, config: Mapping[str, Any]) -> Around:
-    return Around() if counted.around is None else counted.around(config)
 
 
 def _width(config: Mapping[str, Any], key: str) -> int:

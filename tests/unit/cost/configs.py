@@ -37,6 +37,19 @@ QWEN3 = {
     "vocab_size": 151936, "max_position_embeddings": 40960, "attention_bias": False,
     "tie_word_embeddings": True,
 }  # fmt: skip
+# As microsoft/deberta-v3-base's and answerdotai/ModernBERT-base's have it.
+DEBERTA_V3 = {
+    "model_type": "deberta-v2", "hidden_size": 768, "num_attention_heads": 12,
+    "num_hidden_layers": 12, "intermediate_size": 3072, "vocab_size": 128100,
+    "max_position_embeddings": 512, "type_vocab_size": 0, "relative_attention": True,
+    "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "pos_att_type": "p2c|c2p", "max_relative_positions": -1, "position_biased_input": False,
+}  # fmt: skip
+MODERNBERT = {
+    "model_type": "modernbert", "hidden_size": 768, "num_attention_heads": 12,
+    "num_hidden_layers": 22, "intermediate_size": 1152, "vocab_size": 50368,
+    "max_position_embeddings": 8192, "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 def lora(shape, rank, targets):

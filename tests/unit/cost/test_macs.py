@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 from unit.cost.configs import (
     BERT_BASE,
+    TINY,
     TINY_BERT,
     TINY_DISTILBERT,
     TINY_ELECTRA,
@@ -24,7 +25,6 @@ from sparsetune.cost.macs import (
     training_macs,
     whole_life_macs,
 )
-from sparsetune.cost.parameters import dense_parameters
 from sparsetune.cost.shapes import ModelShape
 from sparsetune.cost.updates import Branch, UpdateCount
 from sparsetune.errors import ModelError
@@ -334,7 +334,25 @@ def test_grouped_queries_and_gated_neurons_by_hand():
     assert macs["head"] == 5 * 24 * 61
 
 
-def test_parameters_of_a_family_of_which_only_products_are_counted_are_refused():
-    shape = ModelShape.dense(TINY_ELECTRA, "masked_lm", 1)
-    with pytest.raises(ModelError, match=r"'electra', of which only .*; allowed: bert, roberta"):
-        dense_parameters(shape)
+def test_relative_positions_by_hand():
+    # T = 5, D = 24, two layers, buckets of 4: 8 relative positions beside the tokens.
+    config = TINY | {
+        "model_type": "deberta-v2", "relative_attention": True, "position_buckets": 4,
+        "pos_att_type": ["c2p", "p2c"], "share_att_key": True,
+    }  # fmt: skip
+    shape = ModelShape.dense(config, "classification", 2)
+    macs = macs_by_module(shape, 5)
+    assert macs["query"] == macs["key"] == 2 * (5 + 8) * 24 * 24
+    assert macs["value"] == macs["attention_output"] == 2 * 5 * 24 * 24
+    assert macs["scores"] == 2 * 5 * (5 + 8 + 8) * 24
+    assert macs["context"] == 2 * 5 * 5 * 24
+    zeros = {"layer.0.query": 10, "layer.1.value": 10}
+    less = macs_by_module(shape, 5, zeros=zeros)
+    assert (macs["query"] - less["query"], macs["value"] - less["value"]) == (130, 50)
+    # Rank 2 beside the query of each layer goes where the query goes.
+    assert macs_by_module(shape, 5, lora(shape, 2, ["query"]))["update"] == 2 * 13 * 2 * 48
+    assert macs_by_module(shape, 5, lora(shape, 2, ["value"]))["update"] == 2 * 5 * 2 * 48
+    # Matrices of their own cost as much, and lose nothing with the zeros of the tokens' ones.
+    own = ModelShape.dense(config | {"share_att_key": False}, "classification", 2)
+    assert macs_by_module(own, 5) == macs
+    assert macs["query"] - macs_by_module(own, 5, zeros=zeros)["query"] == 50

@@ -4,6 +4,8 @@ import sys
 import pytest
 from unit.cost.configs import (
     BERT_BASE,
+    DEBERTA_V3,
+    MODERNBERT,
     QWEN3,
     ROBERTA_BASE,
     TINY_BERT,
@@ -40,6 +42,30 @@ def test_qwen3_has_the_known_number_of_parameters():
     assert shape.bias_parameters() == shape.head_parameters() == 0
     untied = ModelShape.dense(QWEN3 | {"tie_word_embeddings": False}, "generation", 1)
     assert untied.head_parameters() == 155_582_464
+
+
+def test_deberta_v3_has_the_known_number_of_parameters():
+    # Embeddings 128100 * 768 + norm 1536 = 98,382,336; relative ones 512 * 768 + norm 1536 =
+    # 394,752; BERT's layers, pooler and classifier.
+    shape = ModelShape.dense(DEBERTA_V3, "classification", 2)
+    expected = 98_382_336 + 394_752 + 12 * 7_087_872 + 590_592 + 1_538
+    assert dense_parameters(shape) == expected == 184_423_682
+    # In version 2 each layer has two further matrices, of 768 * 768 + 768.
+    own = ModelShape.dense(DEBERTA_V3 | {"share_att_key": False}, "classification", 2)
+    assert dense_parameters(own) == expected + 12 * 2 * 590_592
+
+
+def test_modernbert_has_the_known_number_of_parameters():
+    # Embeddings 50368 * 768 + norm 768 = 38,683,392; a layer: 4 * 768 * 768, 3 * 1152 * 768, norms
+    # 2 * 768 = 5,015,040, the first without a norm; last norm; head 768 * 768 + 768; 50368 biases.
+    shape = ModelShape.dense(MODERNBERT, "masked_lm", 1)
+    expected = 38_683_392 + 22 * 5_015_040 - 768 + 768 + 590_592 + 50_368
+    assert dense_parameters(shape) == expected == 149_655_232
+    # Two matrices hold five projections.
+    stored = {key: rows for key, _, rows, _ in shape.matrices(shape.family.projections, fused=True)}
+    assert stored["layer.0.query"] == 3 * 768
+    assert stored["layer.0.ffn_in"] == 2 * 1152
+    assert len(stored) == 22 * 4
 
 
 def test_robertas_whole_classifier_is_its_head():
