@@ -188,8 +188,8 @@ class Family:
 
     @property
     def in_workflow(self) -> bool:
-        """Whether a run of the workflow can have it: everything of its costs is counted."""
-        return self.counted is not None and self.counted.around is not None
+        """Whether a run of the workflow can have it: its costs are counted."""
+        return self.counted is not None
 
     @property
     def generates(self) -> bool:

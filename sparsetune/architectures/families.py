@@ -43,7 +43,7 @@ def longest_input(config: Mapping[str, Any]) -> int | None:
     """
     family = FAMILIES.get(config.get("model_type", ""))
     counted = family.counted if family else None
-    if family is None or counted is None or counted.around is None:
+    if family is None or counted is None:
         return None
     if not counted.around(config).positions:
         return None

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from unit.config.asking import refused, rewritten, run_of
 
+from sparsetune.architectures.families import FAMILIES, WORKFLOW
 from sparsetune.config.load import Catalogue
 from sparsetune.config.reading import read_yaml
 from sparsetune.cost.parameters import dense_parameters
@@ -151,7 +152,7 @@ def own(catalogue, architecture, **changes):
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ("electra", "architecture: received 'electra'; allowed: bert, roberta, "),
+        ("rembert", "architecture: received 'rembert'; allowed: bert, roberta, "),
         ("qwen", "architecture: received 'qwen'; allowed: "),
         ("phi3", "architecture: received 'phi3': its query, key and value are one matrix, of"),
         ("deberta", "architecture: received 'deberta': its query, key and value stand head by"),
@@ -162,6 +163,15 @@ def test_an_architecture_that_cannot_run_is_refused_with_the_reason(
 ):
     with refused(message, start=catalogue / "backbones" / "own.yaml"):
         own(catalogue, architecture)
+
+
+def test_a_run_takes_the_architectures_whose_costs_are_counted(catalogue, repository):
+    assert set(FAMILIES) - set(WORKFLOW) == {"rembert"}
+    for architecture in WORKFLOW:
+        own(catalogue, architecture)
+        run_of(catalogue, "own", "mini-rte", "lora")
+    text = " ".join((repository / "docs" / "backbones.md").read_text(encoding="utf-8").split())
+    assert f"on a tiny model at least: {', '.join(WORKFLOW)}. " in text
 
 
 @pytest.mark.parametrize("task", ["mini-rte", "mini-squad", "mini-stsb", "mini-e2e"])

@@ -20,6 +20,11 @@ RUNS = {
     "mistral": ("mini-e2e", "dsee-unstructured"),
     "gpt2": ("mini-squad", "ia3"),
     "qwen2": ("mini-squad", "lora"),
+    "electra": ("mini-rte", "earlybert-mlm"),
+    "roberta-prelayernorm": ("mini-rte", "dsee-structured"),
+    "xlm-roberta-xl": ("mini-rte", "earlybert"),
+    "ernie": ("mini-squad", "lora"),
+    "megatron-bert": ("mini-squad", "bitfit"),
 }
 TASKS = {
     "mini-rte": {"train": 24, "evaluation": 8},

@@ -132,6 +132,11 @@ def bytes_for_the_unknown(root):
 TOKENIZERS = {
     "bert": wordpiece,
     "distilbert": wordpiece,
+    "electra": wordpiece,
+    "ernie": wordpiece,
+    "megatron-bert": wordpiece,
+    "xlm-roberta-xl": unigram,
+    "roberta-prelayernorm": bpe_with_separator,
     "deberta-v2": unigram,
     "modernbert": bpe_with_separator,
     "gpt2": bpe_like_gpt2,
