@@ -10,6 +10,7 @@ from sparsetune.config.load import Catalogue
 from sparsetune.config.suite import read_suite
 from sparsetune.errors import SparsetuneError
 from sparsetune.records import STAGES, digest_of
+from sparsetune.stages.check import check_sources
 from sparsetune.stages.devices import visible_devices
 from sparsetune.stages.figures import figure_names
 from sparsetune.stages.needs import Needs
@@ -25,6 +26,8 @@ try:
     for inherited in config.keys() - given.keys():
         del config[inherited]
     SUITE = CATALOGUE.suite(config, origin=str(SUITE_FILE))
+    if not workflow.remote_exec:  # a cluster's jobs were planned by who looked
+        check_sources(SUITE)
     # auto: as the jobs will find it, so that they do not wait for a GPU while they hold cores. On a
     # cluster the machine that submits decides; its jobs are told by the resource that they hold.
     if workflow.remote_exec:

@@ -458,7 +458,10 @@ def _schema(arguments: argparse.Namespace) -> None:
 
 @command("check", "validate a suite and everything it names", "--config")
 def _check(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.check import check_sources
+
     suite = _suite(arguments)
+    check_sources(suite)
     print(f"suite {suite.id}: {len(suite.runs)} runs, {len(suite.groups())} tables; all valid")
     for refusal in suite.refusals:
         place = f"{refusal.backbone}/{refusal.task}"

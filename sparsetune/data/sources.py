@@ -123,13 +123,15 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
     """
     from sparsetune.architectures.loading import check_folder, check_tokens
     from sparsetune.architectures.weight_files import drop_tensors, stored_parameters, weight_files
+    from sparsetune.data.folder_checks import check_token_numbers, task_head
 
     folder, origin, revision = _backbone_folder(
         backbone.source, BACKBONE_PATTERNS, name=backbone.id, lock_file=lock_file
     )
     try:
         check_folder(folder, backbone.architecture)
-        head = _task_head(folder, backbone)
+        head = task_head(folder, backbone)
+        check_token_numbers(folder)
         check_tokens(folder)
         if isinstance(backbone.source, MirrorSource):
             revision = mirrored_commit(folder)
@@ -148,29 +150,6 @@ def fetch_backbone(backbone: Backbone, directory: Path, *, lock_file: Path) -> d
     except (ModelError, DataError) as error:
         raise ModelError(str(error).replace(str(folder), origin)) from None
     return {**inside, "parameters_stored": parameters, "revision": revision}
-
-
-def _task_head(folder: Path, backbone: Backbone) -> list[str]:
-    """Names of a task head's tensors in a checkpoint, which was fine-tuned if there are some.
-
-    Raises:
-        ModelError: the catalogue does not say what becomes of them.
-    """
-    from sparsetune.architectures.families import FAMILIES
-    from sparsetune.architectures.weight_files import stored_shapes, weight_files
-
-    prefixes = tuple(f"{name}." for name in FAMILIES[backbone.architecture].task_head)
-    shapes = {
-        name: one for path in weight_files(folder) for name, one in stored_shapes(path).items()
-    }
-    found = sorted(name for name in shapes if name.startswith(prefixes))
-    if found and backbone.head is None:
-        raise ModelError(
-            f"{folder}: brings a task head ({found[0]}, shape {tuple(shapes[found[0]])}); say in "
-            f"backbone {backbone.id} what becomes of it: head: fresh leaves it out, head: keep "
-            "starts from it, with its order of labels"
-        )
-    return found
 
 
 def fetch_tokenizer(source: BackboneSource, directory: Path, *, name: str, lock_file: Path) -> None:

@@ -18,6 +18,7 @@ from sparsetune.config.suite import Limits
 from sparsetune.config.task import Task
 from sparsetune.config.ticket import DrawnTicket, LayersTicket, SearchedTicket, TicketSettings
 from sparsetune.data.features import masked_features, training_features
+from sparsetune.data.folder_checks import check_kept_head
 from sparsetune.earlybert.ticket import (
     DrawConfig,
     Ticket,
@@ -92,6 +93,7 @@ def make_ticket(
     if context.done_meanwhile(record, TicketRecord, digest=job.digest, inputs=read):
         return
     _ = context.device  # claimed before anything touches CUDA
+    check_kept_head(inputs[1], job.backbone, job.task)
     search: SearchResult | None = None
     if isinstance(job.recipe, SearchedTicket):
         ticket, search = _searched(job, job.recipe, context, inputs)

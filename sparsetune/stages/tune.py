@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsetune.architectures.loading import check_length, load_tokenizer
 from sparsetune.config.suite import RunSpec
 from sparsetune.data.features import training_features
+from sparsetune.data.folder_checks import check_kept_head
 from sparsetune.earlybert.ticket import Ticket
 from sparsetune.errors import ModelError
 from sparsetune.evaluation.predict import EvaluationSplit
@@ -79,6 +80,7 @@ def tune(spec: RunSpec, paths: TunePaths, context: Context) -> None:
         return
     device = context.device  # before anything touches CUDA
     inputs = hashes(paths.inputs())
+    check_kept_head(paths.backbone, spec.backbone, spec.task)
     tokenizer = load_tokenizer(paths.backbone)
     features, collate = training_features(
         spec.task, paths.dataset, tokenizer, spec.limits.train_examples

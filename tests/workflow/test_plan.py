@@ -172,7 +172,12 @@ def test_recipes_reach_exactly_the_runs_that_need_them(finished_calls):
 
 def test_mirror_with_awkward_characters_reaches_the_command_whole(workplace, tmp_path):
     mirror = tmp_path / "it's here"
-    (mirror / "datasets" / "mrpc").mkdir(parents=True)
+    (mirror / "backbones" / "minilm").mkdir(parents=True)
+    for task in ("mrpc", "sst2"):
+        (mirror / "datasets" / task).mkdir(parents=True)
+        for split in ("train", "validation"):
+            path = mirror / "datasets" / task / f"{split}-00000-of-00001.parquet"
+            path.write_text("x", encoding="utf-8")
     done = workplace.snakemake(
         "resources/datasets/mrpc/record.json", "--dry-run", "--printshellcmds",
         "--config", f"mirror={mirror}",

@@ -114,8 +114,9 @@ def test_files_that_were_only_touched_or_are_not_read_rerun_nothing(work):
 def test_a_folder_that_is_gone_is_named_before_anything_runs(work):
     shutil.rmtree(work.folder / "own" / "task")
     done = work.snakemake(*RECORDS, suite="config/own.yaml")
-    assert done.returncode != 0
-    assert "own/task" in done.stdout + done.stderr
+    assert done.returncode == 2
+    told = "task own-task: source.path: received 'own/task', which is not there; allowed: a folder"
+    assert told in done.stderr.splitlines()[-1]
     assert work.calls() == []
 
 
