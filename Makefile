@@ -1,4 +1,4 @@
-# make reproduce | report | test | test-fast | test-cluster | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
+# make reproduce | report | test | test-fast | test-onnx | test-cluster | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: reproduce report test test-fast test-cluster ui bench lint format clean
+.PHONY: reproduce report test test-fast test-onnx test-cluster ui bench lint format clean
 
 reproduce: $(READY)
 	sparsetune check --config config/config.yaml
@@ -24,11 +24,15 @@ report: $(READY)
 	sparsetune track --config "$(CONFIG)" --results results --resources resources && echo "Open results/$$suite/report.html."
 
 test: $(READY)
-	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal tests
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -m "not onnx" tests
 
 # Formulas, refusals, plans: what needs no training, in less than a minute.
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -m "not slow" tests/unit
+
+# The families that `make test` does not export, as ONNX files: some minutes.
+test-onnx: $(READY)
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -m onnx tests/e2e
 
 # On a Slurm that the tests start; needs Debian's slurm-wlm and munge, and sparsetune[slurm].
 test-cluster: $(READY)

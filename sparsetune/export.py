@@ -161,6 +161,10 @@ def _sample(model: nn.Module, batch: int, length: int) -> dict[str, Tensor]:
     ids = torch.randint(config.vocab_size, (batch, length), generator=generator)
     mask = torch.ones_like(ids)
     mask[0, -2:] = 0
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None and 0 <= pad < config.vocab_size:
+        # A decoder's classifier takes the last token that is not this one: a token that is seen.
+        ids[mask == 0] = pad
     sample = {"input_ids": ids, "attention_mask": mask}
     kinds = getattr(config, "type_vocab_size", 1)
     if kinds > 1:

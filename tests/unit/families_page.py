@@ -63,23 +63,30 @@ a removal equals zeros in its place; what was saved is loaded bit for bit; a mer
 function, or the zeros; multiply-adds and parameters are counted from the config alone, as torch
 counts them. Where something is refused, a number leads to what the refusal says.
 
+*ONNX file* is checked elsewhere, for an export takes seconds: a smaller model with an update beside
+its weights, written by `export_onnx` and run by onnxruntime, gives what torch gives, outputs of
+padding left out (`tests/e2e/test_families_onnx.py`). `make test` runs one family for each file of
+`sparsetune/architectures`, `make test-onnx` the others.
+
 Where query heads share a key and value head (Llama and those like it), *head* means such a group:
 it is scored, kept and removed together. Their neurons are gated, and ModernBERT's: a seventh
 projection, `ffn_gate`, is pruned, can be adapted, and loses the same neurons as `ffn_in`. SmolLM
 and TinyLlama are of type `llama`, DeBERTa of versions 2 and 3 of type `deberta-v2`.
 """
+_ONNX = "ONNX file"
 _UNLIKE = """Not supported, although they look alike:
 """
 
 
 def page() -> str:
     """Run every check on every family and tell the results as a page."""
-    names = [*FEATURES, *(f"head: {_HEADS[task]}" for task in TASKS)]
+    names = [*FEATURES, *(f"head: {_HEADS[task]}" for task in TASKS), _ONNX]
     lines = [f"| family | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     refusals: list[str] = []
     for kind in FAMILIES:
         cells = [_cell(check, kind, refusals) for check in FEATURES.values()]
         cells += ["yes" if class_of(kind, task) else "none in transformers" for task in TASKS]
+        cells.append("yes")  # tests/e2e/test_families_onnx.py holds it to that
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     notes = [f"{number}. {text}" for number, text in enumerate(refusals, start=1)]
     unlike = [f"- `{kind}`: {why}." for kind, why in UNLIKE.items()]
