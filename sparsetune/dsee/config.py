@@ -4,8 +4,8 @@ Checked by itself when it is made, and against a model by ``sites_of`` and ``che
 is attached is in ``layer``.
 """
 
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from numbers import Integral
@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsetune.architectures.anatomy import Anatomy
 from sparsetune.architectures.base import PROJECTIONS, Site
 from sparsetune.dsee.support import RECIPES, Recipe
-from sparsetune.errors import ConfigError, ModelError, refusal
+from sparsetune.errors import ConfigError, ModelError, refusal, shown
 
 _ALIASES = {
     "r": "rank",
@@ -116,8 +116,10 @@ class DseeConfig:
             self._set(name, _whole(f"dsee {name}", getattr(self, name), least))
         if type(self.alpha) not in (int, float):
             raise ConfigError(f"dsee alpha: received {self.alpha!r}, allowed: a number above 0")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ConfigError(f"dsee alpha: received {self.alpha}, allowed: above 0")
+        if not 0 < self.alpha <= sys.float_info.max:  # a whole number may have no float
+            raise ConfigError(
+                f"dsee alpha: received {shown(self.alpha)}, allowed: above 0, and finite"
+            )
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
             raise ConfigError(
                 f"dsee dropout: received {self.dropout!r}, allowed: 0 or more, below 1"

@@ -143,8 +143,9 @@ def site_scores(
     Args:
         model: with an update attached where the choice needs one.
         projections: which ones.
-        choice: ``delta`` |dW|, ``weight`` |W|, ``weight+delta`` |W + dW|, ``random`` uniform,
-            ``inverse`` the order of ``delta`` reversed (a control).
+        choice: ``delta`` |dW|, ``weight`` |W|, ``weight+delta`` |W + dW| (|W| in a layer without
+            update, of a projection that has one in another), ``random`` uniform, ``inverse`` the
+            order of ``delta`` reversed (a control).
         generator: CPU generator, needed for ``random``.
 
     Returns:
@@ -164,12 +165,15 @@ def site_scores(
     if choice == "random" and generator is None:
         raise ModelError("score 'random' needs a generator")
     scores = {}
-    for site in Anatomy.of(model).sites(tuple(projections)):
+    sites = tuple(Anatomy.of(model).sites(tuple(projections)))
+    if choice == "weight+delta" and sites and not any(map(_is_updated, sites)):
+        raise ModelError(f"score {choice!r} needs an update on {sites[0].key}; none is attached")
+    for site in sites:
         weight = site.weight_view().detach().float()
         if choice == "random":
             scores[site.key] = torch.rand(weight.shape, generator=generator).to(weight.device)
             continue
-        if choice == "weight":
+        if choice == "weight" or (choice == "weight+delta" and not _is_updated(site)):
             scores[site.key] = weight.abs()
             continue
         delta = _delta(site, choice)
@@ -178,12 +182,17 @@ def site_scores(
     return scores
 
 
-def _delta(site: Site, choice: str) -> Tensor:
-    """The dense update beside a weight, whoever attached it."""
+def _is_updated(site: Site) -> bool:
+    """Whether an update stands beside a weight, whoever attached it."""
     module = site.module
-    if not isinstance(module, UpdatedProjection) or site.projection not in module.updated:
+    return isinstance(module, UpdatedProjection) and site.projection in module.updated
+
+
+def _delta(site: Site, choice: str) -> Tensor:
+    """The dense update beside a weight."""
+    if not _is_updated(site):
         raise ModelError(f"score {choice!r} needs an update on {site.key}; none is attached")
-    return module.delta(site.projection).float()
+    return site.module.delta(site.projection).float()
 
 
 def demote(scores: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:

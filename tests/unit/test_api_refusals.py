@@ -30,6 +30,7 @@ def positions(**changes):
         ({"rank": 4.0}, "dsee rank: received 4.0, allowed: a whole number"),
         ({"rank": True}, "dsee rank: received True, allowed: a whole number"),
         ({"alpha": float("nan")}, "dsee alpha: received nan, allowed: above 0"),
+        ({"alpha": 10**400}, r"dsee alpha: received 10{56}\.\.\., allowed: above 0, and finite"),
         ({"alpha": "16"}, "dsee alpha: received '16', allowed: a number"),
         ({"n_sparse": -1}, "dsee n_sparse: received -1, allowed: 0 or more"),
         ({"seed": None}, "dsee seed: received None, allowed: a whole number"),
@@ -90,7 +91,7 @@ def test_a_model_that_is_wrapped_or_of_another_kind_is_refused():
     with pytest.raises(ModelError, match=r"query is wrapped already: a .*\.DseeLinear"):
         sparsetune.apply_dsee(sparsetune.apply_dsee(tiny_model("bert"), CONFIG), CONFIG)
     lora = get_peft_model(tiny_model("bert"), LoraConfig(target_modules=["query"]))
-    with pytest.raises(ModelError, match=r"query is wrapped already: a peft\..*\.Linear, needed"):
+    with pytest.raises(ModelError, match=r"query is wrapped already: a peft\..*\.Linear, which "):
         sparsetune.apply_dsee(lora, CONFIG)
     sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
     other = AlbertModel(AlbertConfig(vocab_size=9, **sizes))

@@ -132,6 +132,22 @@ def test_scores_of_the_update_are_taken_where_it_is(score):
         prune(tiny_model("bert"), 0.5, score=score)
 
 
+def test_a_layer_without_an_update_is_scored_by_its_weights():
+    model = adapted("bert", targets=("key",), layers=[1])
+    (layer, branch), whole = next(sparsetune.dsee.layer.dsee_branches(model)), weights_of(model)
+    assert branch.key == "layer.1.key"
+    told = {key: one.abs() for key, one in whole.items() if key.endswith("key")}
+    told["layer.1.key"] = (whole["layer.1.key"] + layer.delta("key")).abs()
+    prune(model, 0.5, score="weight+delta", pools="two")
+    # One pool of both layers: half of it, the smallest of either.
+    kept = {key: weights_of(model)[key] != 0 for key in told}
+    assert sum(int(one.sum()) for one in kept.values()) == HIDDEN * HIDDEN
+    lowest = min(float(told[key][kept[key]].min()) for key in told)
+    assert lowest >= max(float(told[key][~kept[key]].max()) for key in told)
+    with pytest.raises(ModelError, match=r"'delta' needs an update on layer\.0\.key"):
+        prune(adapted("bert", targets=("key",), layers=[1]), 0.5, score="delta")
+
+
 def test_random_zeros_follow_the_seed():
     kept = [zero_masks(prune(tiny_model("bert"), 0.5, score="random", seed=n)) for n in (1, 1, 2)]
     assert all(torch.equal(kept[0][key], kept[1][key]) for key in kept[0])
