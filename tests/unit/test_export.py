@@ -50,6 +50,17 @@ def test_a_file_that_computes_another_thing_is_not_left(width, message, tmp_path
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
 
 
+@pytest.mark.parametrize(("told", "filled"), [(7, 7), (None, None), (-1, None), (10**6, None)])
+def test_padding_of_a_sample_is_what_the_model_takes_for_padding(told, filled):
+    model = tiny_model("gpt2")
+    model.config.pad_token_id = told
+    sample = export._sample(model, 2, 8)
+    padded = sample["input_ids"][sample["attention_mask"] == 0].tolist()
+    assert len(padded) == 2
+    assert (set(padded) == {filled}) == (filled is not None)
+    assert 0 <= sample["input_ids"].min() <= sample["input_ids"].max() < model.config.vocab_size
+
+
 def test_the_mode_of_every_module_is_put_back(tmp_path, monkeypatch):
     def refuse(*_):
         raise ModelError("stop")
