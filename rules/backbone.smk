@@ -31,11 +31,12 @@ rule backbone:
         version=STAGES["backbone"],
         digest=backbone_digest,
         contents=backbone_contents,
+        fetch=backbone_fetch,
         options=SOURCE_OPTIONS,
         folder=subpath(output[0], parent=True),
     shell:
         "sparsetune backbone --backbone {wildcards.backbone} --digest {params.digest}"
-        " {params.options} {resources.computing} {resources.steps} --threads {threads}"
+        " {params.options} {params.fetch} {resources.computing} {resources.steps} --threads {threads}"
         " --checkpoints resources/checkpoints/{wildcards.backbone}"
         " --output {params.folder} &> {log}"
 

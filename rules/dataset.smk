@@ -20,8 +20,9 @@ rule dataset:
         version=STAGES["dataset"],
         digest=task_digest,
         contents=task_contents,
+        fetch=task_fetch,
         options=SOURCE_OPTIONS,
         folder=subpath(output[0], parent=True),
     shell:
         "sparsetune dataset --task {wildcards.task} --digest {params.digest} {params.options}"
-        " --output {params.folder} &> {log}"
+        " {params.fetch} --output {params.folder} &> {log}"

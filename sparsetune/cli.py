@@ -103,6 +103,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--threads": {"type": at_least(1), "help": "CPU threads"},
     "--prepare": {"action": "store_true", "help": "only create the store, before parallel jobs"},
+    "--fetch": {"help": "name of this fetch from the hub, if not the first; for the record"},
     "--attempt": {"help": "name of this attempt, for the record; else the next one's"},
     "--cores": {"type": at_least(1), "help": "jobs at once (default: all cores)"},
     "--gpus": {"type": at_least(1), "help": "likewise, on GPUs"},
@@ -315,23 +316,25 @@ def _context(arguments: argparse.Namespace) -> Any:
 
 
 @command("dataset", "check and copy, or generate, a task's files",
-         "--task [--digest] [--mirror] --output")  # fmt: skip
+         "--task [--digest] [--mirror] [--fetch] --output")  # fmt: skip
 def _dataset(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.dataset import make_dataset
 
     task = _catalogue(arguments).task(arguments.task)
-    make_dataset(*_planned(task, arguments), lock_file=arguments.catalogue / LOCK_FILE)
+    lock = arguments.catalogue / LOCK_FILE
+    make_dataset(*_planned(task, arguments), lock_file=lock, fetch=arguments.fetch)
 
 
 @command("backbone", "fetch, mirror or pre-train a backbone",
-         f"--backbone [--digest] [--mirror] --output {_RESUMED}")  # fmt: skip
+         f"--backbone [--digest] [--mirror] [--fetch] --output {_RESUMED}")  # fmt: skip
 def _backbone(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.backbone import make_backbone
 
     backbone = _catalogue(arguments).backbone(arguments.backbone)
     backbone, directory, context = _planned(backbone, arguments)
+    lock = arguments.catalogue / LOCK_FILE
     with context:
-        make_backbone(backbone, directory, context, lock_file=arguments.catalogue / LOCK_FILE)
+        make_backbone(backbone, directory, context, lock_file=lock, fetch=arguments.fetch)
 
 
 @command("support", "choose the positions of the sparse residual S2",

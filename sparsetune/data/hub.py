@@ -111,6 +111,19 @@ class HubFiles:
             raise DataError(f"hub source {self.repository}@{commit[:12]}: has no file {wanted}")
         return folder
 
+    def kept_commit(self, lock_file: Path) -> str | None:
+        """Say what a fetch would take without looking: a commit, or None to look a branch up.
+
+        Args:
+            lock_file: YAML file that keeps the commits of branches.
+
+        Raises:
+            DataError: a damaged lock file.
+        """
+        if _COMMIT.fullmatch(self.revision):
+            return self.revision
+        return _locked_commit(lock_file, f"{self.kind}s", f"{self.repository}@{self.revision}")
+
     def below(self, folder: Path) -> list[str]:
         """Name those of the files, with ``/``, that are there in a folder of :meth:`snapshot`."""
         there = (

@@ -11,18 +11,28 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sparsetune.config.backbone import MirrorSource, TextFiles
+from sparsetune.config.backbone import HubSource, HubText, MirrorSource, TextFiles
 from sparsetune.config.load import Backbone, Task
 from sparsetune.data.sources import (
     BACKBONE_PATTERNS,
     DATA_ENDINGS,
     ORIGIN,
     TOKENIZER_PATTERNS,
+    backbone_files,
+    corpus_files,
     local_path,
+    task_files,
     text_files,
 )
 from sparsetune.errors import DataError
-from sparsetune.records import digest_of, sha256_of, write_text_atomically
+from sparsetune.records import (
+    BackboneRecord,
+    DatasetRecord,
+    digest_of,
+    read_record,
+    sha256_of,
+    write_text_atomically,
+)
 
 _SETTLED_SECONDS = 2.0
 # File systems tell times in steps; a file that is younger may change once more within its step.
@@ -72,6 +82,42 @@ def _task_files(task: Task) -> list[Path]:
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return sorted(found) or [folder]
+
+
+def next_fetch(thing: Task | Backbone, record: Path, lock_file: Path) -> str | None:
+    """Name the next fetch from the hub: the last one's name unless it took another commit.
+
+    Snakemake compares it with the name it ran the stage with, and so fetches again when a line of
+    the lock file was edited or deleted, and only then.
+
+    Args:
+        thing: whose source may be the hub.
+        record: of its stage; may be missing.
+        lock_file: YAML file that keeps the commits of hub branches.
+
+    Returns:
+        None for the first fetch, and for what does not come from the hub.
+    """
+    source = thing.source
+    try:
+        if isinstance(thing, Task) and isinstance(source, HubSource):
+            task = read_record(record, DatasetRecord)
+            taken, before, ended = task.measured.revision, task.measured.fetch, task.where.ended
+            wanted = task_files(thing, source).kept_commit(lock_file)
+        elif isinstance(thing, Backbone) and isinstance(source, HubSource | HubText):
+            made = read_record(record, BackboneRecord)
+            corpus = made.measured.corpus
+            taken, before, ended = made.measured.revision, made.measured.fetch, made.where.ended
+            if isinstance(source, HubText):
+                taken = corpus.revision if corpus else None
+                wanted = corpus_files(source).kept_commit(lock_file)
+            else:
+                wanted = backbone_files(thing.id, source).kept_commit(lock_file)
+        else:
+            return None
+    except DataError:  # no record yet; of a damaged lock file the stage tells
+        return None
+    return before if wanted == taken else f"after {ended}"
 
 
 def contents_digest(paths: Iterable[Path], known: Path) -> str | None:

@@ -145,13 +145,17 @@ class Where(Part):
 
 
 class DatasetMeasured(Part):
-    """What a task's files hold; which counts there are depends on the task's kind."""
+    """What a task's files hold; which counts there are depends on the task's kind.
+
+    ``fetch`` names one that was made since the lock file's commit became another.
+    """
 
     train_examples: Count
     evaluation_examples: Count
     files: Files
     stored_bytes: Count
     revision: str | None
+    fetch: str | None = absent()
     train_label_counts: dict[str, Count] | None = absent()
     evaluation_label_counts: dict[str, Count] | None = absent()
     train_score_mean: float | None = absent()
@@ -241,6 +245,7 @@ class BackboneMeasured(Part):
     stored_bytes: Count | None = absent()
     parameters_stored: Count | None = absent()
     revision: str | None = absent()
+    fetch: str | None = absent()
     parameters: Count | None = absent()
     vocabulary_tokens: Count | None = absent()
     corpus: Corpus | None = absent()

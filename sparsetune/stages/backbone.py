@@ -9,7 +9,12 @@ from sparsetune.stages.context import Context, asked_of, hashes
 
 
 def make_backbone(
-    backbone: Backbone, directory: Path, context: Context, *, lock_file: Path
+    backbone: Backbone,
+    directory: Path,
+    context: Context,
+    *,
+    lock_file: Path,
+    fetch: str | None = None,
 ) -> None:
     """Make a backbone's folder and write ``record.json`` beside its files.
 
@@ -18,6 +23,7 @@ def make_backbone(
         directory: the backbone's folder; replaced only when everything is there.
         context: the job; its device and checkpoints are for pre-training.
         lock_file: ``config/revisions.lock.yaml``.
+        fetch: from :func:`sparsetune.data.inputs.next_fetch`, for the record.
 
     Raises:
         ModelError: the source has no safetensors weights, no tokenizer, or another architecture.
@@ -46,5 +52,5 @@ def make_backbone(
         BackboneRecord,
         asked=asked,
         inputs=inputs,
-        measured=measured,
+        measured={**measured, "fetch": fetch},
     )

@@ -19,7 +19,9 @@ from sparsetune.records import DatasetRecord
 from sparsetune.stages.context import Context, asked_of, hashes
 
 
-def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Path) -> None:
+def make_dataset(
+    task: Task, directory: Path, context: Context, *, lock_file: Path, fetch: str | None = None
+) -> None:
     """Read a task's files, or generate them, and leave its splits and ``record.json``.
 
     The folder then holds ``train.parquet``, ``evaluation.parquet`` and one file for each of GLUE's
@@ -30,6 +32,7 @@ def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Pa
         directory: the data set's folder; replaced only when everything was read without error.
         context: the job.
         lock_file: ``config/revisions.lock.yaml``.
+        fetch: from :func:`sparsetune.data.inputs.next_fetch`, for the record.
 
     Raises:
         DataError: the source is not reachable, or a file is missing, damaged or bad; the folder
@@ -44,7 +47,7 @@ def make_dataset(task: Task, directory: Path, context: Context, *, lock_file: Pa
             DatasetRecord,
             asked=asked_of("task", task),
             inputs=inputs,
-            measured=measured,
+            measured={**measured, "fetch": fetch},
         )
 
 

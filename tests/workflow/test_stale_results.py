@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from unit.made_records import write_made
 from workflow.conftest import Workplace, make_workplace, named
 
 OWN = {"kind": "mirror", "path": "own/task"}
@@ -118,6 +119,37 @@ def test_a_folder_that_is_gone_is_named_before_anything_runs(work):
     told = "task own-task: source.path: received 'own/task', which is not there; allowed: a folder"
     assert told in done.stderr.splitlines()[-1]
     assert work.calls() == []
+
+
+def test_line_of_the_lock_file_that_changes_or_goes_reruns_the_fetch_once(workplace):
+    record = workplace.folder / "resources/datasets/mrpc/record.json"
+    lock = workplace.config / "revisions.lock.yaml"
+
+    def fetched(commit):
+        """What ran, and afterwards what such a fetch leaves."""
+        done = workplace.snakemake(
+            "resources/datasets/mrpc/record.json", suite="config/minilm.yaml"
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        for call in workplace.calls():
+            named_as = call[call.index("--fetch") + 1] if "--fetch" in call else None
+            told = {"revision": commit, **({"fetch": named_as} if named_as else {})}
+            ended = {"ended": f"2026-01-01T00:00:{len(fetches):02d}Z"}
+            write_made(record, "dataset", measured=told, where=ended)
+            fetches.append(named_as)
+            lock.write_text(f"datasets: {{nyu-mll/glue@main: {commit}}}\n")
+        return fetches
+
+    fetches = []
+    a, b = "a" * 40, "b" * 40
+    assert fetched(a) == [None]
+    assert fetched(a) == [None]
+    lock.write_text(f"datasets: {{nyu-mll/glue@main: {b}}}\n")
+    assert fetched(b) == [None, "after 2026-01-01T00:00:00Z"]
+    assert len(fetched(b)) == 2
+    lock.unlink()
+    assert fetched(b)[2:] == ["after 2026-01-01T00:00:01Z"]
+    assert len(fetched(b)) == 3
 
 
 TABLE = """

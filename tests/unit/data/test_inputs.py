@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 from unit.data.tasks import source_of, task_of
+from unit.made_records import write_made
 
-from sparsetune.config.backbone import Backbone, TextFiles
+from sparsetune.config.backbone import Backbone, HubText, TextFiles
 from sparsetune.data import inputs
-from sparsetune.data.inputs import contents_digest, planned_files
+from sparsetune.data.inputs import contents_digest, next_fetch, planned_files
 from sparsetune.records import sha256_of
 
 
@@ -159,3 +160,53 @@ def test_damaged_memory_of_sums_is_no_obstacle(digest, tmp_path, damage):
 def test_no_files_have_no_digest(tmp_path):
     assert contents_digest([], tmp_path / "known.json") is None
     assert not (tmp_path / "known.json").exists()
+
+
+HUB = {"kind": "hub", "repository": "owner/set", "revision": "main"}
+LOCKED = "datasets: {owner/set@main: %s}\nmodels: {owner/set@main: %s}\n"
+
+
+def test_commit_of_the_lock_file_that_became_another_names_another_fetch(tmp_path):
+    lock = tmp_path / "lock.yaml"
+    cases = {
+        "dataset": (task_of("sst2", source=HUB), {}),
+        "backbone": (backbone_of(source_of(**HUB)), {"parameters_stored": 1}),
+    }
+    for stage, (thing, more) in cases.items():
+        record = tmp_path / stage / "record.json"
+        assert next_fetch(thing, record, lock) is None  # the first
+        made = {"measured": {**more, "revision": "a" * 40}}
+        write_made(record, stage, **made)
+        lock.write_text(LOCKED % ("a" * 40, "a" * 40))
+        assert next_fetch(thing, record, lock) is None
+        for text in (LOCKED % ("b" * 40, "b" * 40), "models: {}\n"):  # edited, deleted
+            lock.write_text(text)
+            assert next_fetch(thing, record, lock) == "after 2026-01-01T00:01:00Z"
+        made["measured"] |= {"revision": "b" * 40, "fetch": "after 2026-01-01T00:01:00Z"}
+        write_made(record, stage, **made, where={"ended": "2027-01-01T00:00:00Z"})
+        lock.write_text(LOCKED % ("b" * 40, "b" * 40))
+        assert next_fetch(thing, record, lock) == "after 2026-01-01T00:01:00Z"
+        lock.unlink()
+        assert next_fetch(thing, record, lock) == "after 2027-01-01T00:00:00Z"
+
+
+def test_commit_of_texts_on_the_hub(tmp_path):
+    text = HubText(kind="hub-text", seed=0, repository="owner/set", revision="main", files=["a"])
+    record, lock = tmp_path / "record.json", tmp_path / "lock.yaml"
+    corpus = {"documents": 1, "revision": "a" * 40, "sha256": "f" * 64, "stored_bytes": 1}
+    write_made(record, "backbone", measured={"corpus": corpus})
+    lock.write_text(LOCKED % ("a" * 40, "b" * 40))
+    assert next_fetch(backbone_of(text), record, lock) is None
+    lock.write_text(LOCKED % ("b" * 40, "a" * 40))
+    assert next_fetch(backbone_of(text), record, lock) == "after 2026-01-01T00:01:00Z"
+
+
+def test_what_has_no_commit_in_the_lock_file_is_fetched_once(tmp_path):
+    record, lock = tmp_path / "record.json", tmp_path / "lock.yaml"
+    pinned = task_of("sst2", source={**HUB, "revision": "a" * 40})
+    write_made(record, "dataset", measured={"revision": "a" * 40})
+    assert next_fetch(pinned, record, lock) is None
+    own = task_of("sst2", source={"kind": "mirror", "path": str(tmp_path)})
+    assert next_fetch(own, record, lock) is None
+    lock.write_text("models: [1]")
+    assert next_fetch(task_of("sst2", source=HUB), record, lock) is None
