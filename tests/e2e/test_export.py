@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import onnx
 import onnxruntime
@@ -74,6 +75,43 @@ def test_the_exported_file_gives_the_models_outputs(kind, form, tmp_path):
     if form == "unmerged":  # the zeros of W are still there for a runtime that can use them
         assert masked > 0.4 * sum(total for _, total in zero_counts(model).values())
         assert zeros_in(path) >= masked
+
+
+def shorter(kind):
+    """Without its last layer, and no other part removed."""
+    kept = (tuple(range(4)),), (tuple(range(40)),)
+    ticket = sparsetune.Ticket(
+        kept_heads=kept[0] * 2, kept_neurons=kept[1] * 2, kept_layers=(0,), heads=4, neurons=40,
+        origin="random",
+    )  # fmt: skip
+    return sparsetune.shrink(tiny_model(kind), ticket)
+
+
+def test_the_adapter_in_use_is_exported_and_one_that_is_merged_can_be_taken_back(tmp_path):
+    model, batch, expected = shorter("gpt2"), tiny_batch(seed=1), {}
+    for number, name in enumerate(("mrpc", "sst2")):
+        told = replace(CONFIG, seed=number, rank_pattern={"query": 5})
+        alone = sparsetune.apply_dsee(shorter("gpt2"), told)
+        expected[name] = output_of(alone, batch)
+        sparsetune.save(alone, tmp_path / name)
+        sparsetune.load(tmp_path / name, model, name=name)
+    for name in expected:
+        sparsetune.use(model, name)
+        sparsetune.export_onnx(model, tmp_path / "model.onnx")
+        # Rounding of float32 in another order, as above.
+        found = run(tmp_path / "model.onnx", batch)
+        torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(*expected.values(), rtol=1e-2)
+    alone = sparsetune.apply_dsee(shorter("gpt2"), told)
+    before = {name: one.clone() for name, one in alone.state_dict().items()}
+    sparsetune.merge(alone, "dense", reversible=True)
+    sparsetune.export_onnx(alone, tmp_path / "model.onnx")
+    found = run(tmp_path / "model.onnx", batch)
+    torch.testing.assert_close(found, expected["sst2"], rtol=1e-4, atol=1e-5)
+    sparsetune.unmerge(alone)
+    after = alone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(one, after[name]) for name, one in before.items())
 
 
 LOADED_ELSEWHERE = """
