@@ -1,4 +1,4 @@
-# make reproduce | report | test | test-fast | test-onnx | test-cluster | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
+# make reproduce | report | results | test | test-fast | test-onnx | test-cluster | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: reproduce report test test-fast test-onnx test-cluster ui bench lint format clean
+.PHONY: reproduce report results test test-fast test-onnx test-cluster ui bench lint format clean
 
 reproduce: $(READY)
 	sparsetune check --config config/config.yaml
@@ -22,6 +22,10 @@ report: $(READY)
 	@told=$$(sparsetune check --config "$(CONFIG)") && suite=$$(echo "$$told" | sed -n 's/^suite \([^:]*\):.*/\1/p') && \
 	snakemake --configfile "$(CONFIG)" --report "results/$$suite/report.html" && \
 	sparsetune track --config "$(CONFIG)" --results results --resources resources && echo "Open results/$$suite/report.html."
+
+# What the repository keeps of the suites in results/: docs/results, and README's table and figure.
+results: $(READY)
+	sparsetune results --results results --output docs/results --readme README.md
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -m "not onnx" tests

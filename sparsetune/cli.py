@@ -108,6 +108,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--cores": {"type": at_least(1), "help": "jobs at once (default: all cores)"},
     "--gpus": {"type": at_least(1), "help": "likewise, on GPUs"},
     "--json": {"action": "store_true", "help": "print data instead of tables"},
+    "--readme": {"type": Path, "help": "write the block between its marks, too"},
     "--to": {"type": Path, "help": "folder of the mirror"},
     "--only": {"choices": ["datasets", "backbones"], "help": "leave the rest out"},
     "--listener": {"type": at_least(0), "help": "descriptor of the socket that it inherits"},
@@ -499,6 +500,15 @@ def _estimate(arguments: argparse.Namespace) -> None:
     limits = {"cores": arguments.cores, "gpus": arguments.gpus, "device": arguments.device}
     told = estimate(suite, catalogue, results=arguments.results, **limits)
     print(json.dumps(told, indent=1) if arguments.json else as_text(told))
+
+
+@command("results", "write what the repository keeps of finished suites, from records",
+         "--results --output [--readme]")  # fmt: skip
+def _results(arguments: argparse.Namespace) -> None:
+    from sparsetune.stages.results import make_results
+
+    folders = {"results": arguments.results, "output": arguments.output}
+    print("\n".join(make_results(_catalogue(arguments), **folders, readme=arguments.readme)))
 
 
 @command("links", "print where MLflow shows each suite's runs", "--results")

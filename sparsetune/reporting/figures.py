@@ -47,6 +47,14 @@ _PARTS = {
     "cheaper_examples": ("cheaper examples", "#9AD0F0", "////"),
     "search": ("search", "#D55E00", "xxxx"),
 }
+_SAVED = {
+    "training_macs_saved_fraction": ("training", "D", "#D55E00"),
+    "inference_macs_saved_fraction": ("inference", "s", "#0072B2"),
+}
+# On a dark page the same figure has the colours on the right: a browser chooses by itself.
+_DARK = {"#1f2328": "#e6edf3", "#fefefe": "#161b22", "#d0d7de": "#3d444d", "#6e7781": "#9198a1",
+         "#0072B2": "#58a6ff", "#D55E00": "#f0883e"}  # fmt: skip
+_INK, _CARD, _LINE, _FAINT, *_ = _DARK
 _UNITS: Mapping[Unit, str] = {"macs": "multiply-adds", "seconds": "seconds"}
 _WEIGHTS = ("attention", "feed_forward")
 _SITES = ("head", "neuron")
@@ -434,6 +442,82 @@ def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[
     figure.colorbar(image, ax=grid, label="mask distance / chance", shrink=0.8)
     figure.suptitle(title, fontsize=9)
     _save(figure, path)
+
+
+@mpl.rc_context({
+    **_STYLE, "font.size": 9, "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK,
+    "ytick.color": _INK, "axes.edgecolor": _FAINT, "grid.color": _LINE, "axes.facecolor": _CARD,
+    "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8.5,
+})  # fmt: skip
+def write_methods(
+    rows: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], path: Path, *, title: str
+) -> None:
+    """Draw methods beside the dense run, and what they save; for light and dark pages.
+
+    Args:
+        rows: methods with their means over tasks, as the results of a suite have them.
+        cells: what each of them reached on each task, likewise.
+        path: SVG to write; it is narrow enough for a telephone.
+        title: for readers who do not see the figure.
+    """
+    height = 0.27 * max(len(rows), 1) + 1.0
+    figure = Figure(figsize=(4.7, height), layout="constrained", facecolor=_CARD)
+    scores, saved = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    places = {row["method"]: place for place, row in enumerate(rows)}
+    differences = [cell["difference"] for cell in cells]
+    floor = _floor_of(100 * pd.Series(differences, dtype=float)) if cells else 0.0
+    floor = min([floor, *(100 * row["difference"] - 1 for row in rows)])
+    for cell in cells:
+        value, place = 100 * cell["difference"], places[cell["method"]]
+        if cell["method"] == REFERENCE_METHOD:
+            continue
+        below = value < floor
+        scores.plot(max(value, floor), place, marker="<" if below else "o", color=_FAINT,
+                    markersize=3.5, linestyle="")  # fmt: skip
+        if below:
+            text = f"{value:.0f}".replace("-", "\N{MINUS SIGN}")
+            scores.annotate(text, (floor, place), (0, 4), ha="center", **_SMALL)
+    scores.axvline(0, color=_FAINT, linewidth=1.2, linestyle="--", zorder=0)
+    for row in rows:
+        place, mean = places[row["method"]], 100 * row["difference"]
+        spread = row["score_sd"] and 100 * row["score_sd"]
+        scores.errorbar(mean, place, xerr=spread, marker="D", color=_INK, markersize=5,
+                        elinewidth=1.2, linestyle="")  # fmt: skip
+        for name, (_, marker, colour) in _SAVED.items():
+            if row[name] is not None and row["method"] != REFERENCE_METHOD:
+                saved.plot(100 * row[name], place, marker=marker, color=colour, markersize=5.5,
+                           linestyle="")  # fmt: skip
+    saved.axvline(0, color=_FAINT, linewidth=1.2, linestyle="--", zorder=0)
+    scores.set_yticks(range(len(rows)), list(places))
+    scores.set_ylim(len(rows) - 0.5, -0.5)
+    scores.set_xlabel(f"points beside {REFERENCE_METHOD}")
+    saved.set_xlabel("multiply-adds saved, %")
+    for axis in (scores, saved):
+        axis.tick_params(length=0)
+        axis.margins(x=0.08)
+    point = mpl.lines.Line2D([], [], marker="o", color=_FAINT, markersize=3.5, linestyle="")
+    mean = mpl.lines.Line2D([], [], marker="D", color=_INK, markersize=5, linestyle="")
+    kinds = [
+        mpl.lines.Line2D([], [], marker=marker, color=colour, markersize=5.5, linestyle="")
+        for _, marker, colour in _SAVED.values()
+    ]
+    labels = ["mean", "one task", *(label for label, *_ in _SAVED.values())]
+    figure.legend([mean, point, *kinds], labels, loc="outside lower center", ncols=4, fontsize=8,
+                  columnspacing=1.2, handletextpad=0.2)  # fmt: skip
+    with replacing(path) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None, "Title": title})
+        partial.write_text(_for_both(partial.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _for_both(svg: str) -> str:
+    """A figure whose colours change on a dark page; its own ground keeps it readable on any."""
+    rules = "".join(
+        f'[style*="{what}: {light.lower()}"]{{{what}:{dark}!important}}'
+        for light, dark in _DARK.items()
+        for what in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    return svg.replace(" <defs>", f" {style}\n <defs>", 1)
 
 
 def _subplots(

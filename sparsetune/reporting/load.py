@@ -149,6 +149,7 @@ def _line(run: _Run) -> dict[str, Any]:
     # Over the lengths of the evaluation split, or of one whole generated text.
     over = {one.padding: one for one in cost.macs_over_lengths if one.split == "evaluation"}
     parts: Sequence[Macs] = cost.macs_per_text or [over["none"]]
+    places = (where, run.evaluate.where, run.cost.where)
     dense, executed, effective = (
         sum(getattr(part, kind) for part in parts) for kind in ("dense", "executed", "effective")
     )
@@ -165,7 +166,10 @@ def _line(run: _Run) -> dict[str, Any]:
         "ticket": asked.ticket,
         "devices": (where.device.timed_on, run.evaluate.where.device.timed_on),
         "computed_with_threads": {where.threads, run.evaluate.where.threads} - {None},
-        "dirty": any(record.where.dirty for record in (run.tune, run.evaluate, run.cost)),
+        "dirty": any(place.dirty for place in places),
+        "commits": {place.commit for place in places} - {None},
+        "started": min(place.started for place in places),
+        "ended": max(place.ended for place in places),
         "start_up_seconds": where.start_up_seconds,
         "metric": evaluate.headline_metric,
         "score": evaluate.metrics[evaluate.headline_metric],

@@ -1,0 +1,101 @@
+"""Sub-command ``results``: what the repository keeps of finished suites, from their records."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sparsetune.config.load import Catalogue, Suite
+from sparsetune.config.reading import read_yaml
+from sparsetune.errors import ConfigError
+from sparsetune.records import read_json, write_json, write_text_atomically
+from sparsetune.reporting.contents import RUN_STAGES
+from sparsetune.stages.mirror import suite_file
+
+INDEX = "index"
+
+
+def make_results(
+    catalogue: Catalogue, *, results: Path, output: Path, readme: Path | None
+) -> list[str]:
+    """Write a page, its data and a figure for each suite, the list of them, and README's block.
+
+    A suite that is not among ``results`` keeps the page that it has. All is computed before the
+    first file is written.
+
+    Args:
+        catalogue: whose suites tell order and description; a suite that it lacks goes without.
+        results: the folder with the suites' results.
+        output: folder for the pages.
+        readme: whose block between the marks is written, for the suite that they name; None =
+            leave it.
+
+    Returns:
+        A line for each suite.
+
+    Raises:
+        ConfigError: a file of the catalogue breaks its schema, or README cannot be read.
+        DataError: no suite has a finished run; a record is damaged or does not fit the others; a
+            page's data, or README's marks, are not as this writes them.
+    """
+    # Here and not above: they need pandas and matplotlib.
+    from sparsetune.reporting import results as pages
+    from sparsetune.reporting.figures import write_methods
+
+    made = {one["suite"]: one for one in _suites(catalogue, results)}
+    if not made:
+        told = "received no suite with a finished run; allowed: run one first, or name its folder"
+        raise ConfigError(f"--results: {results}: {told}")
+    kept = {path.stem: read_json(path, what="results") for path in sorted(output.glob("*.json"))}
+    known = dict(sorted({**kept, **made}.items()))
+    texts = {output / f"{name}.md": pages.page_of(data) for name, data in known.items()}
+    texts[output / f"{INDEX}.md"] = pages.index_of(known.values())
+    if readme is not None:
+        try:
+            text = readme.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--readme: received {readme}: cannot be read: {error}") from None
+        shown = known.get(pages.shown_suite(text) or "")
+        texts[readme] = pages.with_block(text, pages.block_of(shown))
+    for name, data in made.items():
+        write_methods(*pages.drawn_methods(data), output / f"{name}.svg", title=name)
+        write_json(output / f"{name}.json", data)
+    for path, text in texts.items():
+        write_text_atomically(path, text)
+    return [f"{output / name}.md: {data['runs_count']} runs" for name, data in made.items()]
+
+
+def _suites(catalogue: Catalogue, results: Path) -> Iterator[dict[str, Any]]:
+    """The data of every suite with a run all of whose records are there."""
+    from sparsetune.reporting.load import collect
+    from sparsetune.reporting.results import data_of
+
+    for folder in sorted(results.glob("*/runs")):
+        name = folder.parent.name
+        suite, description = _planned(catalogue, name)
+        runs = [path.parent for path in folder.glob("*/*/*/seed-*/cost.json")]
+        runs = [run for run in runs if all((run / f"{one}.json").exists() for one in RUN_STAGES)]
+        order = None
+        if suite is not None:
+            # What the suite does not ask for any more is no result of it.
+            order = [run.key for run in suite.runs]
+            asked = {run.path for run in suite.runs}
+            runs = [run for run in runs if run.relative_to(folder).as_posix() in asked]
+        if runs:
+            claims = folder.parent / "claims.json"
+            yield data_of(
+                collect(runs, order),
+                name=name,
+                description=description,
+                planned=len(suite.runs) if suite else None,
+                claims=claims if claims.exists() else None,
+            )
+
+
+def _planned(catalogue: Catalogue, name: str) -> tuple[Suite | None, str]:
+    """The suite of this id and what it is, as the catalogue tells; nothing if it lacks it."""
+    try:
+        path = suite_file(catalogue.root, name)
+    except ConfigError:
+        return None, ""
+    content = read_yaml(path)
+    return catalogue.suite(content, origin=str(path)), str(content["description"])
