@@ -29,9 +29,9 @@ class Limits(Settings):
 class Block(Settings):
     """Every combination of these."""
 
-    backbones: Items[Id] = Field(description="ids")
-    tasks: Items[Id] = Field(description="ids")
-    methods: Items[Id] = Field(description="ids")
+    backbones: UniqueItems[Id] = Field(description="ids")
+    tasks: UniqueItems[Id] = Field(description="ids")
+    methods: UniqueItems[Id] = Field(description="ids")
 
 
 class SuiteFile(Settings):

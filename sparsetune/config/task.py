@@ -273,13 +273,36 @@ class Task(Thing):
             f"{', '.join(sorted(needed))}"
             + (f" and may have {', '.join(sorted(spare))}" if spare else ""),
         )
+        for key, told in self.columns.resolved().items():
+            others = [
+                other
+                for other, value in self.columns.resolved().items()
+                if other != key and set(_names(value)) & set(_names(told))
+            ]
+            yield (
+                not others,
+                f"columns.{key}",
+                f"received {told!r}, which columns.{', '.join(others)} has too; allowed: a column "
+                "of its own",
+            )
         splits = self.splits.resolved()
+        yield (
+            splits.get("train") != splits.get(self.evaluation_split),
+            f"splits.{self.evaluation_split}",
+            f"received {splits.get('train')!r}, which is the train split's; allowed: another file, "
+            "or the score would be that of what was learnt by heart",
+        )
         yield (
             self.evaluation_split in splits,
             "evaluation_split",
             f"received {self.evaluation_split}; splits has {', '.join(splits)}",
         )
         yield self.source.kind != "world", "source.kind", "layout table cannot be generated"
+
+
+def _names(columns: Any) -> tuple[str, ...]:
+    """The columns that one key of ``columns`` names."""
+    return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 def context_room(maximum_tokens: int, special_tokens: int) -> int:

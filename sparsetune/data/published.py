@@ -4,6 +4,7 @@ A file is plain, gzip, or parquet shards. Every fault is a one-line DataError th
 and the place in it. What the columns mean is told by the layouts' own modules.
 """
 
+import codecs
 import contextlib
 import csv
 import gzip
@@ -26,6 +27,7 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 # Files of the hub's own parquet conversion, which lie in a folder for each split.
 _CONVERTED = re.compile(r"\d{4}\.parquet")
 _LISTED_NAMES = 12
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _LONGEST_FIELD = 2**31 - 1
 _LARGEST_SCORE = 1e18  # squares of differences stay finite in 32 bits, in which losses are taken
 
@@ -281,6 +283,8 @@ def group_references(
 def _text(path: Path) -> str:
     """Text of a plain or gzip file: strict UTF-8, byte order mark removed, line ends untouched."""
     data = _bytes(path)
+    if data.startswith(_OTHER_MARKS):
+        raise DataError(f"{path}: received UTF-16 or UTF-32, as its first bytes say; need UTF-8")
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -147,7 +147,8 @@ class Where(Part):
 class DatasetMeasured(Part):
     """What a task's files hold; which counts there are depends on the task's kind.
 
-    ``fetch`` names one that was made since the lock file's commit became another.
+    ``fetch`` names one that was made since the lock file's commit became another;
+    ``evaluation_examples_in_train`` counts, in a table, inputs that training sees too.
     """
 
     train_examples: Count
@@ -162,6 +163,7 @@ class DatasetMeasured(Part):
     evaluation_score_mean: float | None = absent()
     train_unlabelled_dropped: Count | None = absent()
     evaluation_unlabelled_dropped: Count | None = absent()
+    evaluation_examples_in_train: Count | None = absent()
     train_references: Count | None = absent()
     evaluation_references: Count | None = absent()
 

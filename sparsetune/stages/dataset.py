@@ -1,5 +1,6 @@
 """Stage ``dataset``: a task's examples in parquet, checked row by row in their published layout."""
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from sparsetune.data.synthetic.tasks import write_task
 from sparsetune.errors import DataError
 from sparsetune.records import DatasetRecord
 from sparsetune.stages.context import Context, asked_of, hashes
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_dataset(
@@ -63,7 +66,8 @@ def make_splits(task: Task, directory: Path, *, lock_file: Path) -> dict[str, An
         ``train_examples`` and ``evaluation_examples``, with ``*_unlabelled_dropped`` where the task
         drops rows without a label; for classification also
         ``train_label_counts`` and ``evaluation_label_counts`` (label text -> examples), for
-        regression ``*_score_mean`` and for generation ``*_references`` of both splits; ``files``
+        regression ``*_score_mean``, for generation ``*_references`` of both splits, and for a table
+        ``evaluation_examples_in_train``; ``files``
         (name -> sha256), ``stored_bytes`` and ``revision`` (commit of the hub, or of the hub's
         files in a mirror that was filled from it; None for other sources).
 
@@ -77,11 +81,15 @@ def make_splits(task: Task, directory: Path, *, lock_file: Path) -> dict[str, An
     else:
         folder, origin, revision = published_files(task, task.source, lock_file=lock_file)
     counts: dict[str, Any] = {}
+    read: dict[str, Sequence[Any]] = {}
     try:
         for split in ("train", "evaluation"):
             examples, dropped = _labelled(task, split, read_published(folder, task, split))
             counts |= {**_counts(task, split, examples), **dropped}
+            read[split] = examples
             write_examples(split_file(directory, split), task.kind, examples)
+        if task.layout == "table":  # published splits are what they are
+            counts |= _seen_in_training(task, read["train"], read["evaluation"])
         for stem, tests in read_tests(folder, task).items():
             write_examples(split_file(directory, stem), task.kind, tests)
     except DataError as error:
@@ -109,6 +117,26 @@ def _labelled(
     if not kept:
         raise DataError(f"task {task.id}: no row of the {split} split has a label")
     return kept, {f"{split}_unlabelled_dropped": len(examples) - len(kept)}
+
+
+def _seen_in_training(
+    task: Task, train: Sequence[Any], evaluation: Sequence[Any]
+) -> dict[str, int]:
+    """How many examples are scored whose input is trained on."""
+    known = {_input_of(example) for example in train}
+    count = sum(_input_of(example) in known for example in evaluation)
+    if count:
+        _LOG.warning(
+            "task %s: %d of %d evaluation examples have an input of the train split",
+            task.id, count, len(evaluation),
+        )  # fmt: skip
+    return {"evaluation_examples_in_train": count}
+
+
+def _input_of(example: Any) -> tuple[Any, ...]:
+    """What a model sees of an example, whatever its kind."""
+    names = ("text", "second_text", "question", "context", "source")
+    return tuple(getattr(example, name, None) for name in names)
 
 
 def _counts(task: Task, split: str, examples: Sequence[Any]) -> dict[str, Any]:

@@ -91,3 +91,12 @@ def test_metrics_are_what_evaluate_alone_depends_on(catalogue):
     assert after.evaluation_settings()["metrics"] == ["accuracy_fraction"]
     # Where epochs are scored in training, its record has them too.
     assert run_of(catalogue, *place, score_epochs=True).digest != scored.digest
+
+
+@pytest.mark.parametrize("key", ["backbones", "tasks", "methods"])
+def test_a_block_that_names_a_thing_twice(catalogue, key):
+    block = {"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["full"]}
+    with refused(f"runs.0.{key}: received ", "allowed: each only once"):
+        suite_of(catalogue, runs=[{**block, key: block[key] * 2}])
+    # Blocks may overlap: their runs are one.
+    assert len(suite_of(catalogue, runs=[block, block], seeds=[1]).runs) == 1
