@@ -96,3 +96,15 @@ def test_every_shipped_table_names_things_that_exist(repository):
         assert {task for column in table.columns for task in column.tasks} <= known["task"], name
         assert {row.backbone for row in table.rows} <= known["backbone"], name
         assert {row.method for row in table.rows} <= known["method"], name
+
+
+def test_means_and_savings_that_an_anchor_states_follow_from_its_other_cells(repository):
+    table = read_tables(repository / "config" / "tables")["dsee-anchors-bert"]
+    mean = [column.heading for column in table.columns].index("mean")
+    tasks = table.columns[mean].tasks
+    assert tasks == tuple(column.tasks[0] for column in table.columns[: len(tasks)])
+    lora, lonas, dsee = (row.published for row in table.rows)
+    for cells in (lora, lonas):  # printed with two decimals, halves either way
+        assert cells[mean] == pytest.approx(sum(cells[: len(tasks)]) / len(tasks), abs=0.0051)
+    assert lonas[mean + 1] == pytest.approx(100 * (1 - 8.0 / 11.2), abs=0.05)
+    assert set(dsee) == {None}
