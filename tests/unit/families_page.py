@@ -66,7 +66,8 @@ counts them. Where something is refused, a number leads to what the refusal says
 *ONNX file* is checked elsewhere, for an export takes seconds: a smaller model with an update beside
 its weights, written by `export_onnx` and run by onnxruntime, gives what torch gives, outputs of
 padding left out (`tests/e2e/test_families_onnx.py`). `make test` runs one family for each file of
-`sparsetune/architectures`, `make test-onnx` the others.
+`sparsetune/architectures` with a head for sequences, `make test-onnx` the others, and every other
+head of these.
 
 Where query heads share a key and value head (Llama and those like it), *head* means such a group:
 it is scored, kept and removed together. Their neurons are gated, and ModernBERT's: a seventh
