@@ -27,7 +27,7 @@ try:
         del config[inherited]
     SUITE = CATALOGUE.suite(config, origin=str(SUITE_FILE))
     if not workflow.remote_exec:  # a cluster's jobs were planned by who looked
-        check_sources(SUITE)
+        check_sources(SUITE, CATALOGUE)
     # auto: as the jobs will find it, so that they do not wait for a GPU while they hold cores. On a
     # cluster the machine that submits decides; its jobs are told by the resource that they hold.
     if workflow.remote_exec:

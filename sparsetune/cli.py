@@ -465,7 +465,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.check import check_sources
 
     suite = _suite(arguments)
-    check_sources(suite)
+    check_sources(suite, _catalogue(arguments, mirror=suite.mirror))
     print(f"suite {suite.id}: {len(suite.runs)} runs, {len(suite.groups())} tables; all valid")
     for refusal in suite.refusals:
         place = f"{refusal.backbone}/{refusal.task}"

@@ -4,23 +4,26 @@ import contextlib
 from pathlib import Path
 
 from sparsetune.config.backbone import Backbone, MirrorSource
-from sparsetune.config.suite import Suite
+from sparsetune.config.load import Catalogue
+from sparsetune.config.suite import RunSpec, Suite
 from sparsetune.config.task import Task
 from sparsetune.data.folder_checks import check_kept_head, check_token_numbers, task_head
 from sparsetune.data.sources import local_path, text_files
 from sparsetune.errors import ConfigError, DataError, ModelError
 
 
-def check_sources(suite: Suite) -> None:
+def check_sources(suite: Suite, catalogue: Catalogue) -> None:
     """Check that what a suite reads of this machine is there and fits what reads it.
 
     A file that is damaged is left to the stage that reads it whole; so is what the hub has.
 
     Args:
         suite: resolved.
+        catalogue: that it was resolved from.
 
     Raises:
-        ConfigError: a folder of one's own, or of the mirror, is not there.
+        ConfigError: a folder of one's own, or of the mirror, is not there; or an update does not
+            fit the matrices of a backbone whose sizes the catalogue tells.
         DataError: a text, or a split of a task, is not there.
         ModelError: a checkpoint brings a head of which nothing is said or that does not fit a
             task, or its tokenizer gives numbers for which it has no embedding.
@@ -31,6 +34,8 @@ def check_sources(suite: Suite) -> None:
         _check_backbone(backbone)
     for task in tasks.values():
         _check_task(task)
+    for run in {run.key: run for run in suite.runs}.values():
+        _check_matrices(run, catalogue)
     for backbone_id, task_id in suite.groups():
         backbone = backbones[backbone_id]
         if isinstance(backbone.source, MirrorSource):
@@ -61,6 +66,32 @@ def _check_task(task: Task) -> None:
         for path in files_read(folder, task):
             if not path.stat().st_size:
                 raise DataError(f"{path}: the file is empty; it must hold at least one example")
+
+
+def _check_matrices(run: RunSpec, catalogue: Catalogue) -> None:
+    """Check that DSEE's rank and positions fit the dense matrices that they stand beside."""
+    rank = getattr(run.method.update, "rank", None)
+    if run.support is None or rank is None:
+        return
+    try:
+        # Brings pandas, without which the workflow does not run, but this command does.
+        from sparsetune.stages.estimate import shape_of
+
+        shape = shape_of(run.backbone, catalogue)
+    except (ConfigError, ModuleNotFoundError):
+        return  # the sizes are not told here; the job that has the model looks again
+    matrices = shape.layers[0].matrices(shape.hidden_size)
+    for target in run.support.targets:
+        if target not in matrices:
+            continue
+        rows, columns = matrices[target]
+        place = f"on backbone {run.backbone.id}, whose {target} is {rows} x {columns}"
+        for what, received, most in (
+            (f"method {run.method.id}: update.rank", rank, min(rows, columns)),
+            (f"support {run.support.id}: n_sparse", run.support.n_sparse, rows * columns),
+        ):
+            if received > most:
+                raise ConfigError(f"{what}: received {received}; allowed {place}: up to {most}")
 
 
 def _folder(source: MirrorSource, what: str) -> Path:

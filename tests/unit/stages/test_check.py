@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 from unit.config.asking import rewritten, suite_of
 
 from sparsetune.cli import main
-from sparsetune.errors import SparsetuneError
+from sparsetune.config.load import Catalogue
+from sparsetune.errors import ConfigError, SparsetuneError
 from sparsetune.stages.check import check_sources
 
 LABELS = ["entailment", "not_entailment"]
@@ -71,7 +72,7 @@ class Own:
 
     def check(self, tasks=("own-task",)):
         block = {"backbones": ["own-bert"], "tasks": list(tasks), "methods": ["full"]}
-        check_sources(suite_of(self.catalogue, runs=[block]))
+        check_sources(suite_of(self.catalogue, runs=[block]), Catalogue(self.catalogue))
 
     def refused(self, *said, **asked):
         with pytest.raises(SparsetuneError) as caught:
@@ -204,6 +205,33 @@ def test_split_that_is_gone_or_empty(own):
     own.refused("dev.csv: the file is empty")
     path.unlink()
     own.refused("dev.parquet: no such file", "the folder holds: train.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rank": 97}, "method dsee: update.rank: received 97; allowed on backbone mini-bert, "
+         "whose query is 96 x 96: up to 96"),
+        ({"n_sparse": 9217}, "support grebsmo-64: n_sparse: received 9217; allowed on backbone "),
+    ],
+)  # fmt: skip
+def test_updates_and_the_matrices_of_a_backbone(catalogue, edit, change, said):
+    def check():
+        block = {"backbones": ["mini-bert"], "tasks": ["mini-rte"], "methods": ["dsee"]}
+        check_sources(suite_of(catalogue, runs=[block]), Catalogue(catalogue))
+
+    def set_to(rank=16, n_sparse=64):
+        edit(catalogue / "methods" / "dsee.yaml", "  rank: 16 ", f"  rank: {rank} ")
+        edit(catalogue / "supports" / "grebsmo-64.yaml", "n_sparse: 64", f"n_sparse: {n_sparse}")
+
+    (name, value), = change.items()  # fmt: skip
+    set_to(**change)
+    with pytest.raises(ConfigError) as caught:
+        check()
+    assert said in str(caught.value)
+    path = {"rank": "methods/dsee.yaml", "n_sparse": "supports/grebsmo-64.yaml"}[name]
+    edit(catalogue / path, f"{name}: {value}", f"{name}: {value - 1}")
+    check()
 
 
 def test_check_tells_it_in_one_line(own, capsys):
