@@ -321,6 +321,8 @@ def test_debug_shows_the_exception_itself(catalogue):
         ("dsee", 61),
         ("earlybert-ablations", 56),
         ("earlybert-seeds", 100),
+        ("evidence", 485),
+        ("minilm-evidence", 525),
         ("paper", 2585),
     ],
 )

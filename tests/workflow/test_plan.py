@@ -19,8 +19,11 @@ SUITES = (
     "dsee",
     "earlybert-ablations",
     "earlybert-seeds",
+    "evidence",
+    "minilm-evidence",
     "paper",
 )
+LARGE = {"evidence", "minilm-evidence", "paper"}
 STATS = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 
 
@@ -49,8 +52,8 @@ def suite_in(work, name):
 
 @pytest.mark.parametrize("name", SUITES)
 def test_shipped_suite_plans_one_job_for_each_thing(workplace, edit, name):
-    if name == "paper":  # thousands of jobs; a seed more only multiplies
-        edit(workplace.config / "paper.yaml", "seeds: [1, 2, 3, 4, 5]", "seeds: [1, 2]")
+    if name in LARGE:  # thousands of jobs; a seed more only multiplies
+        edit(workplace.config / f"{name}.yaml", "seeds: [1, 2, 3, 4, 5]", "seeds: [1, 2]")
     done = workplace.snakemake("--dry-run", "--quiet", "rules", suite=f"config/{name}.yaml")
     assert done.returncode == 0, done.stderr
     found = {rule: int(count) for rule, count in STATS.findall(done.stdout + done.stderr)}
@@ -100,6 +103,8 @@ def test_every_shipped_suite_is_planned_above(repository):
         "e2e",
         "dsee",
         "earlybert-ablations",
+        "evidence",
+        "minilm-evidence",
         "paper",
     }
 

@@ -11,7 +11,7 @@ from sparsetune.config.reading import read_yaml
 THINGS = ("backbone", "task", "method", "support", "ticket")
 SUITES = (
     "config", "minilm", "minilm-earlybert", "e2e", "dsee", "earlybert-ablations",
-    "earlybert-seeds", "paper",
+    "earlybert-seeds", "evidence", "minilm-evidence", "paper",
 )  # fmt: skip
 
 
