@@ -37,8 +37,7 @@ rule backbone:
     shell:
         "sparsetune backbone --backbone {wildcards.backbone} --digest {params.digest}"
         " {params.options} {params.fetch} {resources.computing} {resources.steps} --threads {threads}"
-        " --checkpoints resources/checkpoints/{wildcards.backbone}"
-        " --output {params.folder} &> {log}"
+        " --checkpoints resources/checkpoints/{wildcards.backbone} --output {params.folder} &> {log}"
 
 
 use rule backbone as fetched_backbone with:
