@@ -1,4 +1,4 @@
-# make reproduce | report | results | test | test-fast | test-onnx | test-cluster | ui | bench | lint: each does its own set-up; nothing else is installed by hand.
+# make reproduce | report | results | test | test-fast | torture | ui | bench | lint | docs: each does its own set-up; nothing else is installed by hand.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: reproduce report results test test-fast test-onnx test-cluster ui bench lint format clean
+.PHONY: reproduce report results test test-fast test-cluster test-onnx torture ui bench lint docs format clean
 
 reproduce: $(READY)
 	sparsetune check --config config/config.yaml
@@ -42,6 +42,10 @@ test-onnx: $(READY)
 test-cluster: $(READY)
 	SPARSETUNE_TEST_CLUSTER=1 OMP_NUM_THREADS=1 pytest tests/cluster
 
+# Hard days: killed processes, full disks, little memory, stores that are away. Prints what was lost; nothing may be.
+torture: $(READY)
+	OMP_NUM_THREADS=1 python tests/torture
+
 ui: $(READY)
 	@sparsetune links --results results
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "That server runs already." ;; *) mlflow ui --host 127.0.0.1 --port 5000 \
@@ -60,6 +64,11 @@ lint: $(READY)
 	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
+
+# As files: build/site/index.html opens without a server.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "Open build/site/index.html."
 
 format: $(READY)
 	ruff format .

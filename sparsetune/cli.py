@@ -23,6 +23,7 @@ from sparsetune.errors import (
     SparsetuneError,
     is_full_disk,
     is_full_gpu,
+    is_full_memory,
     require_extra,
 )
 from sparsetune.warm import WARM_STAGES
@@ -47,6 +48,7 @@ _FULL_GPU = (
     "let fewer jobs share the GPU (--gpu-jobs; Snakemake: --resources gpu=N), or take a smaller "
     "batch_size with gradient_accumulation"
 )
+_FULL_MEMORY = "run fewer jobs at once (--cores), ask for mem_mb, or take a smaller batch_size"
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -224,10 +226,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.call(arguments)
     except Exception as error:
         full_gpu = is_full_gpu(error)
-        known = isinstance(error, SparsetuneError) or is_full_disk(error) or full_gpu
-        if arguments.debug or not known:
+        full_memory = not isinstance(error, SparsetuneError) and is_full_memory(error)
+        full = is_full_disk(error) or full_gpu or full_memory
+        if arguments.debug or not (full or isinstance(error, SparsetuneError)):
             raise
         told = " ".join(str(error).split()) + (f"; {_FULL_GPU}" if full_gpu else "")
+        told = f"no memory is left; {_FULL_MEMORY}" if full_memory else told
         print(f"sparsetune {arguments.command}: {told}", file=sys.stderr)
         return getattr(error, "exit_code", DiskError.exit_code)
     return 0

@@ -74,6 +74,20 @@ def is_full_gpu(error: BaseException) -> bool:
     return any(one.__name__ == "OutOfMemoryError" for one in type(error).__mro__)
 
 
+def is_full_memory(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it came from, says that memory is used up.
+
+    Args:
+        error: from Python, the system, or a library that has only words for it.
+    """
+    words = ("can't allocate memory", os.strerror(errno.ENOMEM), "std::bad_alloc")
+    while error is not None:
+        if isinstance(error, MemoryError) or any(word in str(error) for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def nearest(word: object, known: Iterable[object]) -> str:
     """Name the nearest known word, as a suffix for a message; empty if none is near.
 

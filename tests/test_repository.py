@@ -64,3 +64,16 @@ def test_addresses_are_real_ones(text):
     # A placeholder would lie; what has no public address yet is left out.
     for name in ("pyproject.toml", "CITATION.cff", "mkdocs.yml", "README.md", "CONTRIBUTING.md"):
         assert not re.findall(r"https?://[^\s\"')]*(?:example|your|TODO|<)", text(name)), name
+
+
+def test_every_target_that_is_told_of_is_made(text, repository):
+    made = set(re.findall(r"^([a-z-]+):", text("Makefile"), flags=re.M))
+    names = [".ci/run", "README.md", "CONTRIBUTING.md", *map(str, repository.glob("docs/*.md"))]
+    told = {
+        word
+        for name in names
+        for word in re.findall(r"(?:^|`)make ([a-z-]+)", text(name), flags=re.M)
+    }
+    assert told <= made
+    phony = re.search(r"^\.PHONY: (.*)$", text("Makefile"), flags=re.M)[1]
+    assert set(phony.split()) == made

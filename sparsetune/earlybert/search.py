@@ -41,6 +41,7 @@ from sparsetune.errors import (
     TrainingError,
     first_line,
     is_full_gpu,
+    is_full_memory,
     shown,
 )
 from sparsetune.randomness import derive
@@ -453,7 +454,7 @@ def _computed(model: nn.Module, batch: dict[str, Tensor], number: int) -> Any:
     try:
         return model(**batch)
     except Exception as error:  # of any kind, by whatever the model does with its input
-        if isinstance(error, SparsetuneError) or is_full_gpu(error):
+        if isinstance(error, SparsetuneError) or is_full_gpu(error) or is_full_memory(error):
             raise
         raise ModelError(
             f"search_ticket: batch {number}: {type(model).__name__} cannot compute from "

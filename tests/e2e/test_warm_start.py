@@ -10,23 +10,13 @@ import subprocess
 import time
 
 import pytest
+from e2e.outcomes import without_clock
 
 EPOCHS = 4.0
 METHODS = ("full", "dsee-unstructured")
 RUNS = "results/small/runs/mini-bert/mini-sst2"
 FILES = ("model.safetensors", "history.csv", "predictions.parquet")
 TARGETS = [f"{RUNS}/{method}/seed-1/evaluate.json" for method in METHODS]
-
-
-def without_clock(value):
-    """A record's content but for times, speeds and memory, which no two processes share."""
-    if isinstance(value, dict):
-        return {
-            key: without_clock(inner)
-            for key, inner in value.items()
-            if "second" not in key and "memory" not in key and key != "speed"
-        }
-    return [without_clock(inner) for inner in value] if isinstance(value, list) else value
 
 
 def outcome(project):

@@ -60,3 +60,27 @@ def test_command_line_tells_a_full_gpu_in_one_line_with_what_helps(monkeypatch, 
     )
     assert "--resources gpu=N" in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+        ),
+        OSError(12, "Cannot allocate memory"),
+        SystemError("import"),
+    ],
+)
+def test_command_line_tells_that_no_memory_is_left_in_one_line(monkeypatch, capsys, error):
+    def fail(_):
+        if isinstance(error, SystemError):  # a library's own, told on the way up
+            raise error from MemoryError()
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "show", cli.Command(fail, *cli.COMMANDS["show"][1:]))
+    assert cli.main(["show", "--results", str(Path())]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("sparsetune show: no memory is left; run fewer jobs at once")
+    assert told.count("\n") == 1
