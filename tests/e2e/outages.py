@@ -114,10 +114,10 @@ class FullDisk:
 
     variables = {}  # noqa: RUF012
 
-    def __init__(self, folder):
+    def __init__(self, folder, size_bytes=_FULL_DISK_BYTES):
         self.results = folder / "results"
         self.results.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={_FULL_DISK_BYTES}", "tmpfs"]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs"]
         done = subprocess.run([*mount, self.results], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"no small file system can be mounted: {done.stderr.strip()}")

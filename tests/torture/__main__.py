@@ -30,6 +30,7 @@ from e2e.outcomes import runs_outcome  # noqa: E402
 
 EPOCHS = 6.0  # long enough to be hit in the middle
 LIMIT_SECONDS = 400
+_DISK_BYTES = 64 << 20
 FAKED = "libfaketime.so.1"
 
 
@@ -76,8 +77,8 @@ class Days:
     def compare(self, told: Told, project: Project) -> Told:
         """Note what is lost and what differs."""
         found = runs_outcome(project.folder / "results" / "small")
-        told.lost = sorted(self.expected.keys() - found.keys())
-        told.differing = sorted(
+        told.lost += sorted(self.expected.keys() - found.keys())
+        told.differing += sorted(
             name for name in self.expected.keys() & found.keys()
             if self.expected[name] != found[name]
         )  # fmt: skip
@@ -94,14 +95,16 @@ def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
         )  # fmt: skip
 
 
-def finish(project: Project, *arguments: str) -> str:
-    """Unlock and run to the end; what it told if it failed."""
+def finish(project: Project, told: Told) -> None:
+    """Unlock and run to the end, which must succeed."""
     for process in processes(project):  # orphans end by themselves or are in the way
         with contextlib.suppress(psutil.NoSuchProcess):
             process.wait(LIMIT_SECONDS)
     project.snakemake("--unlock")
-    done = project.snakemake(*arguments)
-    return "" if done.returncode == 0 else done.stdout[-1500:]
+    done = project.snakemake()
+    if done.returncode:
+        (project.folder.parent / f"{project.folder.name}.log").write_text(done.stdout)
+        told.lost.append("the suite, which did not finish: " + last_error(done.stdout))
 
 
 def processes(project: Project) -> list[psutil.Process]:
@@ -159,10 +162,10 @@ def kills(days: Days, *, instants: int, seed: int) -> Iterator[Told]:
             running.wait()
             project.snakemake("--unlock")
         told.times = len(hit)
-        told.said = finish(project)
+        finish(project, told)
         told.seconds = time.monotonic() - began
         told = days.compare(told, project)
-        told.said = told.said or ", ".join(f"{hit.count(one)} {one}" for one in sorted(set(hit)))
+        told.said = ", ".join(f"{hit.count(one)} {one}" for one in sorted(set(hit)))
         yield told
         cycle += 1
 
@@ -171,7 +174,7 @@ def full_disk(days: Days) -> Told:
     """No room for results in the middle of the suite; then there is room again."""
     told = Told("full disk", times=1)
     outside = Path(tempfile.mkdtemp(prefix="disk-"))
-    disk = FullDisk(outside)
+    disk = FullDisk(outside, _DISK_BYTES)
     try:
         project = days.fresh("full-disk", made=True, results=disk.results)
         running = start(project)
@@ -180,7 +183,7 @@ def full_disk(days: Days) -> Told:
         running.wait(LIMIT_SECONDS)
         told.said = one_line(project, "room") if running.returncode else "the suite had room enough"
         disk.end()
-        told.said = finish(project) or told.said
+        finish(project, told)
         return days.compare(told, project)
     finally:
         disk.close()
@@ -200,7 +203,7 @@ def dead_server(days: Days) -> Told:
         running.wait(LIMIT_SECONDS)
         told.said = "the suite ended with " + str(running.returncode)
         server.end()
-        told.said = finish(project) or told.said
+        finish(project, told)
     finally:
         server.close()
     return days.compare(told, project)
@@ -218,7 +221,7 @@ def locked_file(days: Days) -> Told:
         time.sleep(3)
     running.wait(LIMIT_SECONDS)
     told.said = f"the suite ended with {running.returncode}"
-    told.said = finish(project) or told.said
+    finish(project, told)
     return days.compare(told, project)
 
 
@@ -228,14 +231,11 @@ def two_workflows(days: Days) -> Told:
     told = Told("two workflows, one folder", times=1)
     both = [start(project), start(project)]
     codes = [one.wait(LIMIT_SECONDS) for one in both]
-    told.said = finish(project) or f"exit codes {codes[0]} and {codes[1]}"
+    told.said = f"exit codes {codes[0]} and {codes[1]}"
+    finish(project, told)
     if codes.count(0) == 0:
         told.lost.append("both workflows failed")
-    told.seconds = 0.0
-    found = days.compare(Told(told.name), project)
-    told.lost += found.lost
-    told.differing = found.differing
-    return told
+    return days.compare(told, project)
 
 
 def clock_back(days: Days) -> Told:
@@ -261,7 +261,8 @@ def clock_back(days: Days) -> Told:
         tomorrow = time.time() + 86400
         for path in (*project.folder.glob("results/**/*"), *project.folder.glob("resources/**/*")):
             os.utime(path, (tomorrow, tomorrow))
-    told.said = finish(project) or f"by {'libfaketime' if faked else 'file times'}"
+    told.said = f"by {'libfaketime' if faked else 'file times'}"
+    finish(project, told)
     return days.compare(told, project)
 
 
@@ -269,7 +270,7 @@ def read_only(days: Days) -> Told:
     """Results lie where nobody may write; then one may."""
     told = Told("read-only results", times=1)
     outside = Path(tempfile.mkdtemp(prefix="read-only-"))
-    disk = FullDisk(outside)  # for its small file system
+    disk = FullDisk(outside, _DISK_BYTES)  # for its small file system
     try:
         project = days.fresh("read-only", made=True, results=disk.results)
         subprocess.run(["mount", "-o", "remount,ro", disk.results], check=True)
@@ -278,7 +279,7 @@ def read_only(days: Days) -> Told:
             told.lost.append("it said that it could write")
         told.said = one_line(project, "ead-only", done.stdout)
         subprocess.run(["mount", "-o", "remount,rw", disk.results], check=True)
-        told.said = finish(project) or told.said
+        finish(project, told)
         return days.compare(told, project)
     finally:
         disk.close()
@@ -302,11 +303,8 @@ def little_memory(days: Days) -> Told:
     if done.returncode == 0 or len(lines) > 1:
         told.differing.append(f"tune: {len(lines)} lines, exit code {done.returncode}")
     told.said = lines[-1][:120] if lines else f"exit code {done.returncode}"
-    failed = finish(project)
-    found = days.compare(Told(told.name), project)
-    told.said, told.lost = failed or told.said, found.lost
-    told.differing += found.differing
-    return told
+    finish(project, told)
+    return days.compare(told, project)
 
 
 def until(happens, seconds: float = 240) -> None:
@@ -323,6 +321,12 @@ def with_variables(project: Project, variables: dict[str, str]):
     """The project's environment with these variables."""
     own = project.environment
     return lambda: {**own(), **variables}
+
+
+def last_error(output: str) -> str:
+    """The line that says why, of Snakemake's output."""
+    lines = [line for line in output.splitlines() if "rror" in line]
+    return lines[-1].strip()[:200] if lines else output[-200:]
 
 
 def one_line(project: Project, word: str, told: str = "") -> str:
