@@ -467,16 +467,19 @@ def write_methods(
     differences = [cell["difference"] for cell in cells]
     floor = _floor_of(100 * pd.Series(differences, dtype=float)) if cells else 0.0
     floor = min([floor, *(100 * row["difference"] - 1 for row in rows)])
+    lowest: dict[int, float] = {}
     for cell in cells:
-        value, place = 100 * cell["difference"], places[cell["method"]]
         if cell["method"] == REFERENCE_METHOD:
             continue
-        below = value < floor
-        scores.plot(max(value, floor), place, marker="<" if below else "o", color=_FAINT,
-                    markersize=3.5, linestyle="")  # fmt: skip
-        if below:
-            text = f"{value:.0f}".replace("-", "\N{MINUS SIGN}")
-            scores.annotate(text, (floor, place), (0, 4), ha="center", **_SMALL)
+        value, place = 100 * cell["difference"], places[cell["method"]]
+        if value < floor:
+            lowest[place] = min(value, lowest.get(place, value))
+        else:
+            scores.plot(value, place, marker="o", color=_FAINT, markersize=3.5, linestyle="")
+    for place, value in lowest.items():
+        scores.plot(floor, place, marker="<", color=_FAINT, markersize=3.5, linestyle="")
+        text = f"{value:.0f}".replace("-", "\N{MINUS SIGN}")
+        scores.annotate(text, (floor, place), (0, 4), ha="center", **_SMALL)
     scores.axvline(0, color=_FAINT, linewidth=1.2, linestyle="--", zorder=0)
     for row in rows:
         place, mean = places[row["method"]], 100 * row["difference"]
@@ -491,7 +494,7 @@ def write_methods(
     scores.set_yticks(range(len(rows)), list(places))
     scores.set_ylim(len(rows) - 0.5, -0.5)
     scores.set_xlabel(f"points beside {REFERENCE_METHOD}")
-    saved.set_xlabel("multiply-adds saved, %")
+    saved.set_xlabel("multiply-adds\nsaved, %")
     for axis in (scores, saved):
         axis.tick_params(length=0)
         axis.margins(x=0.08)
@@ -501,7 +504,12 @@ def write_methods(
         mpl.lines.Line2D([], [], marker=marker, color=colour, markersize=5.5, linestyle="")
         for _, marker, colour in _SAVED.values()
     ]
-    labels = ["mean", "one task", *(label for label, *_ in _SAVED.values())]
+    several = any(row["score_sd"] is not None for row in rows)
+    labels = [
+        "mean ± seeds" if several else "mean",
+        "one task",
+        *(label for label, *_ in _SAVED.values()),
+    ]
     figure.legend([mean, point, *kinds], labels, loc="outside lower center", ncols=4, fontsize=8,
                   columnspacing=1.2, handletextpad=0.2)  # fmt: skip
     with replacing(path) as partial:

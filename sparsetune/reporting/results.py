@@ -384,7 +384,7 @@ def _ran(data: Data) -> str:
 def _notes(data: Data) -> list[str]:
     notes = [
         f"- Beside `{REFERENCE_METHOD}`: points of the primary metric less the dense run's, "
-        "the mean over tasks.",
+        "the mean over the row's tasks.",
         f"- Training saved: multiply-adds of search and training, in % of `{REFERENCE_METHOD}`'s; "
         "inference saved: those of one example in % of the dense model's, zeros left out, the "
         "update counted. Negative costs more.",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sparsetune.config.load import Catalogue, Suite
 from sparsetune.config.reading import read_yaml
-from sparsetune.errors import ConfigError
+from sparsetune.errors import ConfigError, DataError
 from sparsetune.records import read_json, write_json, write_text_atomically
 from sparsetune.reporting.contents import RUN_STAGES
 from sparsetune.stages.mirror import suite_file
@@ -47,7 +47,13 @@ def make_results(
         raise ConfigError(f"--results: {results}: {told}")
     kept = {path.stem: read_json(path, what="results") for path in sorted(output.glob("*.json"))}
     known = dict(sorted({**kept, **made}.items()))
-    texts = {output / f"{name}.md": pages.page_of(data) for name, data in known.items()}
+    texts = {}
+    for name, data in known.items():
+        try:
+            texts[output / f"{name}.md"] = pages.page_of(data)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            told = f"not as this version writes it ({error!r}); delete it, or run that suite again"
+            raise DataError(f"{output / name}.json: {told}") from None
     texts[output / f"{INDEX}.md"] = pages.index_of(known.values())
     if readme is not None:
         try:

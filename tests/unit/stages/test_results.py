@@ -74,6 +74,15 @@ def test_a_suite_that_was_not_run_here_keeps_its_page(project, tmp_path):
     assert "[other](other.md)" in index
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"suite": "other", "where": 3}'])
+def test_kept_data_of_another_form_are_refused_by_name(project, tmp_path, capsys, content):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "other.json").write_text(content)
+    assert main(project) == 2
+    assert "pages/other.json: not as this version writes it" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["other.json"]
+
+
 def test_unfinished_runs_and_those_that_no_suite_asks_for_are_left_out(project, tmp_path):
     runs = tmp_path / "results" / "mini"
     half = write_run(runs, "dsee", seed=1)
