@@ -1,8 +1,11 @@
+from dataclasses import asdict
+
 from sparsetune.config.claim import read_claims
-from sparsetune.stages.claims import CLAIMS_FILE, pretrained
+from sparsetune.stages.claims import CLAIMS_FILE, FOREST, missing_by_claim, pretrained
 
 try:
     CLAIMS = read_claims(CATALOGUE.root / CLAIMS_FILE, CATALOGUE)
+    MISSING = missing_by_claim(CLAIMS, SUITE, CATALOGUE)
 except SparsetuneError as error:
     print(f"sparsetune: {error}", file=sys.stderr, flush=True)
     os._exit(error.exit_code)
@@ -16,6 +19,7 @@ rule claims:
         expand("resources/backbones/{name}/record.json", name=pretrained(SUITE)),
     output:
         in_report(multiext(f"{RESULTS}/claims", ".md", ".csv", ".html", ".json")),
+        in_report([f"{RESULTS}/{FOREST}"]),
     log:
         f"logs/{SUITE.id}/claims.log",
     benchmark:
@@ -28,6 +32,6 @@ rule claims:
         runtime=30,
     params:
         version=STAGES["claims"],
-        digest=digest_of([claim.as_data() for claim in CLAIMS]),
+        digest=digest_of([[one.as_data(), asdict(MISSING[one.id])] for one in CLAIMS]),
     shell:
         f"sparsetune claims {SUITE_OPTION} --results {RESULTS} --resources resources" " &> {log}"

@@ -531,7 +531,7 @@ def _show(arguments: argparse.Namespace) -> None:
     if not table.exists():
         raise ConfigError(f"{table}: not there yet; run snakemake first")
     print(table.read_text(encoding="utf-8"))
-    print(f"Claims of the papers, with verdicts: {arguments.results}/claims.md")
+    print(f"Claims of the papers, with verdicts: {arguments.results}/claims.html")
     print(f"More: {arguments.results}/tables/ (HTML, Markdown, CSV, LaTeX); `make ui`: every run.")
 
 

@@ -7,7 +7,7 @@ to a number. Imports no torch.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
@@ -29,6 +29,8 @@ from sparsetune.config.settings import (
 from sparsetune.errors import ConfigError, violation
 
 Relation = Literal["above", "at-least", "at-most", "within"]
+Paper = Literal["DSEE", "EarlyBERT"]
+PAPERS: tuple[Paper, ...] = get_args(Paper)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,16 @@ class Requirement(Settings):
     value: bool | int | float | str = Field(description="what it must be")
     otherwise: Text = Field(description="what is told of a run with another value")
 
+    def found_in(self, settings: Any) -> Any:
+        """The value that a run's resolved settings have there; None where they have none."""
+        for part in self.setting.split("."):
+            settings = settings.get(part) if isinstance(settings, Mapping) else None
+        return settings
+
+    def met_by(self, settings: Any) -> bool:
+        """Whether a run is what is claimed."""
+        return bool(self.found_in(settings) == self.value)
+
 
 class Published(Settings):
     """Where the paper tests a claim."""
@@ -130,6 +142,7 @@ class Claim(Settings):
 
     id: Id = Field(description="unique among the claims")
     says: Text = Field(description="the claim in our words, one sentence")
+    paper: Paper = Field(description="whose method it is about")
     source: Text = Field(description="paper, section or table; or why the claim stands here")
     published: Published
     quantity: Annotated[str, AfterValidator(_known_quantity)] = Field(

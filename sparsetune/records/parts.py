@@ -464,9 +464,10 @@ class CostMeasured(Part):
 
 
 class ClaimsMeasured(Part):
-    """Verdict -> claims, and each claim with everything that decides it."""
+    """Verdict -> claims, in all and by paper; and each claim with everything that decides it."""
 
     verdicts: dict[str, Count]
+    verdicts_by_paper: dict[str, dict[str, Count]]
     claims: list[dict[str, Any]]
     runs_count: Count
 

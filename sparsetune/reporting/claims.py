@@ -1,35 +1,33 @@
-"""The claims of both papers with their verdicts: one page, one line each, then the numbers.
+"""The claims of both papers with their verdicts: by paper, one sentence each, then the untested.
 
 Nothing is judged here; see ``verdicts``.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean as _mean
 from typing import Any
 
 import pandas as pd
 
-from sparsetune.config.claim import Claim
+from sparsetune.config.claim import PAPERS
 from sparsetune.records import write_text_atomically
+from sparsetune.reporting.forest import inline
 from sparsetune.reporting.render import ABSENT, Column, page, rendered, table_of, text_column
-from sparsetune.reporting.verdicts import VERDICTS, Judgement, allowed
+from sparsetune.reporting.sentences import SCALES, claimed, details, measured, needed, number
+from sparsetune.reporting.untested import Missing
+from sparsetune.reporting.verdicts import VERDICTS, Cell, Judgement, Verdict, allowed
 
 _UNTESTED = VERDICTS[-1]
-_SCALES = {
-    "published": "the paper's own backbones and tasks",
-    "real": "real, but other backbones or tasks than the paper's",
-    "generated": "small scale: generated tasks or backbones",
+_SIGNS: Mapping[Verdict, tuple[str, str]] = {
+    "holds": ("✓", "hold"),
+    "fails": ("✗", "fail"),
+    "within noise": ("≈", "within noise"),
+    "not tested at this scale": ("○", "not tested"),
 }
-_RELATIONS = {
-    "above": (">", "above", ""),
-    "at-least": ("≥", "at least", "less"),
-    "at-most": ("≤", "at most", "plus"),
-    "within": ("±", "equal to", "give or take"),
-}
-"""How a relation is printed: its sign, in words, and the word before a tolerance."""
+"""How a verdict is marked, and what is said of several claims that have it."""
 _NOTES = (
     "A claim holds if the whole 95 % interval is on its side, fails if nothing of it is, and is "
     "within noise otherwise. One interval in twenty misses the true value.",
@@ -42,48 +40,76 @@ _NOTES = (
 )
 
 
-def write_claims(suite: str, judgements: Sequence[Judgement], stem: Path) -> None:
+@dataclass(frozen=True)
+class Reported:
+    """A claim's verdict, and what would test it where nothing did."""
+
+    judgement: Judgement
+    missing: Missing = field(default_factory=Missing)
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is a verdict."""
+        return self.judgement.verdict != _UNTESTED
+
+
+def write_claims(suite: str, reported: Sequence[Reported], stem: Path, *, forest: Path) -> None:
     """Write ``<stem>.md``, ``.csv`` and ``.html`` of a suite, each atomically.
 
-    ``stem`` is in the suite's folder: links lead to its tables.
+    Args:
+        suite: its id.
+        reported: every claim, in the order to print.
+        stem: in the suite's folder: links lead to its tables.
+        forest: the plot of these claims, in the same folder; HTML holds it, Markdown links it.
     """
-    lines = pd.DataFrame([_as_line(one) for one in judgements], dtype=object)
+    lines = pd.DataFrame([_as_line(one) for one in reported], dtype=object)
+    for name in ("missing_methods", "missing_backbones", "suites"):
+        lines[name] = [" ".join(names) for names in lines[name]]
+    content = {**_overview(suite, reported), "forest": forest.name, "drawing": inline(forest)}
     texts = {
-        "md": page("claims.md", **_content(suite, judgements, "md")),
-        "html": page("claims.html", **_content(suite, judgements, "html")),
+        "md": page("claims.md", **content, **_claims(reported, "md")),
+        "html": page("claims.html", **content, **_claims(reported, "html")),
         "csv": rendered([Column("", (), lines)], "csv"),
     }
     for suffix, text in texts.items():
         write_text_atomically(stem.with_name(f"{stem.name}.{suffix}"), text)
 
 
-def _as_line(judgement: Judgement) -> dict[str, Any]:
+def _as_line(reported: Reported) -> dict[str, Any]:
     """One claim as a flat line: None where there is nothing, differences in the claim's unit."""
+    judgement, missing = reported.judgement, reported.missing
     claim, cells = judgement.claim, judgement.cells
     interval, wider = judgement.interval, judgement.over_tasks
     ends = ("mean", "low", "high")
+    room = [end if abs(end) < float("inf") else None for end in allowed(claim)]
     return {
-        "id": claim.id, "claim": claim.says, "source": claim.source,
+        "id": claim.id, "paper": claim.paper, "claim": claim.says, "source": claim.source,
         "verdict": judgement.verdict, "reason": judgement.reason, "scale": judgement.scale,
+        "measured": None if interval is None else measured(judgement), "claimed": claimed(claim),
         "quantity": claim.quantity, "unit": claim.measure.unit,
         "left": claim.left, "right": claim.right,
         "relation": claim.relation, "tolerance": claim.tolerance,
         "left_mean": _mean(_mean(cell.left) for cell in cells) if cells else None,
         "right_mean": _mean(_mean(cell.right) for cell in cells) if cells else None,
         **{f"difference_{end}": getattr(interval, end, None) for end in ends},
+        "difference_allowed_low": room[0], "difference_allowed_high": room[1],
         "interval_over": interval and interval.over,
         "degrees_of_freedom": interval and interval.freedom,
         **{f"difference_{end}_over_tasks": getattr(wider, end, None) for end in ends[1:]},
         "places_count": len(cells),
         "pairs_count": sum(len(cell.seeds) for cell in cells),
+        "missing_methods": [] if reported.tested else list(missing.methods),
+        "missing_backbones": [] if reported.tested else list(missing.backbones),
+        "suites": [] if reported.tested else list(missing.suites),
     }  # fmt: skip
 
 
-def as_data(judgement: Judgement) -> dict[str, Any]:
+def as_data(reported: Reported) -> dict[str, Any]:
     """One claim with everything that decides it, as JSON-like data."""
+    judgement = reported.judgement
     cells = [{**asdict(cell), "differences": cell.differences} for cell in judgement.cells]
     left_out = {reason: list(places) for reason, places in judgement.left_out.items()}
-    return {**_as_line(judgement), "cells": cells, "left_out": left_out}
+    return {**_as_line(reported), "cells": cells, "left_out": left_out}
 
 
 def counts(judgements: Iterable[Judgement]) -> dict[str, int]:
@@ -92,48 +118,79 @@ def counts(judgements: Iterable[Judgement]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def _content(suite: str, judgements: Sequence[Judgement], form: str) -> dict[str, Any]:
-    """What the page says, in the terms of its template."""
+def counts_by_paper(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
+    """The same for the claims about each paper; every paper is there."""
+    return {
+        paper: counts(one for one in judgements if one.claim.paper == paper) for paper in PAPERS
+    }
 
-    def table(columns: Sequence[Column]) -> Any:
-        return table_of(columns) if form == "html" else rendered(columns, "md")
 
-    def named(chosen: Sequence[Judgement]) -> Column:
-        texts, targets = [one.claim.says for one in chosen], [f"#{one.claim.id}" for one in chosen]
-        return _leading("claim", texts, targets, form)
-
-    tested = [one for one in judgements if one.verdict != _UNTESTED]
-    untested = [one for one in judgements if one.verdict == _UNTESTED]
+def _overview(suite: str, reported: Sequence[Reported]) -> dict[str, Any]:
+    """What the page opens with: the verdicts by paper."""
+    judgements = [one.judgement for one in reported]
+    strip = [
+        {
+            "paper": paper,
+            "counts": list(found.values()),
+            "claims": [
+                {"id": one.claim.id, "says": one.claim.says, **_marked(one)}
+                for verdict in VERDICTS
+                for one in judgements
+                if (one.claim.paper, one.verdict) == (paper, verdict)
+            ],
+        }
+        for paper, found in counts_by_paper(judgements).items()
+    ]
     return {
         "title": f"Claims of the papers, in suite {suite}",
-        "overview": table([
-            named(tested),
-            text_column("verdict", "", [one.verdict for one in tested], strong=True),
-            text_column("measured", "", list(map(_measured, tested))),
-            text_column("claimed", "", list(map(_claimed, tested))),
-            text_column("decided by", "", [one.reason for one in tested]),
-            text_column("source", "", [one.claim.source for one in tested]),
-        ]),
         "summary": _summary(judgements),
+        "verdicts": [{"sign": _SIGNS[one][0], "told": _SIGNS[one][1]} for one in VERDICTS],
+        "strip": strip,
         "notes": _NOTES,
-        "untested": untested and table([
-            named(untested),
-            text_column("why not", "", [one.reason for one in untested]),
-            text_column("source", "", [one.claim.source for one in untested]),
-        ]),
-        "claims": [
-            {
-                "id": one.claim.id,
-                "told": _told(one),
-                "cells": one.cells and table(_cells(one, form)),
-                "left_out": [
-                    f"Left out: {', '.join(places)}: {reason}."
-                    for reason, places in one.left_out.items()
-                ],
-            }
-            for one in judgements
+    }
+
+
+def _claims(reported: Sequence[Reported], form: str) -> dict[str, Any]:
+    """The claims by paper and the untested ones, in the terms of the template."""
+    told = [(one, _told(one, form)) for one in reported]
+    papers = {
+        paper: [text for one, text in told if one.tested and one.judgement.claim.paper == paper]
+        for paper in PAPERS
+    }
+    return {
+        "papers": {paper: texts for paper, texts in papers.items() if texts},
+        "untested": [text for one, text in told if not one.tested],
+    }
+
+
+def _marked(judgement: Judgement) -> dict[str, str]:
+    """A verdict as the page shows it: in a word, by a sign, and by a name for its style."""
+    sign, several = _SIGNS[judgement.verdict]
+    word = several if judgement.verdict == _UNTESTED else judgement.verdict
+    return {"sign": sign, "verdict": word, "style": word.replace(" ", "-")}
+
+
+def _told(reported: Reported, form: str) -> dict[str, Any]:
+    judgement, claim = reported.judgement, reported.judgement.claim
+    cells: Any = None
+    if judgement.cells:
+        columns = _cells(judgement, form)
+        cells = table_of(columns) if form == "html" else rendered(columns, "md")
+    return {
+        **_marked(judgement),
+        "id": claim.id,
+        "paper": claim.paper,
+        "says": claim.says,
+        "measured": measured(judgement),
+        "claimed": claimed(claim),
+        "needs": "" if reported.tested else needed(judgement, reported.missing),
+        "details": details(judgement),
+        "cells": cells,
+        "left_out": [
+            f"Left out: {', '.join(places)}: {reason}."
+            for reason, places in judgement.left_out.items()
         ],
-    }  # fmt: skip
+    }
 
 
 def _summary(judgements: Sequence[Judgement]) -> str:
@@ -142,107 +199,21 @@ def _summary(judgements: Sequence[Judgement]) -> str:
         f"{count} {verdict if count == 1 else plural.get(verdict, verdict)}"
         for verdict, count in counts(judgements).items()
     ]
-    scales = dict.fromkeys(_SCALES[one.scale] for one in judgements if one.scale)
+    scales = dict.fromkeys(SCALES[one.scale] for one in judgements if one.scale)
     where = f" Decided on {'; '.join(scales)}." if scales else ""
     return f"Of {len(judgements)} claims: {', '.join(told)}.{where}"
 
 
-def _leading(
-    heading: str, texts: Sequence[str], targets: Sequence[str | None], form: str
-) -> Column:
-    """A column whose cells lead somewhere, if they have a target."""
-    if form == "html":
-        return text_column(heading, "", texts, targets=targets)
-    pairs = zip(texts, targets, strict=True)
-    return text_column(heading, "", [f"[{text}]({to})" if to else text for text, to in pairs])
-
-
-def _measured(judgement: Judgement) -> str:
-    """What was measured: a difference, or the value that a number is claimed of."""
-    interval, claim = judgement.interval, judgement.claim
-    if interval is None:
-        return ABSENT
-    # Against a number the value itself is the clearer thing to print.
-    shift, show = 0.0, _signed
-    if claim.number is not None:
-        shift, show = claim.number, ("{:z.2f}" if claim.measure.counted else "{:z.1f}").format
-    between = ""
-    if interval.over != "nothing":
-        ends = [show(end + shift) for end in interval.ends]
-        between = f" [{', '.join(ends)}]"
-    return f"{show(interval.mean + shift)}{between} {claim.measure.unit}"
-
-
-def _claimed(judgement: Judgement) -> str:
-    """What the claim demands, in the terms of :func:`_measured`."""
-    claim, unit = judgement.claim, judgement.claim.measure.unit
-    what = "difference" if claim.twins else f"{claim.left} less {claim.right}"
-    if claim.relation == "within":
-        room = f"± {_number(claim.tolerance)} {unit}"
-        return (
-            f"{what} within {room}" if claim.number is None else f"{_number(claim.number)} {room}"
-        )
-    low, high = allowed(claim)
-    end = high if claim.relation == "at-most" else low
-    if claim.number is None:
-        return f"{what} {_RELATIONS[claim.relation][0]} {_signed(end)} {unit}"
-    return f"{_RELATIONS[claim.relation][0]} {_number(end + claim.number)} {unit}"
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 2 if abs(value) < 2 else 1) + 0.0:g}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+z.1f}" if round(value, 1) else "0"
-
-
-def _told(judgement: Judgement) -> list[str]:
-    """What is said of a claim before its numbers."""
-    claim = judgement.claim
-    lines = [
-        f"{claim.says} ({claim.source})",
-        f"Checked as: {_statement(claim)}. Published scale: {', '.join(claim.backbones)} on "
-        f"{', '.join(claim.tasks)}.",
-    ]
-    if judgement.interval is None or judgement.scale is None:
-        return [*lines, f"{judgement.verdict.capitalize()}: {judgement.reason}."]
-    told = (
-        f"{judgement.verdict.capitalize()}: {_measured(judgement)}, claimed {_claimed(judgement)}"
-    )
-    lines.append(f"{told}; {judgement.reason}. Scale: {_SCALES[judgement.scale]}.")
-    if judgement.over_tasks is not None:
-        low, high = map(_signed, judgement.over_tasks.ends)
-        lines.append(
-            "With the places as a sample of all places the interval of the difference is "
-            f"[{low}, {high}] {claim.measure.unit}."
-        )
-    return lines
-
-
-def _statement(claim: Claim) -> str:
-    """The expression that is tested, in words."""
-    unit = claim.measure.unit
-    right = f"`{claim.right}`" if claim.number is None else f"{_number(claim.number)} {unit}"
-    _, relation, word = _RELATIONS[claim.relation]
-    told = f"{claim.measure.heading}, of `{claim.left}`, {relation} {right}"
-    if claim.tolerance:
-        told += f" {word} {_number(claim.tolerance)} {unit}, since {claim.because}"
-    twins = [f"{one} against {other}" for one, other in (claim.twins or {}).items()]
-    return told + (f" ({', '.join(twins)})" if twins else "")
-
-
 def _cells(judgement: Judgement, form: str) -> list[Column]:
     cells, claim = judgement.cells, judgement.claim
-    pages = [f"tables/{c.backbone}/{c.task}.{form}" if c.one_task else None for c in cells]
     twins = claim.twins or {}
     backbones = [
         ", ".join(filter(None, (cell.backbone, twins.get(cell.backbone)))) for cell in cells
     ]
-    right = str(claim.right) if claim.number is None else _number(claim.number)
+    right = str(claim.right) if claim.number is None else number(claim.number)
     columns = [
         text_column("backbone", "", backbones),
-        _leading("task", [cell.task for cell in cells], pages, form),
+        _tasks(cells, form),
         Column(claim.left, [f"{_mean(cell.left):z.2f}" for cell in cells]),
         Column(f"against {right}", [f"{_mean(cell.right):z.2f}" for cell in cells]),
         Column("difference", [f"{_mean(cell.differences):+z.2f}" for cell in cells]),
@@ -251,3 +222,13 @@ def _cells(judgement: Judgement, form: str) -> list[Column]:
     if any(cell.collapsed for cell in cells):
         columns.append(Column("collapsed runs", [str(cell.collapsed or ABSENT) for cell in cells]))
     return columns
+
+
+def _tasks(cells: Sequence[Cell], form: str) -> Column:
+    """The tasks; each leads to its table."""
+    texts = [cell.task for cell in cells]
+    targets = [f"tables/{c.backbone}/{c.task}.{form}" if c.one_task else None for c in cells]
+    if form == "html":
+        return text_column("task", "", texts, targets=targets)
+    pairs = zip(texts, targets, strict=True)
+    return text_column("task", "", [f"[{text}]({to})" if to else text for text, to in pairs])

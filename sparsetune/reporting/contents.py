@@ -44,6 +44,7 @@ class Entry(NamedTuple):
 _ENTRIES = (
     ("1 Headline", "headline", r"tables/(?P<table>headline)"),
     ("2 Claims", "claims", r"(?P<page>claims)"),
+    ("2 Claims", "forest", r"(?P<page>claims-forest)"),
     ("3 Pareto view", "pareto", r"figures/(?P<figure>pareto-.+)"),
     ("4 Training saved", "saved", r"figures/(?P<figure>saved-.+)"),
     ("4 Training saved", "savings", r"tables/(?P<figure>savings|savings-time)"),

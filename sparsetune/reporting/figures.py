@@ -31,7 +31,7 @@ HISTORY = "history.csv"
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*")
 _GREY = "#888888"
-_STYLE: Any = {
+SVG_STYLE: Any = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "axes.labelsize": 7, "axes.titlesize": 8, "axes.axisbelow": True, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "grid.color": "#dddddd", "grid.linewidth": 0.5, "hatch.linewidth": 0.5,
@@ -131,7 +131,7 @@ def _floor_of(scores: pd.Series) -> float:
     return scores.min() if len(scores) < 3 else first - 3 * max(third - first, 1.0)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(SVG_STYLE)
 def write_pareto(suite: Finished, path: Path) -> None:
     """Draw, for each task of a backbone, scores against effective MACs and trained parameters.
 
@@ -193,7 +193,7 @@ def _tradeoff_panel(axis: Axes, points: pd.DataFrame, cost: str, styles: Mapping
         axis.xaxis.set_minor_locator(NullLocator())
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(SVG_STYLE)
 def write_saved(suite: Finished, path: Path) -> None:
     """Draw, for each task of a backbone, what each method saves in multiply-adds and in seconds.
 
@@ -253,7 +253,7 @@ def _saved_panel(axis: Axes, lengths: np.ndarray) -> None:
     axis.invert_yaxis()
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(SVG_STYLE)
 def write_layers(suite: Finished, path: Path) -> None:
     """Draw, for each task of a backbone, the sparsity of each layer under each method.
 
@@ -336,7 +336,7 @@ def _thinned(history: pd.DataFrame, most: int) -> pd.DataFrame:
     return history[["step", "loss"]].groupby(blocks).agg(lambda of: of.to_numpy().mean())
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(SVG_STYLE)
 def write_curves(suite: Finished, path: Path) -> None:
     """Draw the training losses on one task, a panel for each method, the dense runs behind it.
 
@@ -409,7 +409,7 @@ def mask_distances(masks: np.ndarray) -> np.ndarray:
     return differing / chance if chance else differing
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(SVG_STYLE)
 def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[str, int]) -> None:
     """Draw how far the masks of a search are apart, heads and neurons side by side.
 
@@ -445,7 +445,7 @@ def write_mask_distances(gates: Path, path: Path, *, title: str, stops: Mapping[
 
 
 @mpl.rc_context({
-    **_STYLE, "font.size": 9, "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK,
+    **SVG_STYLE, "font.size": 9, "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK,
     "ytick.color": _INK, "axes.edgecolor": _FAINT, "grid.color": _LINE, "axes.facecolor": _CARD,
     "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8.5,
 })  # fmt: skip

@@ -310,10 +310,8 @@ def _check_settings(claim: Claim, keys: Iterable[Key], evidence: Evidence) -> No
     for need in claim.requires:
         for key in (key for key in keys if key[2] == need.method):
             for found in evidence.groups[key]["settings"]:
-                for part in need.setting.split("."):
-                    found = found.get(part) if isinstance(found, Mapping) else None
-                if found != need.value:
-                    told = f"{need.setting} is {found}, not {need.value}"
+                if not need.met_by(found):
+                    told = f"{need.setting} is {need.found_in(found)}, not {need.value}"
                     raise _LeftOutError(key[:2], f"{need.otherwise} ({told})")
 
 

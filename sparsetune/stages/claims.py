@@ -1,9 +1,12 @@
 """Stage ``claims``: every claim of the two papers with a verdict, from records and tickets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from sparsetune.config.claim import read_claims
+from sparsetune.config.claim import Claim, read_claims
 from sparsetune.config.load import Catalogue, Suite
+from sparsetune.config.suite import read_suite
+from sparsetune.errors import ConfigError
 from sparsetune.records import (
     BackboneRecord,
     ClaimsRecord,
@@ -12,17 +15,20 @@ from sparsetune.records import (
     sha256_of,
     write_record,
 )
+from sparsetune.reporting.untested import Missing, missing_of
 from sparsetune.stages.tables import record_paths, ticket_paths
 
 CLAIMS_FILE = "claims.yaml"
+FOREST = "claims-forest.svg"
 
 
 def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources: Path) -> None:
-    """Judge every claim and write ``claims.md``, ``.html``, ``.csv`` and ``.json``.
+    """Judge every claim; write ``claims.md``, ``.html``, ``.csv``, ``.json`` and the forest plot.
 
     Args:
         suite: which runs, and in which order.
-        catalogue: whose ``claims.yaml`` says what is claimed.
+        catalogue: whose ``claims.yaml`` says what is claimed, and whose suites are named where
+            one of them would test what this one does not.
         results: the suite's results folder; the files are written there.
         resources: the folder with the backbones, for what their pre-training cost.
 
@@ -31,7 +37,8 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
         DataError: a record is missing or does not fit the others, by name.
     """
     # Here and not above: they need pandas, and the workflow imports this module for names only.
-    from sparsetune.reporting.claims import as_data, counts, write_claims
+    from sparsetune.reporting.claims import Reported, as_data, counts, counts_by_paper, write_claims
+    from sparsetune.reporting.forest import write_forest
     from sparsetune.reporting.load import collect
     from sparsetune.reporting.tickets import read_kept
     from sparsetune.reporting.verdicts import Evidence, judge
@@ -48,19 +55,39 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
         pretraining_macs=_pretraining_macs(suite, resources),
     )
     clock.ready()
-    judgements = [judge(claim, evidence) for claim in claims]
-    write_claims(suite.id, judgements, results / "claims")
+    missing = missing_by_claim(claims, suite, catalogue)
+    reported = [Reported(judge(claim, evidence), missing[claim.id]) for claim in claims]
+    judgements = [one.judgement for one in reported]
+    write_forest(judgements, results / FOREST)
+    write_claims(suite.id, reported, results / "claims", forest=results / FOREST)
     record = ClaimsRecord.of(
         {"suite": suite.id},
         inputs={str(file): sha256_of(file)},
         measured={
             "verdicts": counts(judgements),
-            "claims": [as_data(one) for one in judgements],
+            "verdicts_by_paper": counts_by_paper(judgements),
+            "claims": [as_data(one) for one in reported],
             "runs_count": len(done.runs),
         },
         where=clock.where(),
     )
     write_record(results / "claims.json", record)
+
+
+def missing_by_claim(
+    claims: Sequence[Claim], suite: Suite, catalogue: Catalogue
+) -> dict[str, Missing]:
+    """What the suite lacks for each claim, and which suites of the catalogue have it.
+
+    A file that is no suite, or one that would be refused, is never named.
+    """
+    others = []
+    for path in sorted(catalogue.root.glob("*.yaml")):
+        try:
+            others.append(catalogue.suite(read_suite(path), origin=str(path)))
+        except ConfigError:
+            continue
+    return {claim.id: missing_of(claim, suite, others) for claim in claims}
 
 
 def pretrained(suite: Suite) -> list[str]:

@@ -27,6 +27,7 @@ from sparsetune.records import (
 from sparsetune.reporting.load import Finished, RunId, collect
 from sparsetune.reporting.render import markdown, rendered
 from sparsetune.reporting.tables import columns_of, headlines, spread
+from sparsetune.stages.claims import FOREST
 from sparsetune.stages.tables import record_paths
 from sparsetune.tracking import views
 from sparsetune.tracking.client import RunKey, one_line, prepare
@@ -41,7 +42,7 @@ from sparsetune.tracking.publish import (
     publish_suite,
 )
 
-_CLAIMS = [f"claims.{form}" for form in ("html", "md", "csv", "json")]
+_CLAIMS = [*(f"claims.{form}" for form in ("html", "md", "csv", "json")), FOREST]
 _ATTACHED = {
     "tables": (["tables"], "`tables`: the suite's and the papers', in four forms"),
     "figures": (["figures"], "`figures`: in `pareto.html`, pointing at a run tells its numbers"),

@@ -74,7 +74,7 @@ MEASURED = {
             {"split": "training", "padding": "none", "sequences": 300, "tokens_mean": 17.0, **MACS}
         ],
     },
-    "claims": {"verdicts": {}, "claims": [], "runs_count": 1},
+    "claims": {"verdicts": {}, "verdicts_by_paper": {}, "claims": [], "runs_count": 1},
     "track": {"published": 1, "unchanged": 0, "problems": [], "attempt": "first"},
 }  # fmt: skip
 

@@ -50,7 +50,7 @@ names = {
     "evaluate": ["predictions.parquet", "evaluate.json"],
     "cost": ["cost.json"],
     "tables": [stem + form for stem in stems for form in (".md", ".csv", ".tex", ".html")],
-    "claims": ["claims.md", "claims.csv", "claims.html", "claims.json"],
+    "claims": ["claims.md", "claims.csv", "claims.html", "claims.json", "claims-forest.svg"],
     "figures": [],
     "track": [],
 }[command]

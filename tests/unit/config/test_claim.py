@@ -8,6 +8,7 @@ from sparsetune.config.load import Catalogue
 GOOD = {
     "id": "beats-random",
     "says": "Searched beats random.",
+    "paper": "EarlyBERT",
     "source": "a paper, table 1",
     "published": {"backbones": ["bert-base"], "tasks": ["qnli"]},
     "quantity": "score",

@@ -76,8 +76,8 @@ def cells_of(line):
 def claim(*, backbones=("bert-base",), tasks=("qnli",), **changes):
     """A claim that tests change, whatever rules it breaks: EarlyBERT's score is above full's."""
     told = {
-        "id": "a-claim", "says": "A claim.", "source": "a paper", "quantity": "score",
-        "left": "earlybert", "right": "full", "relation": "above",
+        "id": "a-claim", "says": "A claim.", "paper": "EarlyBERT", "source": "a paper",
+        "quantity": "score", "left": "earlybert", "right": "full", "relation": "above",
         "published": {"backbones": backbones, "tasks": tasks},
     }  # fmt: skip
     return Claim.model_validate({**told, **changes}, context={"rules": False})

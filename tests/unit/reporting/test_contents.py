@@ -8,6 +8,7 @@ from sparsetune.reporting.contents import entry_of
     [
         ("tables/headline.html", "1 Headline", {"table": "headline"}),
         ("claims.html", "2 Claims", {"page": "claims"}),
+        ("claims-forest.svg", "2 Claims", {"page": "claims-forest"}),
         ("figures/pareto-mini-bert.svg", "3 Pareto view", {"figure": "pareto-mini-bert"}),
         ("tables/{backbone}/{task}.html", "6 Tables", {"table": "{backbone}/{task}"}),
         ("figures/curves/b/t.svg", "8 Training curves", {"backbone": "b", "task": "t"}),
