@@ -29,12 +29,22 @@ def site(repository, tmp_path_factory):
 
 
 def test_every_page_is_there_and_fetches_nothing(site, repository):
-    pages = {path.stem for path in (repository / "docs").glob("*.md")}
-    built = {path.stem: path.read_text(encoding="utf-8") for path in site.glob("*.html")}
+    docs = repository / "docs"
+    pages = {path.relative_to(docs).with_suffix("") for path in docs.rglob("*.md")}
+    built = {
+        path.relative_to(site).with_suffix(""): path.read_text(encoding="utf-8")
+        for path in site.rglob("*.html")
+    }
     assert pages <= built.keys()
     fetched = r'<(?:script|img|iframe|source)[^>]* src="?(?:https?:)?//|<link[^>]*href="?https?://'
     for name, text in built.items():
         assert not re.search(fetched, text), name
+
+
+def test_the_results_of_every_suite_are_in_the_menu(site, repository):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    for path in (repository / "docs" / "results").glob("*.md"):
+        assert f'href="results/{path.stem}.html"' in text, path.name
 
 
 def test_the_reference_is_made_from_docstrings(site):
