@@ -7,14 +7,14 @@ so that the two cannot disagree. The records themselves are not kept.
 import hashlib
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsetune.config.metric import scale_of
 from sparsetune.config.task import GENERATED_PREFIX
 from sparsetune.errors import DataError
-from sparsetune.records import read_json, sha256_of
+from sparsetune.records import ClaimsRecord, read_record, sha256_of
 from sparsetune.reporting.contents import REFERENCE_METHOD, RUN_STAGES
 from sparsetune.reporting.load import Finished, deviation_of, is_generated, mean_of
 from sparsetune.reporting.render import (
@@ -170,20 +170,17 @@ def _means(cells: Sequence[Data]) -> Data:
 
 
 def _claims(path: Path) -> Data:
-    measured = read_json(path).get("measured", {})
+    judged = read_record(path, ClaimsRecord).measured
+    kept = (
+        "id", "paper", "claim", "verdict", "measured", "claimed", "reason", "unit",
+        "difference_mean", "difference_low", "difference_high",
+    )  # fmt: skip
     try:
-        claims = [
-            {"id": one["id"], "claim": one["claim"], "verdict": one["verdict"],
-             "unit": one["unit"], "reason": one["reason"],
-             **{end: one[f"difference_{end}"] for end in ("mean", "low", "high")}}
-            for one in measured["claims"]
-        ]  # fmt: skip
-        return {
-            "record": sha256_of(path)[:_DIGITS], "verdicts": dict(measured["verdicts"]),
-            "claims": claims,
-        }  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: measured: no verdicts as they are written now: {error}") from None
+        claims = [{name: one[name] for name in kept} for one in judged.claims]
+    except KeyError as error:
+        raise DataError(f"{path}: measured.claims: missing key {error}; judge again") from None
+    digest = sha256_of(path)[:_DIGITS]
+    return {"record": digest, "verdicts": dict(judged.verdicts), "claims": claims}
 
 
 def page_of(data: Data) -> str:
@@ -411,24 +408,21 @@ def _counted(data: Data) -> str:
 def _verdicts(data: Data) -> list[str]:
     if data["claims"] is None:
         return []
-    tested = [one for one in data["claims"]["claims"] if one["mean"] is not None]
-    tested = [one for one in tested if not one["verdict"].startswith("not tested")]
+    tested = [
+        one for one in data["claims"]["claims"] if not one["verdict"].startswith("not tested")
+    ]
     shown = [
         text_column("claim", "", [one["claim"] for one in tested]),
+        text_column("paper", "", [one["paper"] for one in tested]),
         text_column("verdict", "", [f"**{one['verdict']}**" for one in tested]),
-        text_column("measured less claimed", "", list(map(_interval, tested))),
+        text_column("measured", "", [one["measured"] for one in tested]),
+        text_column("claimed", "", [one["claimed"] for one in tested]),
         text_column("decided by", "", [one["reason"] for one in tested]),
     ]
     return [
         "## Claims", "", f"{_counted(data)}; record `{data['claims']['record']}`.", "",
         *([rendered(shown, "md")] if tested else []),
     ]  # fmt: skip
-
-
-def _interval(claim: Mapping[str, Any]) -> str:
-    mean, low, high = (claim[end] for end in ("mean", "low", "high"))
-    told = f"{mean:+z.1f} {claim['unit']}"
-    return told if low is None or low == high else f"{told} [{low:+z.1f}, {high:+z.1f}]"
 
 
 def _sources(data: Data) -> list[str]:

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from unit.made_records import write_made
 from unit.reporting.runs import changing, scoring, suite_of, write_run
 
 from sparsetune.errors import DataError
@@ -106,7 +107,8 @@ def test_a_run_that_answers_all_alike_has_its_star(tmp_path):
 
 
 CLAIM = {
-    "id": "a-claim", "claim": "It works.", "verdict": "holds", "unit": "points",
+    "id": "a-claim", "paper": "ours", "claim": "It works.", "verdict": "holds", "unit": "points",
+    "measured": "+1.2 [+0.5, +2.0] points", "claimed": "lora less full > 0 points",
     "reason": "spread of 2 seeds", "difference_mean": 1.25, "difference_low": 0.5,
     "difference_high": 2.0,
 }  # fmt: skip
@@ -114,21 +116,23 @@ CLAIM = {
 
 def test_verdicts_come_with_the_digest_of_their_record(tmp_path):
     record = tmp_path / "claims.json"
-    measured = {"verdicts": {"holds": 1, "fails": 0}, "claims": [CLAIM], "runs_count": 8}
-    record.write_text(json.dumps({"measured": measured}))
+    untested = {**CLAIM, "verdict": "not tested at this scale", "claim": "It flies."}
+    measured = {"verdicts": {"holds": 1, "fails": 0}, "claims": [CLAIM, untested]}
+    write_made(record, "claims", measured=measured)
     data = made(tmp_path, claims=record)
     page = page_of(data)
     assert f"record `{sha256_of(record)[:16]}`" in page
     assert "1 hold, 0 fail, 0 within noise, 0 not tested" in page
-    assert "+1.2 points [+0.5, +2.0]" in page
+    assert "| +1.2 [+0.5, +2.0] points | lora less full > 0 points |" in page
+    assert "It flies." not in page
     assert "docs/results/mini.md#claims" in block_of(data)
     assert "1 hold" in index_of([data])
 
 
 def test_a_damaged_record_of_verdicts_is_refused(tmp_path):
     record = tmp_path / "claims.json"
-    record.write_text(json.dumps({"measured": {"claims": [{"id": "x"}]}}))
-    with pytest.raises(DataError, match=r"claims\.json: measured: .*'claim'"):
+    write_made(record, "claims", measured={"claims": [{"id": "x"}]})
+    with pytest.raises(DataError, match=r"claims\.json: measured\.claims: missing key 'paper'"):
         made(tmp_path, claims=record)
 
 
