@@ -159,8 +159,8 @@ def _draw_row(axis: Axes, judgement: Judgement, middle: float, reach: float) -> 
     if interval.low is not None and interval.high is not None and interval.over != "nothing":
         seen = [max(-reach, min(reach, end)) for end in interval.ends]
         axis.plot(seen, [middle, middle], color=colour, linewidth=1.6, zorder=3)
-        for end, shown, arrow in zip(interval.ends, seen, "<>", strict=True):
-            sign = "|" if end == shown else arrow
+        for end, shown in zip(interval.ends, seen, strict=True):
+            sign = "|" if end == shown else ">" if end > shown else "<"
             axis.plot(shown, middle, marker=sign, color=colour, markersize=5, zorder=3,
                       clip_on=False)  # fmt: skip
     if abs(interval.mean) <= reach:

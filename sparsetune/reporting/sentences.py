@@ -1,5 +1,7 @@
 """A claim and its verdict in words: what was measured, what is claimed, how it is checked."""
 
+from collections.abc import Sequence
+
 from sparsetune.config.claim import Claim
 from sparsetune.reporting.render import ABSENT
 from sparsetune.reporting.untested import Missing
@@ -94,9 +96,17 @@ def needed(judgement: Judgement, missing: Missing) -> str:
     """What would test a claim: the missing methods or backbones, and the suites that have it."""
     names = " and ".join(f"`{name}`" for name in missing.methods)
     if missing.backbones:
-        names = " or ".join(f"`{name}`" for name in missing.backbones)
+        twins = [
+            f"`{one}` beside `{other}`" for one, other in (judgement.claim.twins or {}).items()
+        ]
+        names = _either(twins or [f"`{name}`" for name in missing.backbones])
     told = f"Needs {names}" if names else judgement.reason.capitalize()
     if missing.backbones and judgement.claim.only_there:
         told += f", since {judgement.claim.only_there}"
-    suites = " or ".join(f"`{name}`" for name in missing.suites)
+    suites = _either([f"`{name}`" for name in missing.suites])
     return f"{told}; {f'suite {suites} has it' if suites else 'no suite of the catalogue has it'}"
+
+
+def _either(names: Sequence[str]) -> str:
+    """One of several, as a sentence lists them."""
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -41,9 +41,8 @@ def missing_of(claim: Claim, suite: Suite, others: Iterable[Suite]) -> Missing:
     methods = tuple(method for method in claim.methods if method not in planned)
     backbones: tuple[str, ...] = ()
     if not methods and not _runs_of_left(claim, suite):
-        twins = claim.twins or {}
-        pairs = ((one, twins.get(one)) for one in claim.backbones)
-        backbones = tuple(dict.fromkeys(one for pair in pairs for one in pair if one))
+        pairs = claim.twins.items() if claim.twins else [(one,) for one in claim.backbones]
+        backbones = tuple(dict.fromkeys(one for pair in pairs for one in pair))
     able = (one.id for one in others if one.id != suite.id and can_test(claim, one))
     return Missing(methods, backbones, tuple(dict.fromkeys(able)))
 

@@ -69,9 +69,16 @@ def test_reach_worked_by_hand():
 def test_what_lies_beyond_the_axis_has_an_arrow(tmp_path):
     write_forest(MANY[:2], tmp_path / "within.svg")
     write_forest(MANY[:3], tmp_path / "beyond.svg")
-    sizes = [len(set(re.findall(r'xlink:href="#(m\w+)"', (tmp_path / name).read_text())))
-             for name in ("within.svg", "beyond.svg")]  # fmt: skip
-    assert sizes[1] >= sizes[0] + 2
+
+    def markers(name):
+        return set(re.findall(r'xlink:href="#(m\w+)"', (tmp_path / name).read_text()))
+
+    arrows = markers("beyond.svg") - markers("within.svg")
+    assert len(arrows) >= 2  # to the left and to the right
+    far = judged("fails", -50.0, -60.0, -45.0, says="It is far worse.")
+    write_forest([*MANY[:2], *MANY[:2], far], tmp_path / "left.svg")
+    # All of it lies beyond on one side, and so does every arrow.
+    assert len(arrows & markers("left.svg")) == 1
 
 
 def test_verdicts_differ_by_shape_and_dark_screens_have_other_colours(tmp_path):

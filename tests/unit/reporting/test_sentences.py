@@ -27,17 +27,22 @@ def test_against_a_number_the_value_itself_is_told(
 
 
 @pytest.mark.parametrize(
-    ("only_there", "missing", "told"),
+    ("changes", "missing", "told"),
     [
-        ("", Missing(("a", "b"), (), ("dsee",)), "Needs `a` and `b`; suite `dsee` has it"),
-        ("", Missing(), "No seed; no suite of the catalogue has it"),
+        ({}, Missing(("a", "b"), (), ("dsee",)), "Needs `a` and `b`; suite `dsee` has it"),
+        ({}, Missing(), "No seed; no suite of the catalogue has it"),
         (
-            "small is other",
+            {"only_there": "small is other"},
             Missing((), ("bert-base", "gpt2"), ("paper", "x")),
             "Needs `bert-base` or `gpt2`, since small is other; suite `paper` or `x` has it",
         ),
+        (
+            {"twins": {"early": "late", "tiny": "small"}},
+            Missing((), ("early", "late", "tiny", "small"), ("a", "b", "c")),
+            "Needs `early` beside `late` or `tiny` beside `small`; suite `a`, `b` or `c` has it",
+        ),
     ],
 )
-def test_an_untested_claim_says_what_would_test_it(only_there, missing, told):
-    about = claim(only_there=only_there) if only_there else claim()
-    assert needed(Judgement(about, "not tested at this scale", "no seed"), missing) == told
+def test_an_untested_claim_says_what_would_test_it(changes, missing, told):
+    about = Judgement(claim(**changes), "not tested at this scale", "no seed")
+    assert needed(about, missing) == told

@@ -50,6 +50,12 @@ def test_what_only_the_published_scale_decides_names_its_backbones():
     assert missing_of(about, small, [small, large]) == Missing((), ("bert-base",), ("large",))
 
 
+def test_twins_are_named_where_the_suite_has_neither():
+    about = claim(left="full", right="full", twins={"mini-bert-early": "mini-bert"})
+    found = missing_of(about, suite_of("full", backbones=("mini-roberta",)), [])
+    assert found == Missing((), ("mini-bert-early", "mini-bert"), ())
+
+
 def test_tickets_are_compared_between_tasks():
     about = claim(quantity="heads-in-common", right=0.0)
     assert not can_test(about, suite_of("earlybert"))
