@@ -201,7 +201,9 @@ def _with_dark_colours(text: str) -> str:
     Programs that know no such styles show the light picture.
     """
     rules = "".join(
-        f'.forest [style*="{part}: {light}"] {{ {part}: {dark} !important }}\n'
+        # Markers are drawn by reference, where their ancestors are not seen.
+        f'.forest [style*="{part}: {light}"], path[id^="m"][style*="{part}: {light}"] '
+        f"{{ {part}: {dark} !important }}\n"
         for light, dark in _DARK.items()
         for part in ("fill", "stroke")
     )
