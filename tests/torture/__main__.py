@@ -354,7 +354,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--instants", type=int, default=30, help="how often a process is killed")
     parser.add_argument("--seed", type=int, default=0, help="of the instants and the victims")
-    parser.add_argument("--only", choices=[one.__name__ for one in ALL], help="one of the others")
+    parser.add_argument("--only", choices=[one.__name__ for one in (*ALL, kills)], help="one alone")
     parser.add_argument("--output", type=Path, help="write the table's rows as JSON there")
     parser.add_argument("--keep", action="store_true", help="leave the folders to be looked at")
     given = parser.parse_args()
@@ -372,7 +372,7 @@ def main() -> None:
                 told = one(days)
                 told.seconds = time.monotonic() - began
                 rows.append(show(told))
-        if not given.only:
+        if given.only in (None, "kills"):
             rows += [show(told) for told in kills(days, instants=given.instants, seed=given.seed)]
     finally:
         if not given.keep:
