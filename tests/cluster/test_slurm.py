@@ -127,7 +127,7 @@ def local(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_slurm(tmp_path_factory, slurm, local):
-    """The project whose jobs go to Slurm; tests come one after another and use what is there."""
+    """The project whose jobs go to Slurm; tests may find there what those before them made."""
     return Project(tmp_path_factory.mktemp("slurm") / "work", slurm.environment)
 
 
@@ -183,9 +183,10 @@ def test_a_group_gives_what_it_gives_on_one_machine(slurm, on_slurm, local):
 
 
 def test_all_jobs_that_want_a_gpu_are_in_the_queue_at_once(slurm, on_slurm):
+    targets = [f"results/small/runs/{RUN}/{method}/seed-1/cost.json" for method in METHODS]
+    on_slurm.run("--cores", "2", TABLE)  # what training reads is there, whatever ran before
     slurm.partition("DOWN")
     try:
-        targets = [f"results/small/runs/{RUN}/{method}/seed-1/cost.json" for method in METHODS]
         process = on_slurm.start(
             *targets, "--forcerun", "tune", *command("--config", "device=cuda")
         )
