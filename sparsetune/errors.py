@@ -81,9 +81,11 @@ def is_full_memory(error: BaseException | None) -> bool:
         error: from Python, the system, or a library that has only words for it.
     """
     words = ("can't allocate memory", os.strerror(errno.ENOMEM), "std::bad_alloc")
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, MemoryError) or any(word in str(error) for word in words):
             return True
+        seen.add(id(error))  # one may have been raised from itself
         error = error.__cause__ or error.__context__
     return False
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sparsetune import cli
-from sparsetune.errors import DataError, DiskError, is_full_disk
+from sparsetune.errors import DataError, DiskError, is_full_disk, is_full_memory
 from sparsetune.records import replacing, write_json
 
 NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
@@ -84,3 +84,9 @@ def test_command_line_tells_that_no_memory_is_left_in_one_line(monkeypatch, caps
     told = capsys.readouterr().err
     assert told.startswith("sparsetune show: no memory is left; run fewer jobs at once")
     assert told.count("\n") == 1
+
+
+def test_an_error_raised_from_itself_is_looked_at_once():
+    error = ValueError("round and round")
+    error.__cause__ = error
+    assert not is_full_memory(error)
