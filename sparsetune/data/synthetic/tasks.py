@@ -163,7 +163,7 @@ def _cola(draws: Draws, index: int) -> tuple[str, ...]:
 def _entailment(draws: Draws, holds: bool) -> tuple[str, str]:
     """A premise and a hypothesis that follows from it or contradicts it."""
     person, noun, town = draws.choice(PEOPLE), draws.noun(), draws.town()
-    form = draws.choice(("opinion", "opinion", "kind", "kind", "region", "town"))
+    form = draws.choice(("opinion", "opinion", "opinion", "opinion", "kind", "town"))
     if form == "opinion":
         topic, polarity = draws.choice(TOPICS), draws.polarity()
         said = polarity if holds else draws.other(OPINIONS, polarity)
@@ -213,19 +213,22 @@ def _vary(
 
 
 def _stsb(draws: Draws, index: int) -> tuple[str, ...]:
-    """Ten columns; the score counts shared words fully and words of the same class by half."""
+    """Ten columns; above all the score says whether both sentences think alike of the thing.
+
+    Then it counts its name and its place: the same word fully, one of the same class by half.
+    """
     polarity, noun, town = draws.polarity(), draws.noun(), draws.town()
     opinion, kind, region = draws.opinion(polarity), KIND_OF[noun], REGION_OF[town]
     far_kind, far_region = draws.other(NOUNS, kind), draws.other(TOWNS, region)
-    far_polarity = draws.other(OPINIONS, polarity)
+    agrees = draws.random() < 0.5
+    said = polarity if agrees else draws.other(OPINIONS, polarity)
     noun2, near_noun = _vary(draws, noun, draws.nouns, kind, far_kind)
     town2, near_town = _vary(draws, town, draws.towns, region, far_region)
-    opinion2, near_opinion = _vary(draws, opinion, draws.opinions, polarity, far_polarity)
-    meaning = 0.4 * near_noun + 0.2 * near_town + 0.4 * near_opinion
+    meaning = 0.6 * agrees + 0.3 * near_noun + 0.1 * near_town
     score = min(5.0, max(0.0, 5 * meaning + draws.gauss(0, 0.25)))
     sentences = (
         f"{article(opinion)} {opinion} {noun} in {town} .",
-        f"in {town2} there is {article(opinion2)} {opinion2} {noun2} .",
+        f"in {town2} {draws.choice(PEOPLE)} {LIKED[said]} the {noun2} .",
     )
     head = (str(index), "world-text", "world", "2026", str(index), "none", "none")
     return (*head, *sentences, f"{score:.3f}")
