@@ -91,7 +91,7 @@ def changed_backbone(catalogue, change):
         (lambda raw: raw["pretraining"]["phases"][0].update(steps=9),
          "pretraining.phases.0: needs steps or epochs, not both"),
         (lambda raw: raw["pretraining"]["phases"][0].update(steps=74, epochs=None),
-         "early.stop_steps: received 75; allowed: up to the first phase"),
+         "early.stop_steps: received 150; allowed: up to the first phase"),
         (lambda raw: raw["pretraining"]["phases"][0].update(block_tokens=129),
          "phases.0.block_tokens: received 129; allowed: up to shape.maximum_positions, 128"),
         (lambda raw: raw["pretraining"]["phases"].append(raw["pretraining"]["phases"][0]),

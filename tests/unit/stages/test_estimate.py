@@ -144,14 +144,14 @@ GPT2 = {"backbone": "mini-gpt2", "task": "mini-e2e"}
     ("method", "asked", "job", "passes"),
     [
         ("full", {}, f"tune/{RUN.format('full')}", 3 * 50),  # epochs, batches of 32
-        ("full", {}, f"evaluate/{RUN.format('full')}", 8),  # 500 / 64, rounded up
+        ("full", {}, f"evaluate/{RUN.format('full')}", 16),  # 1,000 / 64, rounded up
         ("full", SHORT, f"tune/{RUN.format('full')}", 3 * 10),
         ("full", SHORT, f"evaluate/{RUN.format('full')}", 1),
-        # 60 prompts, 40 new tokens.
+        # 120 prompts, 40 new tokens.
         ("full", GPT2, "evaluate/mini-gpt2/mini-e2e/full/seed-1", 1 * 40),
-        # 3.2 epochs of 8,000 documents in batches of 16.
-        ("full", {}, "backbone/mini-bert", 1600),
-        ("full", {"backbone": "mini-bert-early"}, "backbone/mini-bert-early", 75 + 0.8 * 1600),
+        # 3.2 epochs of 16,000 documents in batches of 16.
+        ("full", {}, "backbone/mini-bert", 3200),
+        ("full", {"backbone": "mini-bert-early"}, "backbone/mini-bert-early", 150 + 0.8 * 3200),
         ("earlybert", {}, "ticket/mini-bert/mini-sst2/earlybert/seed-1", 50),  # an epoch
     ],
 )
@@ -162,7 +162,7 @@ def test_passes_by_hand(method, asked, job, passes):
 def test_multiply_adds_by_hand():
     found = one("full")
     tune, evaluate = (found.loc[f"{stage}/{RUN.format('full')}"] for stage in ("tune", "evaluate"))
-    assert (tune.macs, evaluate.macs) == (3 * FORWARD * 4800, 500 * FORWARD)
+    assert (tune.macs, evaluate.macs) == (3 * FORWARD * 4800, 1000 * FORWARD)
     assert evaluate.needs == [tune.name]
     early = one("full", backbone="mini-bert-early").loc["backbone/mini-bert-early"]
     assert early.macs < found.loc["backbone/mini-bert"].macs
@@ -230,7 +230,7 @@ def test_published_sizes_give_the_published_parameters(name, millions):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("backbones/mini-bert", "source: {kind: world, seed: 0, documents: 8000}",
+        ("backbones/mini-bert", "source: {kind: world, seed: 0, documents: 16000}",
          "source: {kind: text, seed: 0, paths: [a.txt]}",
          r"mini-bert: phase pretraining: .* unknown length"),
         ("tasks/mini-sst2", "expected: {tokens: 12}", "",
