@@ -23,9 +23,9 @@ report: $(READY)
 	snakemake --configfile "$(CONFIG)" --report "results/$$suite/report.html" && \
 	sparsetune track --config "$(CONFIG)" --results results --resources resources && echo "Open results/$$suite/report.html."
 
-# What the repository keeps of the suites in results/: docs/results, and README's table and figure.
+# What the repository keeps of the suites in results/: docs/results, the blocks of docs/studies, and README's.
 results: $(READY)
-	sparsetune results --results results --output docs/results --readme README.md
+	sparsetune results --results results --output docs/results --readme README.md --studies docs/studies
 
 test: $(READY)
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -m "not onnx" tests

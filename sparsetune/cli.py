@@ -64,7 +64,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--thing": {"help": "backbone, task, method, support, ticket, suite, table or claim"},
+    "--thing": {"help": "backbone, task, method, support, ticket, suite, table, claim or study"},
     "--task": {"help": "task id"},
     "--backbone": {"help": "backbone id"},
     "--support": {"help": "support id"},
@@ -111,6 +111,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--gpus": {"type": at_least(1), "help": "likewise, on GPUs"},
     "--json": {"action": "store_true", "help": "print data instead of tables"},
     "--readme": {"type": Path, "help": "write the block between its marks, too"},
+    "--studies": {"type": Path, "help": "folder of the studies' pages: write their blocks, too"},
     "--to": {"type": Path, "help": "folder of the mirror"},
     "--only": {"choices": ["datasets", "backbones"], "help": "leave the rest out"},
     "--listener": {"type": at_least(0), "help": "descriptor of the socket that it inherits"},
@@ -507,12 +508,13 @@ def _estimate(arguments: argparse.Namespace) -> None:
 
 
 @command("results", "write what the repository keeps of finished suites, from records",
-         "--results --output [--readme]")  # fmt: skip
+         "--results --output [--readme] [--studies]")  # fmt: skip
 def _results(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.results import make_results
 
-    folders = {"results": arguments.results, "output": arguments.output}
-    print("\n".join(make_results(_catalogue(arguments), **folders, readme=arguments.readme)))
+    names = ("results", "output", "readme", "studies")
+    folders = {name: getattr(arguments, name) for name in names}
+    print("\n".join(make_results(_catalogue(arguments), **folders)))
 
 
 @command("links", "print where MLflow shows each suite's runs", "--results")

@@ -41,10 +41,11 @@ def test_every_page_is_there_and_fetches_nothing(site, repository):
         assert not re.search(fetched, text), name
 
 
-def test_the_results_of_every_suite_are_in_the_menu(site, repository):
+@pytest.mark.parametrize("folder", ["results", "studies"])
+def test_the_results_of_every_suite_and_all_studies_are_in_the_menu(site, repository, folder):
     text = (site / "index.html").read_text(encoding="utf-8")
-    for path in (repository / "docs" / "results").glob("*.md"):
-        assert f'href="results/{path.stem}.html"' in text, path.name
+    for path in (repository / "docs" / folder).glob("*.md"):
+        assert f'href="{folder}/{path.stem}.html"' in text, path.name
 
 
 def test_the_reference_is_made_from_docstrings(site):

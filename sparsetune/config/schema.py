@@ -7,6 +7,7 @@ from sparsetune.config.claim import Claim
 from sparsetune.config.folder import Place
 from sparsetune.config.method import Method, UpdateSettings
 from sparsetune.config.settings import Settings
+from sparsetune.config.study import Study
 from sparsetune.config.suite import SuiteFile
 from sparsetune.config.support import SUPPORTS
 from sparsetune.config.table import PublishedTable
@@ -25,6 +26,7 @@ _OTHERS: dict[str, type[Settings]] = {
     "suite": SuiteFile,
     "table": PublishedTable,
     "claim": Claim,
+    "study": Study,
 }
 THINGS = (*_CATALOGUE, *_OTHERS)
 """What there are schemas of; ``claim`` is one entry of ``claims.yaml``."""

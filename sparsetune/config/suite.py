@@ -1,6 +1,7 @@
 """A suite: a named list of runs, each backbone x task x method x seed with everything resolved."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,6 +69,20 @@ def read_suite(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     validated(SuiteFile, content, origin=path)
     return dict(content)
+
+
+def suite_files(folder: Path) -> dict[str, Path]:
+    """The files of a catalogue's suites, by what they say in ``suite``.
+
+    Raises:
+        ConfigError: a file of the folder is not YAML.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        content = read_yaml(path)
+        if isinstance(content, Mapping) and isinstance(content.get("suite"), str):
+            found[content["suite"]] = path
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ so that the two cannot disagree. The records themselves are not kept.
 import hashlib
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,6 @@ def _means(cells: Sequence[Data]) -> Data:
         for seed in sorted(shared)
         if all(cell["scores"][cell["seeds"].index(seed)] is not None for cell in cells)
     ]
-    lines = sorted(one for cell in cells for record in cell["records"] for one in record.values())
     return {
         "tasks_count": len(cells),
         "seeds_count": min(len(cell["seeds"]) for cell in cells),
@@ -165,8 +164,18 @@ def _means(cells: Sequence[Data]) -> Data:
         "score_sd": deviation_of(by_seed),
         "difference": statistics.fmean(cell["difference"] for cell in cells),
         **{name: mean_of(cell[name] for cell in cells) for name, _ in _NUMBERS},
-        "records": hashlib.sha256("".join(lines).encode()).hexdigest()[:_DIGITS],
+        "records": digest_of_records(one for cell in cells for one in cell["records"]),
     }
+
+
+def digest_of_records(records: Iterable[Mapping[str, str]]) -> str:
+    """One digest for the records of several runs: of their digests, sorted and joined.
+
+    Args:
+        records: of each run, stage -> digest.
+    """
+    lines = sorted(one for record in records for one in record.values())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:_DIGITS]
 
 
 def _claims(path: Path) -> Data:
@@ -189,7 +198,7 @@ def page_of(data: Data) -> str:
     lines = [
         f"# Results of suite `{name}`", "",
         *([data["description"], ""] if data["description"] else []),
-        _ran(data), "", *_drawn(data, f"{name}.svg"), *_notes(data), "",
+        ran_text(data), "", *_drawn(data, f"{name}.svg"), *_notes(data), "",
     ]  # fmt: skip
     for backbone in data["backbones"]:
         if backbone["methods"]:
@@ -220,7 +229,7 @@ def block_of(data: Data | None, *, folder: Path = _FOLDER) -> str:
         rendered(_summary(_chosen(first["methods"]), digests=False), "md"),
         f"{_meaning(data, first)} {_spread(data)}",
         "",
-        f"{_ran(data)} [All results, with the digests of their records]({page})"
+        f"{ran_text(data)} [All results, with the digests of their records]({page})"
         f"{claims if data['claims'] else ''}.",
         "",
     ]  # fmt: skip
@@ -362,7 +371,8 @@ def _spread(data: Data) -> str:
     return f"± is the standard deviation over {seeds} seeds."
 
 
-def _ran(data: Data) -> str:
+def ran_text(data: Data) -> str:
+    """Where, when and how much of a suite was run."""
     where, runs = data["where"], f"{data['runs_count']:,}"
     if data["planned_runs_count"] not in (None, data["runs_count"]):
         runs += f" of {data['planned_runs_count']:,}"

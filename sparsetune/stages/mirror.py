@@ -5,7 +5,7 @@ import fcntl
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Literal
 from sparsetune.architectures.loading import check_folder
 from sparsetune.config.backbone import HubSource, HubText
 from sparsetune.config.load import Catalogue, Suite, Task
-from sparsetune.config.reading import read_yaml
+from sparsetune.config.suite import suite_files
 from sparsetune.data.hub import HubFiles, NothingArrivesError
 from sparsetune.data.layouts import split_files
 from sparsetune.data.sources import (
@@ -56,11 +56,7 @@ def suite_file(folder: Path, suite: str) -> Path:
     Raises:
         ConfigError: there is none; the known ones are named.
     """
-    known = {}
-    for path in sorted(folder.glob("*.yaml")):
-        content = read_yaml(path)
-        if isinstance(content, Mapping) and isinstance(content.get("suite"), str):
-            known[content["suite"]] = path
+    known = suite_files(folder)
     if suite not in known:
         raise ConfigError(refusal("mirror", "--suite", suite, known))
     return known[suite]

@@ -1,23 +1,33 @@
 """Sub-command ``results``: what the repository keeps of finished suites, from their records."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sparsetune.config.load import Catalogue, Suite
 from sparsetune.config.reading import read_yaml
+from sparsetune.config.study import read_studies
 from sparsetune.errors import ConfigError, DataError
 from sparsetune.records import read_json, write_json, write_text_atomically
 from sparsetune.reporting.contents import RUN_STAGES
 from sparsetune.stages.mirror import suite_file
 
 INDEX = "index"
+_OF_ANOTHER_FORM = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_ANOTHER_FORM = "not as this version writes it ({!r}); delete it, or run that suite again"
 
 
 def make_results(
-    catalogue: Catalogue, *, results: Path, output: Path, readme: Path | None
+    catalogue: Catalogue,
+    *,
+    results: Path,
+    output: Path,
+    readme: Path | None,
+    studies: Path | None = None,
 ) -> list[str]:
-    """Write a page, its data and a figure for each suite, the list of them, and README's block.
+    """Write a page, its data and a figure for each suite, the list of them, and what shows them.
+
+    What shows them is README's block and the pages of studies.
 
     A suite that is not among ``results`` keeps the page that it has. All is computed before the
     first file is written.
@@ -28,14 +38,17 @@ def make_results(
         output: folder for the pages.
         readme: whose block between the marks is written, for the suite that they name; None =
             leave it.
+        studies: folder of the studies' pages, whose blocks are written; one that is not there
+            begins with its answer to be written; None = leave them.
 
     Returns:
         A line for each suite.
 
     Raises:
-        ConfigError: a file of the catalogue breaks its schema, or README cannot be read.
+        ConfigError: a file of the catalogue breaks its schema; README or a study's page cannot
+            be read.
         DataError: no suite has a finished run; a record is damaged or does not fit the others; a
-            page's data, or README's marks, are not as this writes them.
+            page's data, or the marks of README or of a study's page, are not as this writes them.
     """
     # Here and not above: they need pandas and matplotlib.
     from sparsetune.reporting import results as pages
@@ -51,9 +64,8 @@ def make_results(
     for name, data in known.items():
         try:
             texts[output / f"{name}.md"] = pages.page_of(data)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            told = f"not as this version writes it ({error!r}); delete it, or run that suite again"
-            raise DataError(f"{output / name}.json: {told}") from None
+        except _OF_ANOTHER_FORM as error:
+            raise DataError(f"{output / name}.json: {_ANOTHER_FORM.format(error)}") from None
     texts[output / f"{INDEX}.md"] = pages.index_of(known.values())
     if readme is not None:
         try:
@@ -62,12 +74,36 @@ def make_results(
             raise ConfigError(f"--readme: received {readme}: cannot be read: {error}") from None
         shown = known.get(pages.shown_suite(text) or "")
         texts[readme] = pages.with_block(text, pages.block_of(shown))
+    if studies is not None:
+        try:
+            texts |= _studies(catalogue, known, studies)
+        except _OF_ANOTHER_FORM as error:
+            raise DataError(f"{output}: {_ANOTHER_FORM.format(error)}") from None
     for name, data in made.items():
         write_methods(*pages.drawn_methods(data), output / f"{name}.svg", title=name)
         write_json(output / f"{name}.json", data)
     for path, text in texts.items():
         write_text_atomically(path, text)
     return [f"{output / name}.md: {data['runs_count']} runs" for name, data in made.items()]
+
+
+def _studies(
+    catalogue: Catalogue, known: Mapping[str, dict[str, Any]], folder: Path
+) -> dict[Path, str]:
+    """The pages of all studies and the list of them."""
+    from sparsetune.reporting.studies import index_of, page_of
+
+    asked = read_studies(catalogue.root / "studies", catalogue)
+    pages = {}
+    for name, study in asked.items():
+        path = folder / f"{name}.md"
+        try:
+            text = path.read_text(encoding="utf-8") if path.exists() else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--studies: received {path}: cannot be read: {error}") from None
+        pages[name] = page_of(name, study, known, text)
+    index = {folder / f"{INDEX}.md": index_of(asked, pages)} if asked else {}
+    return {folder / f"{name}.md": text for name, text in pages.items()} | index
 
 
 def _suites(catalogue: Catalogue, results: Path) -> Iterator[dict[str, Any]]:

@@ -324,6 +324,8 @@ def test_debug_shows_the_exception_itself(catalogue):
         ("evidence", 485),
         ("minilm-evidence", 525),
         ("paper", 2585),
+        ("study-e2e", 24),
+        ("study-sparse-part", 70),
     ],
 )
 def test_check_accepts_every_shipped_suite(repository, capsys, name, runs):

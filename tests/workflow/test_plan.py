@@ -22,6 +22,8 @@ SUITES = (
     "evidence",
     "minilm-evidence",
     "paper",
+    "study-e2e",
+    "study-sparse-part",
 )
 LARGE = {"evidence", "minilm-evidence", "paper"}
 STATS = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
@@ -106,6 +108,8 @@ def test_every_shipped_suite_is_planned_above(repository):
         "evidence",
         "minilm-evidence",
         "paper",
+        "study-e2e",
+        "study-sparse-part",
     }
 
 

@@ -7,7 +7,10 @@ import pytest
 from unit.reporting.runs import scoring, write_run
 
 from sparsetune.cli import main
+from sparsetune.config.load import Catalogue
+from sparsetune.config.study import read_studies
 from sparsetune.records import read_json
+from sparsetune.reporting import studies
 from sparsetune.reporting.results import block_of, index_of, page_of, shown_suite, with_block
 
 README = "# x\n<!-- results of mini: told -->\n<!-- end of results -->\n"
@@ -29,6 +32,18 @@ def test_page_data_and_readme_of_the_repository_agree(repository):
     assert {path.stem for path in folder.glob("*.md")} == {"index", *suites}
     readme = (repository / "README.md").read_text(encoding="utf-8")
     assert readme == with_block(readme, block_of(suites.get(shown_suite(readme))))
+
+
+def test_pages_of_the_repositorys_studies_follow_from_its_results(repository):
+    folder = repository / "docs" / "studies"
+    asked = read_studies(repository / "config" / "studies", Catalogue(repository / "config"))
+    results = kept(repository / "docs" / "results")
+    pages = {name: (folder / f"{name}.md").read_text(encoding="utf-8") for name in asked}
+    for name, study in asked.items():
+        assert pages[name] == studies.page_of(name, study, results, pages[name]), name
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    assert index == studies.index_of(asked, pages)
+    assert {path.stem for path in folder.glob("*.md")} == {"index", *asked}
 
 
 @pytest.fixture
@@ -117,3 +132,55 @@ def test_results_without_a_finished_run_are_refused(project, tmp_path, capsys):
     project[2] = "empty"
     assert main(project) == 2
     assert "--results: empty: received no suite with a finished run" in capsys.readouterr().err
+
+
+@pytest.fixture
+def answering(project, tmp_path):
+    """The command that writes the pages of studies, too, and the page of one."""
+    return [*project, "--studies", "studies"], tmp_path / "studies" / "low-rank-on-e2e.md"
+
+
+def test_the_command_writes_blocks_of_studies_and_leaves_answers(answering, tmp_path):
+    command, page = answering
+    assert main(command) == 0
+    text = page.read_text()
+    assert studies.UNANSWERED in text
+    assert "- Suite `mini`: 2 of 74 runs" in text
+    page.write_text(text.replace(studies.UNANSWERED, "Where they see too little."))
+    assert main(command) == 0
+    assert page.read_text() == text.replace(studies.UNANSWERED, "Where they see too little.")
+    assert "| Where they see too little. |" in (tmp_path / "studies" / "index.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xff\xfe", "--studies: received studies/low-rank-on-e2e.md: cannot be read: 'utf-8'"),
+        (b"# A page\n", "page of study low-rank-on-e2e: received no '## Answer' or no marks"),
+        (b"## Answer\n\nYes.\n", "page of study low-rank-on-e2e: received no '## Answer'"),
+    ],
+)
+def test_a_damaged_page_of_a_study_is_told_in_a_line_before_anything_is_written(
+    answering, tmp_path, capsys, content, told
+):
+    command, page = answering
+    page.parent.mkdir()
+    page.write_bytes(content)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+    assert page.read_bytes() == content
+    assert not (tmp_path / "pages").exists()
+
+
+def test_kept_data_that_studies_cannot_read_are_refused_in_a_line(answering, tmp_path, capsys):
+    command, _ = answering
+    assert main(command) == 0
+    data = read_json(tmp_path / "pages" / "mini.json") | {"suite": "e2e"}
+    for one in data["cells"]:
+        one["task"] = "e2e"
+        del one["seeds"]
+    (tmp_path / "pages" / "e2e.json").write_text(json.dumps(data))
+    assert main(command) == 2
+    assert "pages: not as this version writes it (KeyError('seeds'))" in capsys.readouterr().err
