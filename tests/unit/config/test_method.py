@@ -1,5 +1,7 @@
 """Methods: what cannot run and why; rules of updates, masks and phases."""
 
+from itertools import product
+
 import pytest
 from unit.config.asking import refused, rewritten, run_of, suite_of
 
@@ -168,3 +170,15 @@ def test_every_kind_of_mask_can_be_asked_for(catalogue, mask):
     rewritten(path, mask=mask)
     method = Catalogue(catalogue).method(path.stem, backbone_id="bert-base", task_id="rte")
     assert method.mask.resolved() == mask
+
+
+def test_longer_and_faster_lora_are_what_their_names_say_everywhere(repository):
+    catalogue = Catalogue(repository / "config")
+    for backbone, task in product(catalogue.known("backbone"), catalogue.known("task")):
+        lora, long, fast = (
+            catalogue.method(name, backbone_id=backbone, task_id=task).phases[0]
+            for name in ("lora", "lora-long", "lora-rate-double")
+        )
+        place = f"{backbone}/{task}"
+        assert long == lora.model_copy(update={"epochs": 3 * lora.epochs}), place
+        assert fast == lora.model_copy(update={"learning_rate": 2 * lora.learning_rate}), place

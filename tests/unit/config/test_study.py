@@ -4,6 +4,8 @@ from unit.config.asking import refused
 
 from sparsetune.config.load import Catalogue
 from sparsetune.config.study import Contrast, read_studies
+from sparsetune.cost.parameters import count_parameters
+from sparsetune.cost.shapes import ModelShape
 
 GOOD = {
     "title": "Low rank",
@@ -36,6 +38,30 @@ def test_every_shipped_study_is_valid_and_asks_something(repository):
     for study in studies.values():
         assert study.question.endswith("?")
         assert all(one.says.endswith(".") for one in study.contrasts)
+
+
+def test_both_sides_of_the_sparse_parts_contrasts_train_equally_many_values(repository):
+    catalogue = Catalogue(repository / "config")
+    told = catalogue.backbone("mini-bert").pretraining.shape
+    config = {
+        "model_type": "bert", "hidden_size": told.hidden_size, "num_hidden_layers": told.layers,
+        "num_attention_heads": told.heads, "intermediate_size": told.feed_forward_size,
+        "vocab_size": 1100, "max_position_embeddings": 128, "type_vocab_size": 2,
+    }  # fmt: skip
+    shape = ModelShape.dense(config, "classification", 2)
+
+    def trained(name):
+        method = catalogue.method(name, backbone_id="mini-bert", task_id="mini-sst2")
+        support = catalogue.support(method.update.support)
+        count = 0 if support.recipe == "empty" else support.n_sparse
+        entries = {key: count for key, site, *_ in shape.sites() if site in support.targets}
+        assert method.update.alpha == 2 * method.update.rank
+        return count_parameters(shape, method.update.count(shape, entries)).trained
+
+    study = read_studies(repository / "config" / "studies", catalogue)["sparse-part"]
+    found = [(trained(one.left), trained(one.right)) for one in study.contrasts]
+    # Six matrices of 96 x 96, 192 values a rank.
+    assert found == [(6 * 192 * rank,) * 2 for rank in (2, 8, 16)]
 
 
 def test_a_study_is_read_as_it_stands(read, catalogue):
