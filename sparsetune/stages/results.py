@@ -68,10 +68,7 @@ def make_results(
             raise DataError(f"{output / name}.json: {_ANOTHER_FORM.format(error)}") from None
     texts[output / f"{INDEX}.md"] = pages.index_of(known.values())
     if readme is not None:
-        try:
-            text = readme.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--readme: received {readme}: cannot be read: {error}") from None
+        text = _text_of("--readme", readme)
         shown = known.get(pages.shown_suite(text) or "")
         texts[readme] = pages.with_block(text, pages.block_of(shown))
     if studies is not None:
@@ -87,6 +84,14 @@ def make_results(
     return [f"{output / name}.md: {data['runs_count']} runs" for name, data in made.items()]
 
 
+def _text_of(option: str, path: Path) -> str:
+    """What stands in a page that is partly written by hand."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: received {path}: cannot be read: {error}") from None
+
+
 def _studies(
     catalogue: Catalogue, known: Mapping[str, dict[str, Any]], folder: Path
 ) -> dict[Path, str]:
@@ -97,10 +102,7 @@ def _studies(
     pages = {}
     for name, study in asked.items():
         path = folder / f"{name}.md"
-        try:
-            text = path.read_text(encoding="utf-8") if path.exists() else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--studies: received {path}: cannot be read: {error}") from None
+        text = _text_of("--studies", path) if path.exists() else None
         pages[name] = page_of(name, study, known, text)
     index = {folder / f"{INDEX}.md": index_of(asked, pages)} if asked else {}
     return {folder / f"{name}.md": text for name, text in pages.items()} | index
