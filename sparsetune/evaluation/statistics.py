@@ -44,7 +44,7 @@ class Difference:
     """A paired difference, second minus first, in the metric's own unit.
 
     Attributes:
-        value: on the examples themselves, mean over the pairs.
+        value: on the examples themselves, mean over the cells of the mean over their pairs.
         low: lower end of the percentile interval.
         high: upper end.
         p_value: two-sided, in (0, 1], of "no difference".
@@ -130,24 +130,26 @@ def resampled(
 
 
 def paired_difference(
-    pairs: Sequence[tuple[Resampled, Resampled]], *, plan: ResamplingAsked = DEFAULT
+    cells: Sequence[Sequence[tuple[Resampled, Resampled]]], *, plan: ResamplingAsked = DEFAULT
 ) -> Difference | None:
     """Paired bootstrap of what the second run of each pair scores above the first.
 
     Every draw of examples is applied to both runs of all pairs, and the difference is averaged
-    over the pairs. With one pair per seed the interval thus tells what other examples would do to
-    these trained models; what other seeds would do is the standard deviation's part.
+    over the pairs of a cell, then over the cells. With one pair per seed the interval thus tells
+    what other examples would do to these trained models; what other seeds would do is the standard
+    deviation's part. Cells with as many examples share their draws, as two backbones on one task
+    must; tasks with other examples are drawn as if independent, which they are.
 
     Args:
-        pairs: (first, second) of :func:`resampled`, by one metric on the same examples with this
-            plan; at least one pair.
+        cells: of each, (first, second) of :func:`resampled`, by one metric on the same examples
+            with this plan; at least one cell, and one pair in each.
         plan: resamples, level and seed.
 
     Returns:
         The difference; None where a score is, or where the interval would be undefined.
 
     Raises:
-        DataError: no pairs.
+        DataError: no cells, or a cell without pairs.
 
     Source:
         Koehn 2004, Statistical Significance Tests for Machine Translation Evaluation (paired
@@ -156,18 +158,21 @@ def paired_difference(
         p is two-sided, twice the smaller share of resamples on either side of zero, zero
         counted on both: equal predictions give 1.
     """
-    if not pairs:
+    if not cells or not all(cells):
         raise DataError("pairs: received none; allowed: at least one")
-    gains = []
-    for first, second in pairs:
-        if first.score is None or second.score is None:
+    gains, drawn = [], []
+    for pairs in cells:
+        scores = [(first.score, second.score) for first, second in pairs]
+        differences = [b - a for a, b in scores if a is not None and b is not None]
+        if len(differences) < len(scores):
             return None
-        gains.append(second.score - first.score)
-    drawn = np.stack([second.values - first.values for first, second in pairs]).mean(axis=0)
-    interval = _interval(drawn, plan.level)
+        gains.append(np.mean(differences))
+        drawn.append(np.mean([second.values - first.values for first, second in pairs], axis=0))
+    means = np.mean(drawn, axis=0)
+    interval = _interval(means, plan.level)
     if interval is None:
         return None
-    defined = drawn[np.isfinite(drawn)]
+    defined = means[np.isfinite(means)]
     # What is equal in exact arithmetic may differ in the last place.
     below, above = (defined <= 1e-12).sum(), (defined >= -1e-12).sum()
     p_value = float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(defined))))

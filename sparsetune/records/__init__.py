@@ -33,7 +33,7 @@ STAGES: dict[str, int] = {
     "evaluate": 5,
     "cost": 4,
     "tables": 7,
-    "claims": 4,
+    "claims": 5,
     "figures": 4,
     "track": 2,
 }

@@ -33,8 +33,9 @@ _NOTES = (
     "within noise otherwise. One interval in twenty misses the true value.",
     "The interval is of the mean difference of pairs: same backbone, task and seed. It comes from "
     "the spread of the seeds where every place (a backbone and task) has two, else from the spread "
-    "between places, and is never narrower than the noise of the examples, which is all that a "
-    "single pair has. Counted quantities have no noise. More seeds narrow an interval.",
+    "between places. It is never narrower than the noise of the examples, which is all that a "
+    "single pair has: a bootstrap in which both sides answer the same draw. Counted quantities "
+    "have no noise. More seeds narrow an interval.",
     "At small scale a verdict is about what a method does on small backbones and generated tasks. "
     "It confirms or refutes the mechanism there, and no number of the papers.",
 )

@@ -1,4 +1,4 @@
-"""The interval of a mean difference: from seeds, from tasks, or from the examples of the runs.
+"""The interval of a mean difference: from seeds or tasks, no narrower than the examples allow.
 
 Pure mathematics on lists of numbers; what a difference is of is not known here. All t intervals
 are at :data:`LEVEL`, of the mean of the cells' means; too few cells or values are a ValueError.
@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 LEVEL = 0.95
-Range = tuple[float, float, float]
-"""A value and the lower and upper end of its interval."""
 
 
 @dataclass(frozen=True)
@@ -101,39 +99,6 @@ def over_tasks(cells: Sequence[Sequence[float]]) -> Interval:
     means = [statistics.fmean(cell) for cell in cells]
     error = statistics.stdev(means) / math.sqrt(len(means))
     return _around(statistics.fmean(means), error, len(means) - 1, "tasks")
-
-
-def over_examples(cells: Sequence[tuple[Range, Range]]) -> Interval:
-    """Interval of the mean difference over cells, from each score's own interval over its examples.
-
-    The noise of seeds is not in it. Both sides of a cell answer the same examples, which this
-    leaves out: where their mistakes agree, the true interval is narrower.
-
-    Args:
-        cells: left and right of each, at least one, with low <= value <= high.
-
-    Source:
-        Zou and Donner 2008, "Construction of confidence limits about effect measures", Statistics
-        in Medicine 27, equation 5 (MOVER), for a linear combination of independent estimates.
-    Differs:
-        Nothing.
-
-    Example:
-        >>> found = over_examples([((90.0, 87.0, 93.0), (80.0, 76.0, 84.0))])
-        >>> found.low, found.mean, found.high
-        (5.0, 10.0, 15.0)
-    """
-    if not cells:
-        raise ValueError("need at least one cell")
-    mean = statistics.fmean(left[0] - right[0] for left, right in cells)
-    below, above = (
-        math.hypot(
-            *(left[0] - left[end] for left, _ in cells),
-            *(right[0] - right[-end] for _, right in cells),
-        )
-        for end in (1, 2)
-    )
-    return Interval(mean, mean - below / len(cells), mean + above / len(cells), "examples")
 
 
 def widened_to(interval: Interval, examples: Interval) -> Interval:

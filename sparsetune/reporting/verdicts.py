@@ -15,14 +15,7 @@ import pandas as pd
 
 from sparsetune.config.claim import Claim
 from sparsetune.reporting.contents import REFERENCE_METHOD
-from sparsetune.reporting.intervals import (
-    Interval,
-    Range,
-    over_examples,
-    over_seeds,
-    over_tasks,
-    widened_to,
-)
+from sparsetune.reporting.intervals import Interval, over_seeds, over_tasks, widened_to
 from sparsetune.reporting.load import Key, is_generated
 from sparsetune.reporting.savings import Unit, saved_inference, saved_shares, trained_shares
 from sparsetune.reporting.tickets import KeptUnits, share_in_common
@@ -31,6 +24,8 @@ Verdict = Literal["holds", "fails", "within noise", "not tested at this scale"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Scale = Literal["published", "real", "generated"]
 """Where a cell stands, from the paper's own backbones and tasks down."""
+Pair = tuple[Any, Any]
+"""Left and right run of one seed, rows of their groups."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +37,16 @@ class Evidence:
         architectures: backbone id -> architecture.
         tickets: what the suite's tickets keep.
         pretraining_macs: of the backbones that are pre-trained here.
+        over_examples: pairs of runs cell by cell -> the interval of their mean difference in
+            points, left less right, if other examples were drawn; None where the metric cannot
+            be drawn again.
     """
 
     groups: Mapping[Key, pd.DataFrame]
     architectures: Mapping[str, str]
     tickets: Sequence[KeptUnits]
     pretraining_macs: Mapping[str, int]
+    over_examples: Callable[[Sequence[Sequence[Pair]]], Interval | None]
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ class Cell:
         task: id, or what stands for several.
         left: one value per seed, in the quantity's unit.
         right: likewise; the claim's number where it names one.
-        left_range: mean over the seeds of value, low and high of the runs over their examples;
-            None if not recorded.
-        right_range: likewise.
+        pairs: of runs, one per seed, where one method's score is compared with another's.
         collapsed: how many of the runs gave every example the same answer.
         one_task: False where ``task`` stands for several, or for none.
     """
@@ -72,8 +69,7 @@ class Cell:
     seeds: tuple[int, ...]
     left: tuple[float, ...]
     right: tuple[float, ...]
-    left_range: Range | None = None
-    right_range: Range | None = None
+    pairs: tuple[Pair, ...] = ()
     collapsed: int = 0
     one_task: bool = True
 
@@ -125,14 +121,14 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     if claim.only_there and scale != "published":
         reason = claim.only_there
         return Judgement(claim, "not tested at this scale", reason, cells=chosen, left_out=left_out)
-    interval, wider = _interval_of(claim, chosen), None
+    interval, wider = _interval_of(claim, chosen, evidence), None
     if interval.over == "seeds" and len(chosen) > 1:
         wider = over_tasks([cell.differences for cell in chosen])
     verdict, reason = _decide(claim, interval, chosen)
     return Judgement(claim, verdict, reason, scale, chosen, interval, wider, left_out)
 
 
-def _interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
+def _interval_of(claim: Claim, cells: Sequence[Cell], evidence: Evidence) -> Interval:
     """The mean difference over the cells, at least one, with its noise.
 
     Counted quantities have none. Else the seeds tell it where every cell has two; else the spread
@@ -143,8 +139,8 @@ def _interval_of(claim: Claim, cells: Sequence[Cell]) -> Interval:
     if claim.measure.counted:
         mean = statistics.fmean(map(statistics.fmean, differences))
         return Interval(mean, mean, mean, "nothing")
-    ranges = [(c.left_range, c.right_range) for c in cells if c.left_range and c.right_range]
-    examples = over_examples(ranges) if len(ranges) == len(cells) else None
+    pairs = [cell.pairs for cell in cells]
+    examples = evidence.over_examples(pairs) if all(pairs) else None
     if len(cells) == 1 == len(differences[0]):
         return examples or Interval(differences[0][0], None, None, "nothing")
     found = (over_seeds if min(map(len, differences)) > 1 else over_tasks)(differences)
@@ -259,10 +255,10 @@ def _runs_cell(claim: Claim, key: Key, evidence: Evidence) -> Cell:
         raise _LeftOutError((backbone, task), "no seed for which both are defined")
     paired = [side[side["seed"].isin(pairs.index)] for side in sides]
     scored = claim.quantity == "score"
-    left_range, right_range = map(_range, paired) if scored and len(keys) > 1 else (None, None)
+    runs = [list(side.itertuples()) for side in paired]
     return Cell(
         backbone, task, _scale(claim, backbone, (task,)), tuple(pairs.index), tuple(pairs["left"]),
-        tuple(pairs["right"]), left_range, right_range,
+        tuple(pairs["right"]), tuple(zip(*runs, strict=True)) if scored and len(keys) > 1 else (),
         collapsed=sum(sum(side["collapsed"]) for side in paired) if scored else 0,
     )  # fmt: skip
 
@@ -287,23 +283,6 @@ def _values(quantity: str, runs: pd.DataFrame, reference: pd.DataFrame | None) -
             unit: Unit = "seconds" if quantity == "seconds-saved" else "macs"
             found = saved_shares(runs, reference, unit)
     return 100 * pd.Series(found, runs["seed"], dtype=float)
-
-
-def _range(runs: pd.DataFrame) -> Range | None:
-    """The primary metric with its interval over the examples, where every run recorded one.
-
-    Seeds answer the same examples, so their intervals are averaged: more seeds do not narrow them.
-    """
-    found = [run.intervals.get(run.metric) for run in runs.itertuples()]
-    if None in found:
-        return None
-    # Rounding may leave the value a hair outside.
-    ends = [
-        (100 * value, 100 * min(low, value), 100 * max(high, value))
-        for value, (low, high) in zip(runs["score"], found, strict=True)
-    ]
-    value, low, high = map(statistics.fmean, zip(*ends, strict=True))
-    return value, low, high
 
 
 def _check_settings(claim: Claim, keys: Iterable[Key], evidence: Evidence) -> None:

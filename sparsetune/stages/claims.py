@@ -1,4 +1,4 @@
-"""Stage ``claims``: every claim of the two papers with a verdict, from records and tickets."""
+"""Stage ``claims``: a verdict on every claim of the papers, from records, answers and tickets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,8 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
 
     Raises:
         ConfigError: a claim breaks its schema or names something unknown.
-        DataError: a record is missing or does not fit the others, by name.
+        DataError: a record is missing or does not fit the others, by name; or the predictions of
+            a pair of runs are missing, damaged, or of other examples.
     """
     # Here and not above: they need pandas, and the workflow imports this module for names only.
     from sparsetune.reporting.claims import Reported, as_data, counts, counts_by_paper, write_claims
@@ -42,6 +43,7 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
     from sparsetune.reporting.load import collect
     from sparsetune.reporting.tickets import read_kept
     from sparsetune.reporting.verdicts import Evidence, judge
+    from sparsetune.stages.compare import ExampleNoise
 
     clock = Clock()
     file = catalogue.root / CLAIMS_FILE
@@ -53,6 +55,7 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
         architectures={run.backbone.id: run.backbone.architecture for run in suite.runs},
         tickets=[read_kept(path) for path in ticket_paths(results, suite)],
         pretraining_macs=_pretraining_macs(suite, resources),
+        over_examples=ExampleNoise(),
     )
     clock.ready()
     missing = missing_by_claim(claims, suite, catalogue)

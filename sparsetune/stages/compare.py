@@ -1,7 +1,7 @@
 """Paired tests between methods of finished runs, from records and predictions alone.
 
-No stage of its own: ``tables`` writes the methods of a suite against the reference, the command
-``compare`` tells one pair.
+No stage of its own: ``tables`` writes the methods of a suite against the reference, ``claims``
+asks how noisy the examples are, the command ``compare`` tells one pair.
 """
 
 import statistics
@@ -21,6 +21,8 @@ from sparsetune.evaluation.statistics import (
     paired_difference,
     resampled,
 )
+from sparsetune.records import digest_of
+from sparsetune.reporting.intervals import Interval
 from sparsetune.reporting.load import Finished, collect
 from sparsetune.reporting.paired import Comparison, comparison_text
 
@@ -97,6 +99,44 @@ def headline_comparisons(suite: Finished, *, against: str) -> tuple[list[Compari
     return made, [told] if alone else []
 
 
+class ExampleNoise:
+    """What other examples would do to differences of primary scores; each run is read once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, tuple[Resampled, str]] = {}
+
+    def __call__(self, cells: Sequence[Sequence[tuple[Any, Any]]]) -> Interval | None:
+        """Interval of the mean over the cells of left less right, in points.
+
+        Args:
+            cells: of each, pairs of rows of :attr:`Finished.groups`: left and right run of a seed.
+
+        Returns:
+            None where the metric cannot be resampled.
+
+        Raises:
+            DataError: predictions are missing or damaged, or the runs of a cell have other
+                examples.
+        """
+        drawn = [[(self._of(right)[0], self._of(left)[0]) for left, right in c] for c in cells]
+        for pairs in cells:
+            first, *others = (row for pair in pairs for row in pair)
+            for row in others:
+                if self._of(row)[1] != self._of(first)[1]:
+                    require_same_examples(_Run(first).answers, _Run(row).answers)
+        if (found := paired_difference(drawn)) is None:
+            return None
+        return Interval(100 * found.value, 100 * found.low, 100 * found.high, "examples")
+
+    def _of(self, row: Any) -> tuple[Resampled, str]:
+        """A run's resampled score, and what tells its examples; the answers are not kept."""
+        if row.folder not in self._kept:
+            run = _Run(row)
+            examples = digest_of([run.answers.ids, run.answers.references])
+            self._kept[row.folder] = run.resampled(row.metric), examples
+        return self._kept[row.folder]
+
+
 class _Run:
     """A run with its answers, read once, and scored on the resamples once by each metric."""
 
@@ -148,7 +188,7 @@ def _compared(
             examples=len(examples.references),
             scores=(_mean_score(first, metric), _mean_score(second, metric)),
             difference=paired_difference(
-                [(one.resampled(metric), other.resampled(metric)) for one, other in pairs]
+                [[(one.resampled(metric), other.resampled(metric)) for one, other in pairs]]
             ),
             right=tuple(mcnemar(one, other) for one, other in right if one and other),
         )

@@ -324,7 +324,7 @@ def test_debug_shows_the_exception_itself(catalogue):
         ("evidence", 310),
         ("minilm-evidence", 525),
         ("paper", 2585),
-        ("study-e2e", 24),
+        ("study-low-rank", 48),
         ("study-sparse-part", 70),
     ],
 )

@@ -22,7 +22,7 @@ SUITES = (
     "evidence",
     "minilm-evidence",
     "paper",
-    "study-e2e",
+    "study-low-rank",
     "study-sparse-part",
 )
 LARGE = {"evidence", "minilm-evidence", "paper"}
@@ -108,7 +108,7 @@ def test_every_shipped_suite_is_planned_above(repository):
         "evidence",
         "minilm-evidence",
         "paper",
-        "study-e2e",
+        "study-low-rank",
         "study-sparse-part",
     }
 

@@ -11,7 +11,8 @@ from sparsetune.config.reading import read_yaml
 THINGS = ("backbone", "task", "method", "support", "ticket")
 SUITES = (
     "config", "minilm", "minilm-earlybert", "e2e", "dsee", "earlybert-ablations",
-    "earlybert-seeds", "evidence", "minilm-evidence", "paper", "study-e2e", "study-sparse-part",
+    "earlybert-seeds", "evidence", "minilm-evidence", "paper", "study-low-rank",
+    "study-sparse-part",
 )  # fmt: skip
 
 

@@ -22,11 +22,14 @@ def intervals(metrics, predictions, references, **more):
     return statistics.intervals(scores, predictions, references, **more)
 
 
-def difference(metric, pairs, references, plan=statistics.DEFAULT):
-    scored = [
+def scored(metric, pairs, references, plan=statistics.DEFAULT):
+    return [
         tuple(resampled(metric, side, references, plan=plan) for side in pair) for pair in pairs
     ]
-    return paired_difference(scored, plan=plan)
+
+
+def difference(metric, pairs, references, plan=statistics.DEFAULT):
+    return paired_difference([scored(metric, pairs, references, plan)], plan=plan)
 
 
 def answers(metric, size, seed=0):
@@ -177,6 +180,23 @@ def test_seeds_are_averaged_on_one_draw_of_examples():
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
+def test_cells_count_once_and_share_the_draws_of_as_many_examples():
+    references, more = [1] * 30, [1] * 40
+    better, worse = [1] * 30, [1] * 15 + [0] * 15
+    gain = scored("accuracy_fraction", [(worse, better)], references)
+    loss = scored("accuracy_fraction", [(better, worse)] * 2, references)
+    # One pair up, two pairs down on the same draws: a mean of cells, not of pairs, is nothing.
+    found = paired_difference([gain, loss])
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    # 15 of 30 gained; 10 of 40 lost in the mean of two pairs, one of which loses nothing.
+    other = [([1] * 40, [0] * 20 + [1] * 20), (more, more)]
+    found = paired_difference([gain, scored("accuracy_fraction", other, more)])
+    assert found.value == pytest.approx((0.5 - 0.25) / 2)
+    thirty, forty = (np.concatenate(list(statistics._counts(n, resampling()))) for n in (30, 40))
+    drawn = (thirty[:, 15:].sum(axis=1) / 30 - forty[:, :20].sum(axis=1) / 40 / 2) / 2
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+
+
 def test_p_values_of_methods_that_do_not_differ_are_not_small_too_often():
     draws = np.random.default_rng(1)
     small = 0
@@ -198,3 +218,5 @@ def test_bad_input_is_refused():
         difference("accuracy_fraction", [([1, 0], [1, 0])], [1, 0, 1])
     with pytest.raises(DataError, match="pairs: received none"):
         difference("accuracy_fraction", [], [1])
+    with pytest.raises(DataError, match="pairs: received none"):
+        paired_difference([])

@@ -30,7 +30,7 @@ def suite(tmp_path):
         given = {
             "groups": suite_of(folders, list(runs)).groups,
             "architectures": {backbone: "bert" for backbone, *_ in runs},
-            "tickets": [], "pretraining_macs": {},
+            "tickets": [], "pretraining_macs": {}, "over_examples": lambda cells: None,
         }  # fmt: skip
         return Evidence(**{**given, **more})
 
@@ -77,26 +77,44 @@ def test_places_decide_where_seeds_are_missing(suite):
     assert "2 places, 1 seed each" in found.reason
 
 
-def measured(value, half=0.03):
-    """A score with its interval over the examples."""
-    return scoring(value, intervals={"accuracy_fraction": [value - half, value + half]})
+def told_by_examples(low, high):
+    """Of any pairs that they are this far apart, and which pairs were asked for."""
+    asked = []
+
+    def over_examples(cells):
+        asked.extend([(left.method, right.method, left.seed, right.seed) for left, right in cell]
+                     for cell in cells)  # fmt: skip
+        return Interval((low + high) / 2, low, high, "examples")
+
+    return over_examples, asked
 
 
-def test_one_pair_is_decided_by_its_intervals_over_the_examples_alone(suite):
+def test_one_pair_is_decided_by_its_examples_alone(suite):
     assert judge(claim(), suite(pair([0.9], [0.5]))).verdict == "within noise"
-    runs = pair([measured(0.90)], [measured(0.80, 0.04)], task="mini-rte")
-    found = judge(claim(), suite(runs))
-    # 10 points, 5 = hypot(3, 4) either way.
-    assert (found.interval.low, found.interval.high) == pytest.approx((5.0, 15.0))
+    over_examples, asked = told_by_examples(5.0, 15.0)
+    runs = pair([0.90], [0.80], task="mini-rte")
+    found = judge(claim(), suite(runs, over_examples=over_examples))
+    assert (found.interval.low, found.interval.high) == (5.0, 15.0)
     assert (found.verdict, found.interval.over) == ("holds", "examples")
+    assert asked == [[("earlybert", "full", 0, 0)]]
 
 
 def test_places_that_agree_by_chance_are_as_noisy_as_their_examples(suite):
-    places = [pair([measured(0.85)], [measured(0.80)], task=task) for task in ("mini-a", "mini-b")]
-    found = judge(claim(), suite({**places[0], **places[1]}))
-    # Each difference 3 * sqrt 2 points either way, their mean 3.
-    assert (found.interval.low, found.interval.high) == pytest.approx((2.0, 8.0))
+    places = [pair([0.85, 0.85], [None, 0.80], task=task) for task in ("mini-a", "mini-b")]
+    over_examples, asked = told_by_examples(2.0, 8.0)
+    found = judge(claim(), suite({**places[0], **places[1]}, over_examples=over_examples))
+    assert (found.interval.low, found.interval.high) == (2.0, 8.0)
     assert found.reason == "spread of 2 places, 1 seed each, widened to the noise of the examples"
+    # Seed 0 has no score on one side, and is no pair.
+    assert asked == [[("earlybert", "full", 1, 1)]] * 2
+
+
+def test_examples_are_asked_for_scores_beside_a_methods_alone(suite):
+    over_examples, asked = told_by_examples(-50.0, 50.0)
+    evidence = suite(pair([0.85, 0.85], [0.80, 0.80]), over_examples=over_examples)
+    for one in (number("score", {"value": 80}), number("seconds-saved", "full")):
+        assert judge(one, evidence).interval.over in ("seeds", "tasks", "nothing")
+    assert asked == []
 
 
 def test_published_places_decide_alone_and_generated_ones_never_beside_real_ones(suite):

@@ -9,7 +9,7 @@ from sparsetune.evaluation.predictions import write_predictions
 from sparsetune.reporting.load import collect
 from sparsetune.reporting.paired import write_paired
 from sparsetune.stages import compare as compare_job
-from sparsetune.stages.compare import compare_methods, headline_comparisons
+from sparsetune.stages.compare import ExampleNoise, compare_methods, headline_comparisons
 
 GROUP = "mini-bert/mini-sst2"
 IDS = [f"dev-{n}" for n in range(10)]
@@ -146,3 +146,39 @@ def test_every_run_is_read_and_resampled_once(tmp_path, monkeypatch):
     made, left_out = headline_comparisons(suite, against="full")
     assert ([one.key[2] for one in made], left_out) == (methods[1:], [])
     assert len(read) == len(set(read)) == len(scored) == 8
+
+
+def rows(results, *methods):
+    """The runs of methods, seed by seed."""
+    groups = collect(sorted(results.glob("runs/*/*/*/seed-*"))).groups
+    sides = [list(groups["mini-bert", "mini-sst2", method].itertuples()) for method in methods]
+    return list(zip(*sides, strict=True))
+
+
+def test_noise_of_the_examples_is_of_left_less_right_in_points(tmp_path, monkeypatch):
+    for seed in (1, 2):
+        write(tmp_path, "full", 9, seed=seed)
+        write(tmp_path, "lora", 4, seed=seed)
+    noise = ExampleNoise()
+    found = noise([rows(tmp_path, "lora", "full")])
+    # Five of ten examples lost: minus a binomial share of sd sqrt(0.25 / 10), in tenths.
+    assert (found.mean, found.over) == (pytest.approx(-50.0), "examples")
+    assert (found.low, found.high) == pytest.approx((-80.0, -20.0), abs=10.1)
+    monkeypatch.setattr(compare_job, "read_predictions", None)  # each run is read once
+    back = noise([rows(tmp_path, "full", "lora")])
+    assert (back.mean, back.low, back.high) == pytest.approx((50.0, -found.high, -found.low))
+
+
+def test_noise_of_the_examples_pairs_what_seeds_and_mistakes_have_in_common(tmp_path):
+    # Both are wrong on the same example: no draw tells them apart.
+    for method in ("full", "lora"):
+        write(tmp_path, method, 9)
+    found = ExampleNoise()([rows(tmp_path, "lora", "full")])
+    assert (found.low, found.mean, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_noise_of_the_examples_refuses_other_examples(tmp_path):
+    write(tmp_path, "full", 9)
+    write(tmp_path, "lora", 4, ids=[*IDS[:9], "other"])
+    with pytest.raises(DataError, match=r"row 10: id is 'other', .* has 'dev-9'"):
+        ExampleNoise()([rows(tmp_path, "full", "lora")])

@@ -137,7 +137,7 @@ def test_results_without_a_finished_run_are_refused(project, tmp_path, capsys):
 @pytest.fixture
 def answering(project, tmp_path):
     """The command that writes the pages of studies, too, and the page of one."""
-    return [*project, "--studies", "studies"], tmp_path / "studies" / "low-rank-on-e2e.md"
+    return [*project, "--studies", "studies"], tmp_path / "studies" / "low-rank.md"
 
 
 def test_the_command_writes_blocks_of_studies_and_leaves_answers(answering, tmp_path):
@@ -155,9 +155,9 @@ def test_the_command_writes_blocks_of_studies_and_leaves_answers(answering, tmp_
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"\xff\xfe", "--studies: received studies/low-rank-on-e2e.md: cannot be read: 'utf-8'"),
-        (b"# A page\n", "page of study low-rank-on-e2e: received no '## Answer' or no marks"),
-        (b"## Answer\n\nYes.\n", "page of study low-rank-on-e2e: received no '## Answer'"),
+        (b"\xff\xfe", "--studies: received studies/low-rank.md: cannot be read: 'utf-8'"),
+        (b"# A page\n", "page of study low-rank: received no '## Answer' or no marks"),
+        (b"## Answer\n\nYes.\n", "page of study low-rank: received no '## Answer'"),
     ],
 )
 def test_a_damaged_page_of_a_study_is_told_in_a_line_before_anything_is_written(
