@@ -321,7 +321,7 @@ def test_debug_shows_the_exception_itself(catalogue):
         ("dsee", 61),
         ("earlybert-ablations", 56),
         ("earlybert-seeds", 100),
-        ("evidence", 310),
+        ("evidence", 470),
         ("minilm-evidence", 525),
         ("paper", 2585),
         ("study-low-rank", 48),
