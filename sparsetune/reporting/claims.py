@@ -5,7 +5,7 @@ Nothing is judged here; see ``verdicts``.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean as _mean
 from typing import Any
@@ -16,7 +16,15 @@ from sparsetune.config.claim import PAPERS
 from sparsetune.records import write_text_atomically
 from sparsetune.reporting.forest import inline
 from sparsetune.reporting.render import ABSENT, Column, page, rendered, table_of, text_column
-from sparsetune.reporting.sentences import SCALES, claimed, details, measured, needed, number
+from sparsetune.reporting.sentences import (
+    SCALES,
+    by_place,
+    claimed,
+    details,
+    measured,
+    needed,
+    number,
+)
 from sparsetune.reporting.untested import Missing
 from sparsetune.reporting.verdicts import VERDICTS, Cell, Judgement, Verdict, allowed
 
@@ -87,6 +95,7 @@ def _as_line(reported: Reported) -> dict[str, Any]:
         "id": claim.id, "paper": claim.paper, "claim": claim.says, "source": claim.source,
         "verdict": judgement.verdict, "reason": judgement.reason, "scale": judgement.scale,
         "measured": None if interval is None else measured(judgement), "claimed": claimed(claim),
+        "by_place": by_place(judgement),
         "quantity": claim.quantity, "unit": claim.measure.unit,
         "left": claim.left, "right": claim.right,
         "relation": claim.relation, "tolerance": claim.tolerance,
@@ -108,9 +117,15 @@ def _as_line(reported: Reported) -> dict[str, Any]:
 def as_data(reported: Reported) -> dict[str, Any]:
     """One claim with everything that decides it, as JSON-like data."""
     judgement = reported.judgement
-    cells = [{**asdict(cell), "differences": cell.differences} for cell in judgement.cells]
+    cells = [_cell_data(cell) for cell in judgement.cells]
     left_out = {reason: list(places) for reason, places in judgement.left_out.items()}
     return {**_as_line(reported), "cells": cells, "left_out": left_out}
+
+
+def _cell_data(cell: Cell) -> dict[str, Any]:
+    # The runs themselves stay out: their records are named by backbone, task, method and seed.
+    kept = {one.name: getattr(cell, one.name) for one in fields(cell) if one.name != "pairs"}
+    return {**kept, "differences": cell.differences}
 
 
 def counts(judgements: Iterable[Judgement]) -> dict[str, int]:

@@ -181,7 +181,7 @@ def digest_of_records(records: Iterable[Mapping[str, str]]) -> str:
 def _claims(path: Path) -> Data:
     judged = read_record(path, ClaimsRecord).measured
     kept = (
-        "id", "paper", "claim", "verdict", "measured", "claimed", "reason", "unit",
+        "id", "paper", "claim", "verdict", "measured", "claimed", "reason", "unit", "by_place",
         "difference_mean", "difference_low", "difference_high",
     )  # fmt: skip
     try:
@@ -426,6 +426,7 @@ def _verdicts(data: Data) -> list[str]:
         text_column("paper", "", [one["paper"] for one in tested]),
         text_column("verdict", "", [f"**{one['verdict']}**" for one in tested]),
         text_column("measured", "", [one["measured"] for one in tested]),
+        text_column("by place", "", [one["by_place"] for one in tested]),
         text_column("claimed", "", [one["claimed"] for one in tested]),
         text_column("decided by", "", [one["reason"] for one in tested]),
     ]

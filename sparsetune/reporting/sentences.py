@@ -1,6 +1,7 @@
 """A claim and its verdict in words: what was measured, what is claimed, how it is checked."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 
 from sparsetune.config.claim import Claim
 from sparsetune.reporting.render import ABSENT
@@ -26,15 +27,35 @@ def measured(judgement: Judgement) -> str:
     interval, claim = judgement.interval, judgement.claim
     if interval is None:
         return ABSENT
-    # Against a number the value itself is the clearer thing to print.
-    shift, show = 0.0, signed
-    if claim.number is not None:
-        shift, show = claim.number, ("{:z.2f}" if claim.measure.counted else "{:z.1f}").format
+    shift, show = _shown(claim)
     between = ""
     if interval.over != "nothing":
         ends = [show(end + shift) for end in interval.ends]
         between = f" [{', '.join(ends)}]"
     return f"{show(interval.mean + shift)}{between} {claim.measure.unit}"
+
+
+def by_place(judgement: Judgement) -> str:
+    """The same at each place, where several decide: their mean may hide that they disagree."""
+    cells = judgement.cells
+    if judgement.interval is None or len(cells) < 2:
+        return ""
+    shift, show = _shown(judgement.claim)
+    alone = len({cell.backbone for cell in cells}) == 1
+    told = [
+        f"{cell.task if alone else f'{cell.backbone}/{cell.task}'} "
+        f"{show(statistics.fmean(cell.differences) + shift)}"
+        for cell in cells
+    ]
+    return ", ".join(told)
+
+
+def _shown(claim: Claim) -> tuple[float, Callable[[float], str]]:
+    """What to add to a difference, and how to print the sum."""
+    if claim.number is None:
+        return 0.0, signed
+    # Against a number the value itself is the clearer thing to print.
+    return claim.number, ("{:z.2f}" if claim.measure.counted else "{:z.1f}").format
 
 
 def claimed(claim: Claim) -> str:

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -182,3 +183,13 @@ def test_data_has_the_pairs_and_the_counts_every_verdict():
     assert {paper: list(found.values()) for paper, found in by_paper.items()} == {
         "DSEE": [0, 1, 0, 0], "EarlyBERT": [1, 0, 0, 1],
     }  # fmt: skip
+
+
+def test_the_runs_of_a_cell_stay_out_of_its_data():
+    row = object()  # of a frame: no JSON could hold it
+    cell = replace(CELL, pairs=((row, row), (row, row)))
+    found = as_data(Reported(replace(JUDGED, cells=(cell,))))
+    (kept,) = found["cells"]
+    assert "pairs" not in kept
+    assert (kept["task"], kept["differences"]) == ("mini-sst2", [1.0, 2.0])
+    json.dumps(found)

@@ -110,7 +110,7 @@ CLAIM = {
     "id": "a-claim", "paper": "ours", "claim": "It works.", "verdict": "holds", "unit": "points",
     "measured": "+1.2 [+0.5, +2.0] points", "claimed": "lora less full > 0 points",
     "reason": "spread of 2 seeds", "difference_mean": 1.25, "difference_low": 0.5,
-    "difference_high": 2.0,
+    "difference_high": 2.0, "by_place": "mini-a +0.5, mini-b +2.0",
 }  # fmt: skip
 
 
@@ -123,7 +123,8 @@ def test_verdicts_come_with_the_digest_of_their_record(tmp_path):
     page = page_of(data)
     assert f"record `{sha256_of(record)[:16]}`" in page
     assert "1 hold, 0 fail, 0 within noise, 0 not tested" in page
-    assert "| +1.2 [+0.5, +2.0] points | lora less full > 0 points |" in page
+    told = "| +1.2 [+0.5, +2.0] points | mini-a +0.5, mini-b +2.0 | lora less full > 0 points |"
+    assert told in page
     assert "It flies." not in page
     assert "docs/results/mini.md#claims" in block_of(data)
     assert "1 hold" in index_of([data])
