@@ -73,6 +73,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--config": {"help": "suite file (YAML), or its content as JSON"},
     "--configfile": {"help": "suite file (YAML)"},
     "--group": {"help": "BACKBONE/TASK: one table; without it, the suite's tables"},
+    "--part": {"action": "store_true", "help": "judge by what has finished of a suite in parts"},
     "--method": {"help": "method id"},
     "--against": {"help": "method id that it is compared with", "default": "full"},
     "--suite": {"help": "suite id: the MLflow experiment", "default": "by-hand"},
@@ -420,11 +421,12 @@ def _tables(arguments: argparse.Namespace) -> None:
 
 
 @command("claims", "give each claim of the papers a verdict, from records",
-         "--config --results --resources")  # fmt: skip
+         "--config --results --resources [--part]")  # fmt: skip
 def _claims(arguments: argparse.Namespace) -> None:
     from sparsetune.stages.claims import make_claims
 
-    make_claims(_suite(arguments), _catalogue(arguments), **_folders(arguments))
+    given = {"part": arguments.part, **_folders(arguments)}
+    make_claims(_suite(arguments), _catalogue(arguments), **given)
 
 
 @command("figures", "draw figures from records", "--config --results --output")

@@ -1,6 +1,7 @@
 """Stage ``claims``: a verdict on every claim of the papers, from records, answers and tickets."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sparsetune.config.claim import Claim, read_claims
@@ -22,7 +23,9 @@ CLAIMS_FILE = "claims.yaml"
 FOREST = "claims-forest.svg"
 
 
-def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources: Path) -> None:
+def make_claims(
+    suite: Suite, catalogue: Catalogue, *, results: Path, resources: Path, part: bool = False
+) -> None:
     """Judge every claim; write ``claims.md``, ``.html``, ``.csv``, ``.json`` and the forest plot.
 
     Args:
@@ -31,9 +34,11 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
             one of them would test what this one does not.
         results: the suite's results folder; the files are written there.
         resources: the folder with the backbones, for what their pre-training cost.
+        part: judge by the runs that have finished, of a suite that is run in parts.
 
     Raises:
-        ConfigError: a claim breaks its schema or names something unknown.
+        ConfigError: a claim breaks its schema or names something unknown; or ``part``, and
+            nothing has finished.
         DataError: a record is missing or does not fit the others, by name; or the predictions of
             a pair of runs are missing, damaged, or of other examples.
     """
@@ -48,6 +53,8 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
     clock = Clock()
     file = catalogue.root / CLAIMS_FILE
     claims = read_claims(file, catalogue)
+    if part:
+        suite = _finished_part(suite, results)
     records = (path for run in suite.runs for path in record_paths(results, run))
     done = collect(records, [run.key for run in suite.runs])
     evidence = Evidence(
@@ -75,6 +82,15 @@ def make_claims(suite: Suite, catalogue: Catalogue, *, results: Path, resources:
         where=clock.where(),
     )
     write_record(results / "claims.json", record)
+
+
+def _finished_part(suite: Suite, results: Path) -> Suite:
+    done = [run for run in suite.runs if all(path.exists() for path in record_paths(results, run))]
+    if not done:
+        raise ConfigError(
+            f"--part: {results}: received no finished run of suite {suite.id}; allowed: one or more"
+        )
+    return replace(suite, runs=tuple(done))
 
 
 def missing_by_claim(

@@ -264,6 +264,26 @@ def test_claims_are_judged_from_the_records(world, tmp_path, monkeypatch):
     assert (results / "claims.md").read_text().startswith("# Claims of the papers")
 
 
+def test_claims_of_a_suite_that_is_run_in_parts(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
+    results = tmp_path / "tiny"
+    results.mkdir()
+    config = json.dumps(suite_config(*METHODS, "layerdrop"))
+    given = [
+        "claims", "--config", config, "--catalogue", str(world.catalogue.root), "--results",
+        str(results), "--resources", str(world.root / "resources"),
+    ]  # fmt: skip
+    assert main([*given, "--part"]) == 2
+    told = f"--part: {results}: received no finished run of suite tiny; allowed: one or more"
+    assert told in capsys.readouterr().err
+    for room in ("runs", "tickets"):
+        (results / room).symlink_to(world.folder / room)
+    assert main(given) != 0
+    assert "layerdrop" in capsys.readouterr().err
+    assert main([*given, "--part"]) == 0
+    assert measured_of(results / "claims.json")["runs_count"] == len(METHODS)
+
+
 def test_figures_are_drawn_from_records_and_searches(world, tmp_path):
     make_figures(world.suite, results=world.folder, output=tmp_path)
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
