@@ -307,7 +307,12 @@ def _summary(methods: Sequence[Data], *, digests: bool) -> list[Column]:
                                 else f" ({one['tasks_count']} of {tasks} tasks)")
         for one in methods
     ]  # fmt: skip
-    scores = [spread_text(one["score_mean"], one["score_sd"], percent) for one in methods]
+    # A mean over fewer tasks is of other tasks: only the difference stands beside those above.
+    scores = [
+        spread_text(one["score_mean"], one["score_sd"], percent)
+        if one["tasks_count"] == tasks else ABSENT
+        for one in methods
+    ]  # fmt: skip
     beside = [
         None if one["method"] == REFERENCE_METHOD else one["difference"] for one in methods
     ]  # fmt: skip
@@ -391,7 +396,7 @@ def ran_text(data: Data) -> str:
 def _notes(data: Data) -> list[str]:
     notes = [
         f"- Beside `{REFERENCE_METHOD}`: points of the primary metric less the dense run's, "
-        "the mean over the row's tasks.",
+        "the mean over the row's tasks. A method that lacks a task has no mean score here.",
         f"- Training saved: multiply-adds of search and training, in % of `{REFERENCE_METHOD}`'s; "
         "inference saved: those of one example in % of the dense model's, zeros left out, the "
         "update counted. Negative costs more.",
