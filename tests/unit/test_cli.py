@@ -324,7 +324,7 @@ def test_debug_shows_the_exception_itself(catalogue):
         ("evidence", 470),
         ("minilm-evidence", 525),
         ("paper", 2585),
-        ("study-low-rank", 48),
+        ("study-low-rank", 54),
         ("study-sparse-part", 70),
     ],
 )

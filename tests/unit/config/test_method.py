@@ -172,13 +172,19 @@ def test_every_kind_of_mask_can_be_asked_for(catalogue, mask):
     assert method.mask.resolved() == mask
 
 
-def test_longer_and_faster_lora_are_what_their_names_say_everywhere(repository):
+@pytest.mark.parametrize(
+    ("method", "variant", "setting", "factor"),
+    [
+        ("full", "full-long", "epochs", 3), ("lora", "lora-long", "epochs", 3),
+        ("lora", "lora-rate-double", "learning_rate", 2),
+    ],
+)  # fmt: skip
+def test_longer_and_faster_variants_are_so_everywhere(repository, method, variant, setting, factor):
     catalogue = Catalogue(repository / "config")
     for backbone, task in product(catalogue.known("backbone"), catalogue.known("task")):
-        lora, long, fast = (
+        own, changed = (
             catalogue.method(name, backbone_id=backbone, task_id=task).phases[0]
-            for name in ("lora", "lora-long", "lora-rate-double")
+            for name in (method, variant)
         )
-        place = f"{backbone}/{task}"
-        assert long == lora.model_copy(update={"epochs": 3 * lora.epochs}), place
-        assert fast == lora.model_copy(update={"learning_rate": 2 * lora.learning_rate}), place
+        expected = own.model_copy(update={setting: factor * getattr(own, setting)})
+        assert changed == expected, f"{backbone}/{task}"
