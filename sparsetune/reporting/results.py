@@ -281,12 +281,14 @@ def _first(data: Data) -> Data | None:
 
 
 def _chosen(methods: Sequence[Data]) -> list[Data]:
+    """The methods that come first, where a suite has most of them: a study has its own."""
     by_name = {one["method"]: one for one in methods}
-    return [by_name[name] for name in FIRST_METHODS if name in by_name] or list(methods)
+    found = [by_name[name] for name in FIRST_METHODS if name in by_name]
+    return found if len(found) > len(FIRST_METHODS) / 2 else list(methods)
 
 
 def drawn_methods(data: Data) -> tuple[list[Data], list[Data]]:
-    """What the figure shows: README's rows, and the cells that they are means of."""
+    """What the figure shows: README's rows, and the cells that they are means of; or nothing."""
     first = _first(data)
     if first is None:
         return [], []

@@ -77,7 +77,9 @@ def make_results(
         except _OF_ANOTHER_FORM as error:
             raise DataError(f"{output}: {_ANOTHER_FORM.format(error)}") from None
     for name, data in made.items():
-        write_methods(*pages.drawn_methods(data), output / f"{name}.svg", title=name)
+        rows, cells = pages.drawn_methods(data)
+        if rows:
+            write_methods(rows, cells, output / f"{name}.svg", title=name)
         write_json(output / f"{name}.json", data)
     for path, text in texts.items():
         write_text_atomically(path, text)

@@ -7,6 +7,7 @@ from unit.reporting.runs import cells_of, changing, scoring, suite_of, write_run
 from sparsetune.errors import DataError
 from sparsetune.records import sha256_of
 from sparsetune.reporting.results import (
+    FIRST_METHODS,
     block_of,
     data_of,
     drawn_methods,
@@ -98,6 +99,17 @@ def test_a_backbone_without_a_dense_run_has_its_scores_alone(tmp_path):
     assert "mini-sst2 (accuracy)" in page_of(data)
     assert drawn_methods(data) == ([], [])
     assert "make results" in block_of(data)
+
+
+def test_the_methods_that_come_first_are_shown_where_a_suite_has_most_of_them(tmp_path):
+    def shown(place, *methods):
+        folders = [write_run(tmp_path / place, one) for one in methods]
+        data = data_of(suite_of(folders, list(methods)), name="mini", description="")
+        return [row["method"] for row in drawn_methods(data)[0]]
+
+    assert shown("study", "full", "lora", "lora-long") == ["full", "lora", "lora-long"]
+    first = FIRST_METHODS[:5]
+    assert shown("suite", "imp", *first) == list(first)
 
 
 def test_a_run_that_answers_all_alike_has_its_star(tmp_path):

@@ -1,6 +1,7 @@
 """The results that the repository keeps: made from records, and the pages that follow from them."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -72,6 +73,14 @@ def test_the_command_writes_page_data_figure_list_and_readme(project, tmp_path, 
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "pages").iterdir()}
 
 
+def test_a_suite_without_a_dense_run_has_no_figure(project, tmp_path, recwarn):
+    shutil.rmtree(tmp_path / "results/mini/runs/mini-bert/mini-sst2/full")
+    assert main(project) == 0
+    names = {path.name for path in (tmp_path / "pages").iterdir()}
+    assert names == {"index.md", "mini.md", "mini.json"}
+    assert not [one for one in recwarn if "ylim" in str(one.message)]
+
+
 def test_a_figure_is_readable_on_a_dark_page_too(project, tmp_path):
     assert main(project) == 0
     text = (tmp_path / "pages" / "mini.svg").read_text()
@@ -136,7 +145,10 @@ def test_results_without_a_finished_run_are_refused(project, tmp_path, capsys):
 
 @pytest.fixture
 def answering(project, tmp_path):
-    """The command that writes the pages of studies, too, and the page of one."""
+    """The command that writes the pages of studies, too, and the page of one with two runs."""
+    for method, score in (("full", 0.8), ("lora", 0.7)):
+        folder = tmp_path / "results" / "study-low-rank"
+        write_run(folder, method, task="mini-cola", seed=1, edit=scoring(score))
     return [*project, "--studies", "studies"], tmp_path / "studies" / "low-rank.md"
 
 
@@ -145,7 +157,7 @@ def test_the_command_writes_blocks_of_studies_and_leaves_answers(answering, tmp_
     assert main(command) == 0
     text = page.read_text()
     assert studies.UNANSWERED in text
-    assert "- Suite `mini`: 2 of 74 runs" in text
+    assert "- Suite `study-low-rank`: 2 of 54 runs" in text
     page.write_text(text.replace(studies.UNANSWERED, "Where they see too little."))
     assert main(command) == 0
     assert page.read_text() == text.replace(studies.UNANSWERED, "Where they see too little.")
