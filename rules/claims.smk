@@ -15,7 +15,7 @@ rule claims:
     """Each claim of the two papers with a verdict, and the numbers that decide it."""
     input:
         records_of(SUITE.runs),
-        [f"{RESULTS}/runs/{run.path}/predictions.parquet" for run in SUITE.runs],
+        predictions_of_suite(),
         tickets_of_suite(),
         expand("resources/backbones/{name}/record.json", name=pretrained(SUITE)),
     output:

@@ -27,7 +27,7 @@ rule tables:
     """The suite's tables: headline, paired tests, savings, costs, tickets; timings stand apart."""
     input:
         records_of(SUITE.runs),
-        [f"{RESULTS}/runs/{run.path}/predictions.parquet" for run in SUITE.runs],
+        predictions_of_suite(),
         tickets_of_suite(),
     output:
         in_report(

@@ -6,6 +6,10 @@ def records_of(runs):
     return [str(path) for run in runs for path in record_paths(Path(RESULTS), run)]
 
 
+def predictions_of_suite():
+    return [f"{RESULTS}/runs/{run.path}/predictions.parquet" for run in SUITE.runs]
+
+
 def tickets_of_suite():
     return [str(path) for path in ticket_paths(Path(RESULTS), SUITE)]
 

@@ -5,7 +5,7 @@ Nothing is judged here; see ``verdicts``.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean as _mean
 from typing import Any
@@ -124,7 +124,7 @@ def as_data(reported: Reported) -> dict[str, Any]:
 
 def _cell_data(cell: Cell) -> dict[str, Any]:
     # The runs themselves stay out: their records are named by backbone, task, method and seed.
-    kept = {one.name: getattr(cell, one.name) for one in fields(cell) if one.name != "pairs"}
+    kept = {name: value for name, value in vars(cell).items() if name != "pairs"}
     return {**kept, "differences": cell.differences}
 
 

@@ -244,15 +244,30 @@ def test_submission_has_a_line_for_every_test_example(world, tmp_path, capsys, m
     assert f"{tmp_path / 'SST-2.tsv'}: 2 predictions; GLUE's test file has 1821" in told
 
 
-def test_claims_are_judged_from_the_records(world, tmp_path, monkeypatch):
+@pytest.fixture
+def judging(world, tmp_path, monkeypatch):
+    """The command that judges a suite of these methods, in a folder without runs of its own."""
     monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
     results = tmp_path / "tiny"
     results.mkdir()
+
+    def command(*methods):
+        given = ["--config", json.dumps(suite_config(*methods)), "--results", results]
+        folders = ["--catalogue", world.catalogue.root, "--resources", world.root / "resources"]
+        return ["claims", *map(str, (*given, *folders))]
+
+    return command, results
+
+
+def with_runs(results, world):
     for room in ("runs", "tickets"):
         (results / room).symlink_to(world.folder / room)
-    given = ["--config", json.dumps(suite_config(*METHODS)), "--catalogue", world.catalogue.root]
-    paths = ["--results", results, "--resources", world.root / "resources"]
-    assert main(["claims", *map(str, (*given, *paths))]) == 0
+
+
+def test_claims_are_judged_from_the_records(world, judging):
+    command, results = judging
+    with_runs(results, world)
+    assert main(command(*METHODS)) == 0
     measured = measured_of(results / "claims.json")
     assert measured["runs_count"] == len(METHODS)
     assert sum(measured["verdicts"].values()) == len(measured["claims"])
@@ -264,20 +279,13 @@ def test_claims_are_judged_from_the_records(world, tmp_path, monkeypatch):
     assert (results / "claims.md").read_text().startswith("# Claims of the papers")
 
 
-def test_claims_of_a_suite_that_is_run_in_parts(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("gc.disable", lambda: None)  # the command line turns it off for good
-    results = tmp_path / "tiny"
-    results.mkdir()
-    config = json.dumps(suite_config(*METHODS, "layerdrop"))
-    given = [
-        "claims", "--config", config, "--catalogue", str(world.catalogue.root), "--results",
-        str(results), "--resources", str(world.root / "resources"),
-    ]  # fmt: skip
+def test_claims_of_a_suite_that_is_run_in_parts(world, judging, capsys):
+    command, results = judging
+    given = command(*METHODS, "layerdrop")
     assert main([*given, "--part"]) == 2
     told = f"--part: {results}: received no finished run of suite tiny; allowed: one or more"
     assert told in capsys.readouterr().err
-    for room in ("runs", "tickets"):
-        (results / room).symlink_to(world.folder / room)
+    with_runs(results, world)
     assert main(given) != 0
     assert "layerdrop" in capsys.readouterr().err
     assert main([*given, "--part"]) == 0
